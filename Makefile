@@ -1,0 +1,43 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test lint speed reference clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.11 names one")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+# The main job on the embedded cohort: register, tune, run, store, report.
+DEMO := --data synthetic-ad-4mm --encoder efficientnet-lite0 --set stride=4 --seeds 3 \
+	--train-sizes 24,48 --trials 2 --epochs 2 --workers 2 --db demo.db \
+	--model slice2d-imagenet,slice2d-imagenet-pos,slice2d-scratch,slice2d-scratch-pos,cnn3d,fewslice-imagenet,linear-voxels,prior
+
+demo: install
+	$(BIN)/bench run $(DEMO)
+	$(BIN)/bench report --db demo.db
+
+test: install lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+speed: install
+	for file in tests/speed/*_speed.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# The shipped example: about an hour on two cores.
+reference: install
+	rm -f results.db
+	$(BIN)/bench run --data synthetic-ad-4mm --encoder efficientnet-lite0 --set stride=2 --seeds 5 \
+		--train-sizes 24,48,all --trials 0 --epochs 15 --workers 2 --db results.db \
+		--model slice2d-imagenet,slice2d-imagenet-pos,slice2d-scratch,slice2d-scratch-pos,slice2d-own,cnn3d,fewslice-imagenet,linear-voxels,prior
+	$(BIN)/bench report
+
+clean:
+	rm -rf .venv demo.db demo.db.work demo.db.lock

@@ -1,0 +1,46 @@
+"""3D-CNN: the papers' trunk in three dimensions on the whole volume."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from baselines.blocks import FEATURES, Trunk, start_small
+from baselines.contracts import EncoderHandle, Params, Shape, Task
+
+MIN_SIZE = 4
+"""Voxels along the smallest axis: instance norm has nothing to normalise below."""
+
+
+def build(params: Params, task: Task, shape: Shape, encoder: EncoderHandle | None) -> CNN3D:
+    """Build the 3D-CNN, which takes no encoder.
+
+    Raises
+    ------
+    ValueError
+        When the volume has fewer than 4 voxels along an axis.
+    """
+    if min(shape) < MIN_SIZE:
+        raise ValueError(
+            f"A volume of {'x'.join(map(str, shape))} voxels is too small for the 3D-CNN, which "
+            f"needs {MIN_SIZE} along every axis; use a finer grid."
+        )
+    return CNN3D(params["dropout"], task.n_outputs)
+
+
+class CNN3D(nn.Module):
+    """Five 3D blocks, a convolution to 64 channels, a global average, Linear to the outputs.
+
+    The last layer starts at N(0, .01) with a zero bias: ages are standardised here, and the
+    Kaiming-normal start of the other layers would set out several standard deviations off.
+    """
+
+    def __init__(self, dropout: float, n_outputs: int) -> None:
+        super().__init__()
+        self.trunk = Trunk(dims=3)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(FEATURES, n_outputs)
+        start_small(self.output)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map volumes (B, 1, D, H, W) to (B, n_outputs)."""
+        return self.output(self.dropout(self.trunk(x)))

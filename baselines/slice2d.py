@@ -1,0 +1,70 @@
+"""2D-slice models: a 2D encoder embeds every slice, a pooling makes one embedding of the set.
+
+Gupta et al., "Improved Brain Age Estimation with Slice-based Set Networks", ISBI 2021, and
+"Transferring Models Trained on Natural Images to 3D MRI via Position Encoded Slice Models", 2023.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from baselines.blocks import EMBEDDING, head, start_kaiming
+from baselines.contracts import EncoderHandle, Params, Shape, Task
+from baselines.pooling import pooling
+from baselines.position import position
+from baselines.slices import AXES, SliceEncoder, every
+
+
+def build(params: Params, task: Task, shape: Shape, encoder: EncoderHandle) -> Slice2D:
+    """Build a 2D-slice model; see `Slice2D`."""
+    return Slice2D(params, task.n_outputs, shape, encoder)
+
+
+class Slice2D(nn.Module):
+    """Encoder, dropout, Linear to 32, pooling over slices, head; position where the encoder says.
+
+    Parameters
+    ----------
+    params : mapping
+        ``axis``, ``stride``, ``normalise``, ``freeze``, ``position``, ``position_norm``,
+        ``dropout``, ``pool``, ``head_width``.
+    n_outputs : int
+        Numbers to predict.
+    shape : (D, H, W)
+        Volume shape in voxels.
+    encoder : EncoderHandle
+        The 2D encoder.
+
+    Raises
+    ------
+    ValueError
+        When the stride exceeds the slices, or the slices do not suit the encoder.
+    """
+
+    def __init__(
+        self, params: Params, n_outputs: int, shape: Shape, encoder: EncoderHandle
+    ) -> None:
+        super().__init__()
+        kept = every(shape[AXES[params["axis"]]], params["stride"])
+        # An encoder that takes positions on its features is built like the papers' own, whose
+        # layers they start themselves; around a library's encoder they keep torch's start.
+        own = encoder.position_at == "features"
+
+        def positions(features: int) -> nn.Module:
+            return position(params["position"], params["position_norm"], len(kept), features)
+
+        self.slices = SliceEncoder(encoder, params, shape, kept)
+        self.position_early = positions(encoder.feature_dim) if own else nn.Identity()
+        self.dropout = nn.Dropout(params["dropout"])
+        self.project = nn.Linear(encoder.feature_dim, EMBEDDING)
+        self.position_late = nn.Identity() if own else positions(EMBEDDING)
+        self.pool = pooling(params["pool"], EMBEDDING, small_start=own)
+        self.head = head(EMBEDDING, params["head_width"], n_outputs, small_start=own)
+        if own:
+            start_kaiming(self.project)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map volumes (B, 1, D, H, W) to (B, n_outputs)."""
+        features = self.position_early(self.slices(x))
+        embedded = self.position_late(self.project(self.dropout(features)))
+        return self.head(self.pool(embedded))

@@ -1,0 +1,56 @@
+"""Slice LSTM: the papers' own encoder embeds every slice in two numbers, an LSTM reads them."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from baselines.blocks import head, start_kaiming
+from baselines.contracts import EncoderHandle, Params, Shape, Task
+from baselines.slices import AXES, SliceEncoder, every
+
+EMBEDDING = 2
+HIDDEN = 128
+
+
+def build(params: Params, task: Task, shape: Shape, encoder: EncoderHandle) -> SliceLSTM:
+    """Build a slice LSTM; see `SliceLSTM`."""
+    return SliceLSTM(params, task.n_outputs, shape, encoder)
+
+
+class SliceLSTM(nn.Module):
+    """Encoder, dropout, Linear to 2, one LSTM layer of 128 over slices in order, head.
+
+    Parameters
+    ----------
+    params : mapping
+        ``axis``, ``stride``, ``normalise``, ``freeze``, ``dropout``, ``head_width``.
+    n_outputs : int
+        Numbers to predict.
+    shape : (D, H, W)
+        Volume shape in voxels.
+    encoder : EncoderHandle
+        The 2D encoder.
+
+    Raises
+    ------
+    ValueError
+        When the stride exceeds the slices, or the slices do not suit the encoder.
+    """
+
+    def __init__(
+        self, params: Params, n_outputs: int, shape: Shape, encoder: EncoderHandle
+    ) -> None:
+        super().__init__()
+        kept = every(shape[AXES[params["axis"]]], params["stride"])
+        self.slices = SliceEncoder(encoder, params, shape, kept)
+        self.dropout = nn.Dropout(params["dropout"])
+        self.project = nn.Linear(encoder.feature_dim, EMBEDDING)
+        self.lstm = nn.LSTM(EMBEDDING, HIDDEN, batch_first=True)
+        self.head = head(HIDDEN, params["head_width"], n_outputs, small_start=True)
+        start_kaiming(self.project)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map volumes (B, 1, D, H, W) to (B, n_outputs)."""
+        embedded = self.project(self.dropout(self.slices(x)))
+        _, (hidden, _) = self.lstm(embedded)
+        return self.head(hidden[0])

@@ -1,0 +1,56 @@
+"""The command line: one file a group of verbs. Only typer and the standard library load here."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from bench.cli import catalogue, db, report, run, weights
+from registry.errors import UserError
+
+app = typer.Typer(
+    name="bench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run.run)
+app.command("report")(report.report)
+app.command("status")(report.status)
+app.command("show")(catalogue.show)
+app.add_typer(catalogue.app, name="list")
+app.add_typer(weights.app, name="weights")
+app.add_typer(db.app, name="db")
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Say which architecture to train, given how many brain scans there are."""
+
+
+def main() -> None:
+    """Run the command; a user's error is one sentence and exit code 2."""
+    # --debug may stand anywhere on the line.
+    debug = "--debug" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--debug"]
+    try:
+        app()
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        # `bench report | head` is no error; nothing more can be said on a closed pipe.
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"Error: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,203 @@
+"""``bench list`` and ``bench show``: what there is, without importing torch to list it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from registry.cards import Card, EncoderCard, ModelCard
+    from registry.core import Registry
+
+app = typer.Typer(no_args_is_help=True, help="List models, encoders or datasets.")
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugins", help="Plugin file; repeat for several.", show_default=False),
+]
+
+
+def load_plugins(files: list[Path] | None, *, strict: bool) -> None:
+    """Load installed plugins, those of the configuration and those named.
+
+    With `strict`, a named file that fails to load is the user's error; otherwise it stays listed
+    as broken and harms nothing else.
+    """
+    from bench.config import load_config
+    from registry.core import PluginError, catalogue
+
+    catalogue.load_entry_points()
+    for path in load_config().plugins:
+        catalogue.load_file(path)
+    for file in files or []:
+        catalogue.load_file(file)
+        why = catalogue.broken.get(str(file.resolve()))
+        if strict and why:
+            raise PluginError(f"The plugin file {file} cannot be loaded: {why}.")
+
+
+@app.command("models")
+def models(plugins: Plugins = None) -> None:
+    """List the models under comparison."""
+    load_plugins(plugins, strict=False)
+    from registry.core import catalogue
+
+    rows = [
+        [card.name, _encoder_words(card), card.summary, catalogue.models.origin(card.name)]
+        for card in catalogue.models
+    ]
+    _print_listing(["model", "encoder", "what it is", "from"], rows)
+
+
+@app.command("encoders")
+def encoders(plugins: Plugins = None) -> None:
+    """List the 2D encoders; timm/<name> reaches any model of timm besides."""
+    load_plugins(plugins, strict=False)
+    from registry.core import catalogue
+
+    rows = [
+        [
+            card.name,
+            card.weights.source if card.weights else "-",
+            card.summary,
+            catalogue.encoders.origin(card.name),
+        ]
+        for card in catalogue.encoders
+    ]
+    rows.append(["timm/<name>", "timm's", "any image model of timm", "timm"])
+    _print_listing(["encoder", "weights", "what it is", "from"], rows)
+
+
+@app.command("datasets")
+def datasets(plugins: Plugins = None) -> None:
+    """List the dataset adapters and the embedded synthetic cohorts."""
+    load_plugins(plugins, strict=False)
+    from bench.config import load_config
+    from registry.core import catalogue
+
+    rows = [
+        [card.name, card.default_target, card.summary, catalogue.datasets.origin(card.name)]
+        for card in catalogue.datasets
+    ]
+    for name, entry in load_config().data.items():
+        rows.append([name, str(entry.get("target", "")), f"{entry.get('adapter')}", "bench.toml"])
+    _print_listing(["dataset", "target", "what it is", "from"], rows)
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A model, an encoder or a dataset.")],
+    plugins: Plugins = None,
+) -> None:
+    """Show a card: defaults, options, search space and parameter count."""
+    load_plugins(plugins, strict=False)
+    from registry.core import catalogue, did_you_mean
+    from registry.errors import UserError
+
+    if name in catalogue.models:
+        _show_model(catalogue.model(name))
+    elif name in catalogue.encoders or name.startswith("timm/"):
+        _show_encoder(catalogue.encoder(name))
+    elif name in catalogue.datasets:
+        card = catalogue.dataset(name)
+        _print_fields(_common(card, catalogue.datasets))
+        _print_options(card.options, card.defaults)
+    else:
+        names = [c.name for r in _registries() for c in r]
+        raise UserError(
+            f"There is no model, encoder or dataset {name!r}{did_you_mean(name, names)}; "
+            "`bench list models|encoders|datasets` shows what there is."
+        )
+
+
+def _registries() -> list[Any]:
+    from registry.core import catalogue
+
+    return [catalogue.models, catalogue.encoders, catalogue.datasets]
+
+
+def _encoder_words(card: ModelCard) -> str:
+    if card.encoder is None:
+        return "-"
+    return f"{card.encoder} (fixed)" if card.encoder_fixed else card.encoder
+
+
+def _common(card: Card, registry: Registry[Any]) -> list[tuple[str, str]]:
+    origin = registry.origin(card.name)
+    return [("name", card.name), ("what it is", card.summary), ("from", origin)]
+
+
+def _show_model(card: ModelCard) -> None:
+    from bench.plan import resolve_params
+    from registry.cards import Task
+    from registry.core import catalogue
+    from registry.models import options_of
+
+    params = resolve_params(card, {})
+    fields = _common(card, catalogue.models)
+    fields += [
+        ("kind", card.kind),
+        ("encoder", _encoder_words(card)),
+        ("initialised from", "pretrained weights" if card.pretrained else "random numbers"),
+        ("tasks", ", ".join(card.constraints.tasks)),
+    ]
+    if card.kind == "network":
+        from bench.train.probe import parameter_count
+
+        shape = (91, 109, 91)
+        count = parameter_count(card, params, Task("age", "regression"), shape, card.encoder)
+        fields.append(("parameters", f"{count:,} on {shape[0]} x {shape[1]} x {shape[2]}"))
+    _print_fields(fields)
+    _print_options(options_of(card), card.defaults)
+    if card.space:
+        _print_listing(
+            ["tuned", "search space"], [[name, str(dim)] for name, dim in card.space.items()]
+        )
+
+
+def _show_encoder(card: EncoderCard) -> None:
+    from bench.train.encoder import encoder_handle
+    from registry.core import catalogue
+
+    weights = card.weights
+    fields = _common(card, catalogue.encoders)
+    fields += [
+        ("channels", str(card.channels)),
+        ("smallest slice", f"{card.min_size} x {card.min_size}"),
+        ("features", str(encoder_handle(card, None).feature_dim)),
+        ("weights", f"{weights.source}, {weights.licence}" if weights else "none"),
+        ("pretrained on", card.pretraining or "-"),
+        ("position embedding on", card.position_at),
+    ]
+    _print_fields(fields)
+
+
+def _print_options(options: Any, defaults: Any) -> None:
+    rows = [
+        [name, str(defaults.get(name, option.default)), option.range_text, option.help]
+        for name, option in options.items()
+    ]
+    if rows:
+        _print_listing(["setting", "default", "range", "what it does"], rows)
+
+
+def _print_fields(fields: list[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in fields)
+    for name, value in fields:
+        print(f"{name:{width}}  {value}")
+    print()
+
+
+def _print_listing(head: list[str], rows: list[list[str]]) -> None:
+    """Print aligned columns, then the plugins that failed to load."""
+    from registry.core import catalogue
+
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    for row in [head, ["-" * width for width in widths], *rows]:
+        print(
+            "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+    for origin, why in catalogue.broken.items():
+        print(f"broken: {origin}: {why}")
+    print()

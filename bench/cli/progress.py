@@ -1,0 +1,143 @@
+"""Showing what runs: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+
+class PlainProgress:
+    """One line a finished unit, for logs and pipes."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.finished = 0
+
+    def __enter__(self) -> PlainProgress:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def say(self, words: str) -> None:
+        """Print a line."""
+        print(words, flush=True)
+
+    def started(self, key: str, label: str) -> None:
+        """Nothing is printed for what is only queued."""
+
+    def progressed(self, key: str, words: str, share: float) -> None:
+        """Nothing is printed on the way."""
+
+    def ended(self, key: str, label: str, state: str, seconds: float, error: str) -> None:
+        """Print how a unit ended."""
+        self.finished += 1
+        detail = f": {error}" if error else ""
+        print(
+            f"[{self.finished}/{self.total}] {label} {state} in {seconds:.1f} s{detail}", flush=True
+        )
+
+    def warn(self, words: str) -> None:
+        """Print a warning."""
+        print(f"warning: {words}", flush=True)
+
+
+class BarProgress:
+    """A bar for the whole command and a line for each unit that runs."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=False),
+        )
+        self._all = self._progress.add_task("units", total=total)
+        self._labels: dict[str, str] = {}
+        self._tasks: dict[str, TaskID] = {}
+        # Executor threads report while the driver's thread adds and removes lines.
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> BarProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._progress.stop()
+
+    def say(self, words: str) -> None:
+        """Print a line above the bars."""
+        self._progress.console.print(words, markup=False, highlight=False)
+
+    def started(self, key: str, label: str) -> None:
+        """Remember the unit; its line appears with its first word."""
+        with self._lock:
+            self._labels[key] = label
+
+    def progressed(self, key: str, words: str, share: float) -> None:
+        """Move a unit's bar."""
+        with self._lock:
+            label = self._labels.get(key)
+            if label is None:
+                return
+            if key not in self._tasks:
+                self._tasks[key] = self._progress.add_task("", total=100)
+            self._progress.update(
+                self._tasks[key], description=f"  {label}, {words}", completed=round(100 * share)
+            )
+
+    def ended(self, key: str, label: str, state: str, seconds: float, error: str) -> None:
+        """Take a unit's line away and move the whole."""
+        with self._lock:
+            self._labels.pop(key, None)
+            task = self._tasks.pop(key, None)
+            if task is not None:
+                self._progress.remove_task(task)
+            self._progress.advance(self._all)
+        if error:
+            self.say(f"{label} {state} in {seconds:.1f} s: {error}")
+
+    def warn(self, words: str) -> None:
+        """Print a warning above the bars."""
+        self.say(f"warning: {words}")
+
+
+def make_progress(total: int) -> PlainProgress | BarProgress:
+    """Return the display that suits standard output."""
+    return BarProgress(total) if sys.stdout.isatty() else PlainProgress(total)
+
+
+class Ticker:
+    """A counter for one long step before the units: a single line, renewed on a terminal only."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+        self._last = 0.0
+        self._terminal = sys.stdout.isatty()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how far the step is."""
+        now = time.monotonic()
+        if self._terminal and (now - self._last > 0.1 or done == total):
+            self._last = now
+            end = "\n" if done == total else ""
+            print(f"\r{self.words} {done}/{total}", end=end, flush=True)
+        elif not self._terminal and done == total:
+            print(f"{self.words} {total}", flush=True)

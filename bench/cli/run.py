@@ -1,0 +1,341 @@
+"""``bench run``: from the request to stored rows."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli.parsing import parse_names, parse_pairs, parse_seeds, parse_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.config import Config
+    from bench.data.cohort import Cohort
+    from bench.execute.driver import Tally
+    from bench.plan import Plan, Request
+    from bench.store.store import Store
+
+MANY = "Comma-separated or repeated."
+
+
+def run(
+    model: Annotated[list[str], typer.Option("--model", help=f"Models to compare. {MANY}")],
+    data: Annotated[list[str], typer.Option("--data", help=f"Datasets. {MANY}")],
+    encoder: Annotated[
+        list[str] | None, typer.Option("--encoder", help=f"Encoders of slice models. {MANY}")
+    ] = None,
+    seeds: Annotated[str, typer.Option("--seeds", help="How many (5) or which (0,1,2).")] = "5",
+    train_sizes: Annotated[
+        str, typer.Option("--train-sizes", help="Training subjects: 50,100,all.")
+    ] = "all",
+    trials: Annotated[
+        int, typer.Option("--trials", help="Optuna trials a study; 0 uses the cards' settings.")
+    ] = 20,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Epochs of every network; default: its card's.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option("--root", help="Where the dataset lies.")] = None,
+    table: Annotated[Path | None, typer.Option("--table", help="Its table.")] = None,
+    data_set: Annotated[
+        list[str] | None, typer.Option("--data-set", help="A dataset's option, key=value.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A model's setting, key=value.")
+    ] = None,
+    tune: Annotated[str, typer.Option("--tune", help="shared or per-seed.")] = "shared",
+    target: Annotated[str | None, typer.Option("--target", help="age, diagnosis or sex.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Units side by side; default: 1, or one a GPU.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Threads a unit; default: cores // workers.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32, bf16, or auto: the device's best.")
+    ] = "fp32",
+    weights: Annotated[
+        list[str] | None, typer.Option("--weights", help="Pretrained weights, ENCODER=FILE.")
+    ] = None,
+    db: Annotated[str | None, typer.Option("--db", help="Database file or sqlite:/// URL.")] = None,
+    reuse: Annotated[
+        str, typer.Option("--reuse", help="Stored trials: yes, retry-failed, no, or only.")
+    ] = "yes",
+    new_split: Annotated[
+        bool, typer.Option("--new-split", help="Draw train, validation and test anew.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    plugins: Annotated[list[Path] | None, typer.Option("--plugins", help="Plugin file.")] = None,
+) -> None:
+    """Tune, train and store every cell of the grid that is not stored yet."""
+    from bench.cli.catalogue import load_plugins
+    from bench.config import load_config
+    from bench.plan import Request
+    from bench.store.engine import database_file
+    from registry.core import catalogue
+
+    config = load_config()
+    load_plugins(plugins, strict=True)
+    _check_choice("--tune", tune, ("shared", "per-seed"))
+    _check_choice("--device", device, ("auto", "cpu", "cuda"))
+    _check_choice("--precision", precision, ("auto", "fp32", "bf16"))
+    _check_choice("--reuse", reuse, ("yes", "retry-failed", "no", "only"))
+    _check_least("--trials", trials, 0)
+    _check_least("--workers", workers, 1)
+    _check_least("--threads", threads, 1)
+    settings = parse_pairs("--set", set_)
+    if epochs is not None:
+        settings["epochs"] = str(epochs)
+    request = Request(
+        models=parse_names(model),
+        encoders=parse_names(encoder),
+        seeds=parse_seeds(seeds),
+        sizes=parse_sizes(train_sizes),
+        trials=trials,
+        tune=tune,
+        settings=settings,
+        device=device,
+        precision=precision,
+        reuse=reuse,
+        weights={**config.weights, **parse_pairs("--weights", weights)},
+        cache=config.cache,
+    )
+    # Names first: a typo must not wait for a cohort to be read.
+    for name in request.models:
+        catalogue.model(name)
+    for name in request.encoders:
+        catalogue.encoder(name)
+    if device == "cuda":
+        from bench.train.numerics import device_for
+
+        device_for(device)
+    wanted = _Data(root, table, parse_pairs("--data-set", data_set), target, new_split)
+    requests = [wanted.request(name, config) for name in parse_names(data)]
+    file = database_file(db or config.db)
+    with ExitStack() as stack:
+        store = _open_store(file, dry_run=dry_run or reuse == "only", stack=stack)
+        cohorts = [_open(item, config) for item in requests]
+        plans = [_plan(request, cohort, store) for cohort in cohorts]
+        for plan in plans:
+            _print_plan(plan, request)
+        todo = sum(plan.count("run") for plan in plans)
+        if dry_run or reuse == "only":
+            return
+        if not todo:
+            _finish_without_work(plans, file)
+            return
+        assert store is not None
+        tally = _execute(store, plans, request, workers=workers, threads=threads)
+    _close(tally, todo, file)
+
+
+class _Data:
+    """What the command line says of the datasets, for each of their names."""
+
+    def __init__(
+        self,
+        root: Path | None,
+        table: Path | None,
+        options: dict[str, str],
+        target: str | None,
+        new_split: bool,
+    ) -> None:
+        self.root = root
+        self.options = options if table is None else {**options, "table": str(table)}
+        self.target = target
+        self.new_split = new_split
+
+    def request(self, name: str, config: Config) -> Any:
+        from bench.data.cohort import cohort_request
+
+        return cohort_request(
+            name,
+            config.data.get(name, {}),
+            root=self.root,
+            options=self.options,
+            target=self.target,
+            new_split=self.new_split,
+        )
+
+
+def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    from registry.errors import UserError
+
+    if value not in choices:
+        raise UserError(f"{option} {value}: it is one of {', '.join(choices)}.")
+
+
+def _check_least(option: str, value: int | None, least: int) -> None:
+    from registry.errors import UserError
+
+    if value is not None and value < least:
+        raise UserError(f"{option} {value}: it is at least {least}.")
+
+
+def _open_store(file: Path, *, dry_run: bool, stack: ExitStack) -> Store | None:
+    from bench.execute.lock import driver_lock
+    from bench.store.store import Store
+
+    if dry_run:
+        store = Store.for_reading(file) if file.exists() else None
+        if store is not None:
+            stack.callback(store.close)
+        return store
+    if file.parent.is_dir():
+        stack.enter_context(driver_lock(file))
+    store = Store.for_writing(file)
+    stack.callback(store.close, settle=True)
+    return store
+
+
+def _open(request: Any, config: Config) -> Cohort:
+    from bench.cli.progress import Ticker
+    from bench.data.cohort import open_cohort
+
+    cohort: Cohort = open_cohort(request, config.cache, Ticker(f"{request.name}: preparing scan"))
+    return cohort
+
+
+def _plan(request: Request, cohort: Cohort, store: Store | None) -> Plan:
+    from bench.plan import make_plan
+
+    return make_plan(
+        request, cohort, store, announce=lambda words: print(f"{words} ...", flush=True)
+    )
+
+
+def _print_plan(plan: Plan, request: Request) -> None:
+    cohort = plan.cohort
+    sides = f"{cohort.n_pool} to train on, {cohort.n_validation} validation, {cohort.n_test} test"
+    print(f"{cohort.name}: {cohort.task.target} of {cohort.n_subjects} subjects ({sides})")
+    for reason, count in cohort.flow:
+        print(f"  {reason}: {count}")
+    for what, why in plan.dropped:
+        print(f"  dropped: {what}: {why}")
+    sizes = ", ".join(map(str, plan.sizes))
+    seeds = ", ".join(map(str, request.seeds))
+    print(f"  {len(plan.arms)} arms at training sizes {sizes}, seeds {seeds}")
+    words = {
+        "run": "to run",
+        "reuse": "stored already",
+        "failed": "failed before (--reuse retry-failed runs them again)",
+        "missing": "not stored",
+    }
+    counts = [
+        f"{plan.count(action)} {text}" for action, text in words.items() if plan.count(action)
+    ]
+    print(f"  trials: {', '.join(counts)}; studies to run: {len(plan.studies)}")
+    if plan.seconds is not None:
+        print(f"  expected: {plan.seconds / 3600:.2f} hours of one worker, from stored durations")
+
+
+def _finish_without_work(plans: Sequence[Plan], file: Path) -> None:
+    failed = sum(plan.count("failed") for plan in plans)
+    if failed:
+        print(
+            f"Nothing to run: {failed} trials failed before and are not tried again; "
+            f"to retry them:\n  {_command()} --reuse retry-failed"
+        )
+        raise typer.Exit(1)
+    print(f"Nothing to run: everything of this request is stored in {file}.")
+
+
+def _execute(
+    store: Store,
+    plans: Sequence[Plan],
+    request: Request,
+    *,
+    workers: int | None,
+    threads: int | None,
+) -> Tally:
+    from bench.cli.progress import make_progress
+    from bench.execute.driver import Driver, Place, record, refuse_tracked_file, work_folder
+    from bench.execute.local import LocalExecutor
+
+    refuse_tracked_file(store.file, [plan.cohort for plan in plans])
+    networks = any(
+        plan.cards[trial.spec.arm.key].kind == "network"
+        for plan in plans
+        for trial in plan.trials
+        if trial.action == "run"
+    )
+    gpus = 0
+    if networks:
+        from bench.train.numerics import gpu_count
+
+        gpus = gpu_count(request.device)
+    workers = workers or max(1, gpus)
+    threads_each = threads or max(1, (os.cpu_count() or 1) // workers)
+    total = sum(plan.count("run") + len(plan.studies) for plan in plans)
+    argv = ["bench", *sys.argv[1:]]
+    place = Place(
+        work=work_folder(store.file),
+        device=request.device,
+        threads=threads_each,
+        threads_given=threads is not None,
+        command=record(store, plans, request.seeds, argv),
+        argv=argv,
+    )
+    with make_progress(total) as progress:
+        executor = LocalExecutor(
+            workers, gpus=gpus, preload=networks, on_progress=progress.progressed
+        )
+        stop = _Stop(executor, progress)
+        try:
+            with stop:
+                driver = Driver(store, executor, place, progress, lambda: stop.asked)
+                return driver.run(plans, replace=request.reuse == "no")
+        finally:
+            executor.shutdown()
+
+
+class _Stop:
+    """Ctrl-C: once finishes what runs, twice stops at once."""
+
+    def __init__(self, executor: Any, progress: Any) -> None:
+        self.asked = False
+        self._executor = executor
+        self._progress = progress
+
+    def __enter__(self) -> _Stop:
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, *_: Any) -> None:
+        if self.asked:
+            self._executor.kill()
+            return
+        self.asked = True
+        self._progress.say("Finishing what runs; Ctrl-C again stops at once.")
+
+
+def _close(tally: Tally, todo: int, file: Path) -> None:
+    print(f"{tally.done} of {todo} trials done, stored in {file}.")
+    if tally.stopped:
+        print(f"Stopped on request; the same command goes on where this one ended:\n  {_command()}")
+        raise typer.Exit(1)
+    if tally.failed:
+        print(f"{len(tally.failed)} trials did not succeed:")
+        for label, error in tally.failed:
+            print(f"  {label}: {error}")
+        print(f"To retry them:\n  {_command()} --reuse retry-failed")
+        raise typer.Exit(1)
+
+
+def _command() -> str:
+    words = sys.argv[1:]
+    if "--reuse" in words:
+        at = words.index("--reuse")
+        del words[at : at + 2]
+    return shlex.join(["bench", *words])

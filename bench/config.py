@@ -1,0 +1,68 @@
+"""Where cohorts, cache and database are: ``bench.toml`` of this folder and the environment."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from registry.errors import UserError
+
+FILE = "bench.toml"
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of this place; the command line overrides them.
+
+    ``[data.NAME]`` tables hold ``adapter``, ``root``, ``table`` and the adapter's options;
+    ``[weights]`` maps encoder names to files; ``cache`` and ``db`` are paths at the top.
+    """
+
+    cache: Path
+    db: str
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
+
+
+def load_config(folder: Path | None = None) -> Config:
+    """Read ``bench.toml`` of `folder` and the environment.
+
+    ``BENCH_CACHE``, ``BENCH_DB`` and ``BENCH_PLUGINS`` (paths joined by the system's path
+    separator) win over the file.
+
+    Raises
+    ------
+    UserError
+        When the file is not TOML or a table in it is not of the expected kind.
+    """
+    file = (folder or Path.cwd()) / FILE
+    values: dict[str, Any] = {}
+    if file.is_file():
+        try:
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{FILE} is not valid TOML: {error}.") from None
+    unknown = sorted(set(values) - {"cache", "db", "data", "weights", "plugins"})
+    if unknown:
+        raise UserError(
+            f"{FILE} has unknown entries: {', '.join(unknown)}; it may hold cache, db, plugins, "
+            "[weights] and [data.NAME]."
+        )
+    for name in ("data", "weights"):
+        if not isinstance(values.get(name, {}), dict):
+            raise UserError(f"[{name}] in {FILE} must be a table.")
+    default_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slicebench"
+    plugins = os.environ.get("BENCH_PLUGINS")
+    return Config(
+        cache=Path(os.environ.get("BENCH_CACHE") or values.get("cache") or default_cache),
+        db=os.environ.get("BENCH_DB") or values.get("db") or "results.db",
+        data=values.get("data", {}),
+        weights=values.get("weights", {}),
+        plugins=tuple(path for path in plugins.split(os.pathsep) if path)
+        if plugins
+        else tuple(values.get("plugins", ())),
+    )

@@ -1,0 +1,41 @@
+"""The contract of an executor: every one of them passes the same test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from bench.execute.unit import Unit
+
+OnProgress = Callable[[str, str, float], None]
+"""Told (unit key, words, share done) while a unit runs."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a worker ended. Whether it left an outcome is for the driver to see."""
+
+    attempt: str
+    started: datetime
+    finished: datetime
+    exit_code: int
+    """Negative for the number of the signal that killed it."""
+
+
+class Executor(Protocol):
+    """Runs units, each in a process of its own."""
+
+    def submit(self, unit: Unit) -> Future[Ended]:
+        """Queue a unit; the future is done when its process has ended, however it ended."""
+
+    def cancel(self) -> None:
+        """Drop what is queued; what runs goes on."""
+
+    def kill(self) -> None:
+        """End what runs and start nothing more; safe in a signal handler."""
+
+    def shutdown(self) -> None:
+        """End everything at once, what runs included, and free the slots."""

@@ -1,0 +1,489 @@
+"""The driver: hands units to an executor, takes their outcomes, and alone writes the database."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from bench.data.cohort import Cohort
+from bench.execute.base import Ended, Executor
+from bench.execute.unit import OUTCOME, Unit, UnitData, read_outcome
+from bench.plan import Plan, PlannedTrial
+from bench.spec import StudySpec, TrialSpec
+from bench.stats.metrics import compute, metrics_for
+from bench.store.mirror import mirror_study
+from bench.store.store import (
+    DONE,
+    FAILED,
+    KILLED,
+    Attempt,
+    Predictions,
+    Store,
+    StudyResult,
+    TrialResult,
+)
+from registry.core import catalogue
+from registry.errors import UserError
+
+LOG_TAIL = 4000
+"""Characters of a worker's log that are kept with its attempt."""
+
+
+class Observer(Protocol):
+    """Told what happens, to show it."""
+
+    def started(self, key: str, label: str) -> None:
+        """A unit was handed to the executor."""
+
+    def ended(self, key: str, label: str, state: str, seconds: float, error: str) -> None:
+        """A unit's outcome is stored."""
+
+    def warn(self, words: str) -> None:
+        """Something is not as it should be, and the run goes on."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how units run."""
+
+    work: Path
+    device: str
+    threads: int
+    threads_given: bool
+    """Whether the user asked for `threads`; otherwise an arm keeps those it began with here."""
+    command: int
+    argv: Sequence[str]
+
+
+@dataclass
+class Tally:
+    """What became of the units of a command."""
+
+    done: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    """(label, error) of trials that did not succeed."""
+    stopped: bool = False
+
+
+class Driver:
+    """Runs the plans of one command.
+
+    Parameters
+    ----------
+    store : Store
+        Open for writing, under the driver's lock.
+    executor : Executor
+        Runs the units.
+    place : Place
+        Where and how.
+    observer : Observer
+        Shows what happens.
+    stopping : callable
+        True once the user asked to finish what runs and stop.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        executor: Executor,
+        place: Place,
+        observer: Observer,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.store = store
+        self.executor = executor
+        self.place = place
+        self.observer = observer
+        self.stopping = stopping
+        self.provenance = provenance(place.argv)
+        self.tally = Tally()
+        self._replace = False
+        self._arm_threads: dict[str, int] = {}
+
+    def run(self, plans: Sequence[Plan], *, replace: bool = False) -> Tally:
+        """Run everything the plans say, studies before their trials; return what became of it.
+
+        Outcomes that an earlier driver did not live to take are taken first.
+        """
+        self._replace = replace
+        if replace:
+            # Old outcomes and tuning histories would otherwise be taken for new ones.
+            for plan in plans:
+                for unit_key in _unit_keys(plan):
+                    shutil.rmtree(self.place.work / unit_key, ignore_errors=True)
+        pending: dict[Future[Ended], _Job] = {}
+        for plan in plans:
+            needed = {study.key for study in plan.studies}
+            for study in plan.studies:
+                self._start(_Job(plan, study, label_of(study)), pending)
+            for trial in plan.trials:
+                if trial.action == "run" and trial.spec.study not in needed:
+                    self._start(_Job(plan, trial.spec, label_of(trial.spec)), pending)
+        while pending:
+            # A timeout lets a Ctrl-C through between two outcomes.
+            ready, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+            if self.stopping() and not self.tally.stopped:
+                self.tally.stopped = True
+                self.executor.cancel()
+            for future in ready:
+                job = pending.pop(future)
+                if future.cancelled():
+                    continue
+                self._end(job, future.result(), pending)
+        return self.tally
+
+    # ------------------------------------------------------------------ units
+
+    def _start(self, job: _Job, pending: dict[Future[Ended], _Job]) -> None:
+        if self.tally.stopped:
+            return
+        if (self.place.work / job.spec.key / OUTCOME).is_dir():
+            self._take(job, None, pending)
+            return
+        unit = self._unit(job)
+        if unit is None:
+            self.tally.failed.append((job.label, "its study has no tuned settings"))
+            return
+        pending[self.executor.submit(unit)] = job
+        self.observer.started(job.spec.key, job.label)
+
+    def _end(self, job: _Job, ended: Ended, pending: dict[Future[Ended], _Job]) -> None:
+        if (self.place.work / job.spec.key / OUTCOME).is_dir():
+            self._take(job, ended, pending)
+            return
+        folder = self.place.work / job.spec.key / f"attempt-{ended.attempt}"
+        error = describe_exit(ended.exit_code)
+        self.store.add_attempt(
+            Attempt(
+                id=ended.attempt,
+                unit=job.spec.key,
+                kind=job.kind,
+                state=KILLED,
+                started=ended.started,
+                finished=ended.finished,
+                error=error,
+                log=log_tail(folder),
+            )
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        seconds = (ended.finished - ended.started).total_seconds()
+        self._failed(job, KILLED, seconds, error)
+
+    def _take(self, job: _Job, ended: Ended | None, pending: dict[Future[Ended], _Job]) -> None:
+        """Store a published outcome, then forget its folder; a study's trials may start."""
+        folder = self.place.work / job.spec.key / OUTCOME
+        outcome = read_outcome(folder)
+        started = datetime.fromtimestamp(outcome["started"], UTC)
+        finished = datetime.fromtimestamp(outcome["finished"], UTC)
+        seconds = (finished - started).total_seconds()
+        state, error = outcome["state"], outcome["error"]
+        if isinstance(job.spec, StudySpec):
+            self.store.add_study(self._study_result(job.spec, outcome, seconds))
+        else:
+            self.store.add_trial(
+                self._trial_result(job, job.spec, outcome, seconds),
+                self.place.command,
+                replace=self._replace,
+            )
+        self.store.add_attempt(
+            Attempt(
+                id=outcome["attempt"],
+                unit=job.spec.key,
+                kind=job.kind,
+                state=state,
+                started=started,
+                finished=finished,
+                error=error,
+                log=log_tail(folder) if state == FAILED else "",
+            )
+        )
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        if state == FAILED:
+            self._failed(job, FAILED, seconds, error)
+            return
+        if isinstance(job.spec, TrialSpec):
+            self.tally.done += 1
+        self.observer.ended(job.spec.key, job.label, DONE, seconds, "")
+        if isinstance(job.spec, StudySpec):
+            problem = mirror_study(self.store, job.spec.key)
+            if problem:
+                self.observer.warn(problem)
+            for trial in _trials_of(job.plan, job.spec):
+                self._start(_Job(job.plan, trial.spec, label_of(trial.spec)), pending)
+
+    def _failed(self, job: _Job, state: str, seconds: float, error: str) -> None:
+        self.observer.ended(job.spec.key, job.label, state, seconds, error)
+        if isinstance(job.spec, TrialSpec):
+            self.tally.failed.append((job.label, error))
+            return
+        for trial in _trials_of(job.plan, job.spec):
+            reason = f"its study failed: {error}"
+            self.tally.failed.append((label_of(trial.spec), reason))
+            if state == FAILED:
+                self.store.add_trial(
+                    TrialResult(trial.spec, FAILED, dict(trial.spec.arm.params), reason),
+                    self.place.command,
+                )
+
+    def _unit(self, job: _Job) -> Unit | None:
+        """Describe a job completely; None when its study left no settings."""
+        spec, plan = job.spec, job.plan
+        params = dict(spec.arm.params)
+        test_rows: list[int] = []
+        if isinstance(spec, TrialSpec):
+            draw = str(spec.seed)
+            subset = draw
+            if spec.study is not None:
+                best = self.store.best_params(spec.study)
+                if best is None:
+                    return None
+                params |= best
+            test_rows = plan.cohort.test_rows().tolist()
+        else:
+            draw = spec.draw
+            subset = draw if spec.seed is None else str(spec.seed)
+        train = plan.cohort.train_rows(spec.n_train, subset)
+        validation = plan.cohort.validation_rows(
+            spec.n_train, subset, full=params["val_size"] == "full"
+        )
+        targets = plan.cohort.targets
+        return Unit(
+            kind=job.kind,
+            key=spec.key,
+            draw=draw,
+            arm=spec.arm,
+            params=params,
+            data=UnitData(
+                volumes=str(plan.cohort.volumes_file),
+                n_train=spec.n_train,
+                n_pool=plan.cohort.n_pool,
+                train_rows=train.tolist(),
+                train_targets=targets[train].tolist(),
+                validation_rows=validation.tolist(),
+                validation_targets=targets[validation].tolist(),
+                test_rows=test_rows,
+            ),
+            device=self.place.device,
+            threads=self._threads(spec.arm.key),
+            weights=plan.weights[spec.arm.key],
+            plugins=list(catalogue.files),
+            folder=str((self.place.work / spec.key).resolve()),
+        )
+
+    def _threads(self, arm: str) -> int:
+        """Return the threads of an arm: sums round differently with another number of them."""
+        if self.place.threads_given:
+            return self.place.threads
+        if arm not in self._arm_threads:
+            stored = self.store.threads_of(arm, self.provenance["host"])
+            self._arm_threads[arm] = stored or self.place.threads
+        return self._arm_threads[arm]
+
+    # --------------------------------------------------------------- outcomes
+
+    def _study_result(
+        self, spec: StudySpec, outcome: Mapping[str, Any], seconds: float
+    ) -> StudyResult:
+        return StudyResult(
+            spec=spec,
+            state=outcome["state"],
+            best=outcome.get("best"),
+            error=outcome["error"],
+            trials=outcome.get("trials", []),
+            seconds=seconds,
+            environment={**self.provenance, **outcome["environment"]},
+        )
+
+    def _trial_result(
+        self, job: _Job, spec: TrialSpec, outcome: Mapping[str, Any], seconds: float
+    ) -> TrialResult:
+        params = dict(spec.arm.params)
+        if spec.study is not None:
+            params |= self.store.best_params(spec.study) or {}
+        environment = {**self.provenance, **outcome["environment"]}
+        if outcome["state"] == FAILED:
+            return TrialResult(
+                spec, FAILED, params, outcome["error"], seconds=seconds, environment=environment
+            )
+        cohort = job.plan.cohort
+        full = params["val_size"] == "full"
+        rows = {
+            "validation": cohort.validation_rows(spec.n_train, str(spec.seed), full=full),
+            "test": cohort.test_rows(),
+        }
+        predictions = {}
+        metrics: dict[tuple[str, str], tuple[float, str]] = {}
+        for split, index in rows.items():
+            found = _by_subject(cohort, index, outcome["predictions"][split])
+            predictions[split] = found
+            truth = cohort.truth_of(found.subjects)
+            for name in metrics_for(cohort.task.kind, len(cohort.task.classes)):
+                score = compute(name, truth, _plain(found.values))
+                metrics[split, name] = (score.value, score.reason)
+        return TrialResult(
+            spec=spec,
+            state=DONE,
+            params=params,
+            best_epoch=outcome["best_epoch"],
+            epochs=outcome["epochs"],
+            seconds=seconds,
+            timings=outcome["timings"],
+            environment=environment,
+            metrics=metrics,
+            predictions=predictions,
+            history=outcome["history"],
+        )
+
+
+@dataclass(frozen=True)
+class _Job:
+    plan: Plan
+    spec: StudySpec | TrialSpec
+    label: str
+
+    @property
+    def kind(self) -> str:
+        return "study" if isinstance(self.spec, StudySpec) else "trial"
+
+
+def work_folder(database: Path) -> Path:
+    """Return where units work: ``<database file>.work``."""
+    return database.with_name(database.name + ".work")
+
+
+def record(store: Store, plans: Sequence[Plan], seeds: Sequence[int], argv: Sequence[str]) -> int:
+    """Store the cohorts, arms and wording of a command; return its number."""
+    for plan in plans:
+        store.add_dataset(*plan.cohort.rows_for_store())
+    arms = [
+        (arm, plan.cards[key].deterministic) for plan in plans for key, arm in plan.arms.items()
+    ]
+    return store.add_command(
+        argv,
+        arms,
+        sizes={plan.cohort.fingerprint: list(plan.sizes) for plan in plans},
+        seeds=list(seeds),
+        dropped=[[plan.cohort.name, *drop] for plan in plans for drop in plan.dropped],
+    )
+
+
+def label_of(spec: StudySpec | TrialSpec) -> str:
+    """Return a unit in words."""
+    model = spec.arm.model.name
+    if spec.arm.encoder is not None:
+        model += f" [{spec.arm.encoder.name}]"
+    if isinstance(spec, StudySpec):
+        return f"{model} n={spec.n_train} tuning"
+    return f"{model} n={spec.n_train} seed {spec.seed}"
+
+
+def describe_exit(code: int) -> str:
+    """Return what an exit code without an outcome means."""
+    if code == -9:
+        return "killed by signal 9: by the system for want of memory, or by somebody"
+    if code < 0:
+        return f"killed by signal {-code}"
+    return f"the worker ended with exit code {code} and left no outcome"
+
+
+def log_tail(folder: Path) -> str:
+    """Return the end of a worker's log."""
+    file = folder / "log.txt"
+    return file.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:] if file.exists() else ""
+
+
+def provenance(argv: Sequence[str]) -> dict[str, Any]:
+    """Describe versions, machine and code of this command, for the record of every trial."""
+    return {
+        "slicebench": version("slicebench"),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "optuna": version("optuna"),
+        "host": socket.gethostname(),
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "git": git_revision(Path(__file__).parent),
+        "command": " ".join(argv),
+        "executable": sys.version.split()[0],
+    }
+
+
+def git_revision(folder: Path) -> str | None:
+    """Return the revision of a checkout, with ``+dirty`` when files differ; None outside of git."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    revision = git("rev-parse", "HEAD")
+    if revision is None:
+        return None
+    return revision + ("+dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def refuse_tracked_file(file: Path, cohorts: Sequence[Cohort]) -> None:
+    """Refuse to write the results of real people into a file that git publishes.
+
+    Raises
+    ------
+    UserError
+        When `file` is tracked by git and a cohort is not synthetic.
+    """
+    if all(cohort.synthetic for cohort in cohorts) or not file.exists():
+        return
+    tracked = subprocess.run(
+        ["git", "ls-files", "--error-unmatch", file.name],
+        cwd=file.absolute().parent,
+        capture_output=True,
+    )
+    if tracked.returncode == 0:
+        raise UserError(
+            f"{file} is tracked by git and results on real people must not be published by "
+            "accident; name another file with --db."
+        )
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _trials_of(plan: Plan, study: StudySpec) -> list[PlannedTrial]:
+    return [t for t in plan.trials if t.spec.study == study.key and t.action == "run"]
+
+
+def _unit_keys(plan: Plan) -> list[str]:
+    keys = [trial.spec.key for trial in plan.trials if trial.action == "run"]
+    return keys + [study.key for study in plan.studies]
+
+
+def _by_subject(cohort: Cohort, rows: Any, values: Any) -> Predictions:
+    """Put predictions of scans into the order of subjects; evaluation has one scan a subject."""
+    subjects = cohort.subjects_of(rows)
+    order = np.argsort(subjects, kind="stable")
+    return Predictions(subjects[order].astype(np.int32), np.asarray(values)[order])
+
+
+def _plain(values: Any) -> Any:
+    return values[:, 0] if values.shape[1] == 1 else values

@@ -1,0 +1,99 @@
+"""Workers on this machine: one process a unit, from a fork server with torch already imported."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import threading
+import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from multiprocessing.process import BaseProcess
+
+from bench.execute.base import Ended, OnProgress
+from bench.execute.unit import Unit, work
+
+PRELOAD = ["torch", "timm", "bench.train.loop", "bench.execute.unit"]
+
+
+class LocalExecutor:
+    """At most `workers` processes side by side.
+
+    Parameters
+    ----------
+    workers : int
+        How many.
+    gpus : int
+        Over how many GPUs the workers are spread, one after the other; 0 for none.
+    preload : bool
+        Whether the fork server imports torch and timm, which takes seconds once instead of
+        seconds a unit; False when only estimators run.
+    on_progress : callable
+        Told what each unit is doing.
+    """
+
+    def __init__(self, workers: int, *, gpus: int, preload: bool, on_progress: OnProgress) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOAD if preload else ["bench.execute.unit"])
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="slot")
+        self._gpus: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        for worker in range(workers):
+            self._gpus.put(worker % gpus if gpus else None)
+        self._on_progress = on_progress
+        self._running: set[BaseProcess] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def submit(self, unit: Unit) -> Future[Ended]:
+        """Queue a unit."""
+        return self._pool.submit(self._run, unit)
+
+    def cancel(self) -> None:
+        """Drop what is queued; what runs goes on."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def kill(self) -> None:
+        """End what runs and start nothing more; the futures tell how each ended."""
+        # Called by a signal handler, whose thread may hold the lock: so no lock is taken.
+        self._stopped = True
+        for process in tuple(self._running):
+            process.kill()
+
+    def shutdown(self) -> None:
+        """End everything at once and free the slots."""
+        self.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, unit: Unit) -> Ended:
+        gpu = self._gpus.get()
+        try:
+            return self._run_on(unit, gpu)
+        finally:
+            self._gpus.put(gpu)
+
+    def _run_on(self, unit: Unit, gpu: int | None) -> Ended:
+        attempt = uuid.uuid4().hex
+        started = datetime.now(UTC)
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=work, args=(unit.to_json(), attempt, theirs, gpu))
+        with self._lock:
+            if self._stopped:
+                return Ended(attempt, started, started, -9)
+            process.start()
+            self._running.add(process)
+        if self._stopped:
+            process.kill()
+        # Our copy of the worker's end: only when it is closed does the worker's end end the stream.
+        theirs.close()
+        try:
+            while True:
+                words, share = ours.recv()
+                self._on_progress(unit.key, words, share)
+        except (EOFError, OSError):
+            pass
+        process.join()
+        ours.close()
+        with self._lock:
+            self._running.discard(process)
+        exit_code = process.exitcode if process.exitcode is not None else -9
+        return Ended(attempt, started, datetime.now(UTC), exit_code)

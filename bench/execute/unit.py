@@ -1,0 +1,380 @@
+"""One unit of work, a study or a trial, as a process of its own runs it.
+
+A unit reads the cohort's memory map and its own description, and leaves an outcome folder made
+under a temporary name and published by rename. It never sees the database or a test label.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.spec import Arm, arm_from_plain, seed_for
+from registry.cards import ModelCard, Value
+from registry.core import catalogue, resolve
+
+OUTCOME = "outcome"
+
+
+@dataclass(frozen=True)
+class UnitData:
+    """What a unit may see of a cohort: rows of the memory map, no label of the test set."""
+
+    volumes: str
+    n_train: int
+    """Training subjects; they may have several scans each."""
+    n_pool: int
+    train_rows: list[int]
+    train_targets: list[float]
+    validation_rows: list[int]
+    validation_targets: list[float]
+    test_rows: list[int]
+    """Empty for a study: it must not touch the test set."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The complete description of a unit; it travels as JSON."""
+
+    kind: str
+    key: str
+    draw: str
+    """What the unit's seeds derive from: the seed, or a study's own draw."""
+    arm: Arm
+    params: Mapping[str, Value]
+    data: UnitData
+    device: str
+    threads: int
+    weights: str
+    """File of the encoder's pretrained weights; empty for none."""
+    plugins: list[str]
+    folder: str
+    """The unit's own folder in the work folder: attempts, outcome, a study's history."""
+
+    def to_json(self) -> str:
+        """Return the unit as JSON."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Unit:
+        """Read what `to_json` wrote."""
+        fields = json.loads(text)
+        fields["arm"] = arm_from_plain(fields["arm"])
+        fields["data"] = UnitData(**fields["data"])
+        return cls(**fields)
+
+
+Report = Callable[[str, float], None]
+"""Told what is happening, in words, and the share that is done."""
+
+
+def work(text: str, attempt: str, pipe: Connection, gpu: int | None = None) -> None:
+    """Run a unit in this process and publish its outcome; the target of every worker.
+
+    Parameters
+    ----------
+    text : str
+        `Unit.to_json`.
+    attempt : str
+        Name of this attempt, unique.
+    pipe : Connection
+        To the driver: progress goes there, and its closing ends the worker.
+    gpu : int, optional
+        Which of the visible GPUs this unit has to itself.
+    """
+    # Ctrl-C reaches the whole group; it is the driver that decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if gpu is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[gpu] if visible else str(gpu)
+    unit = Unit.from_json(text)
+    folder = Path(unit.folder) / f"attempt-{attempt}"
+    folder.mkdir(parents=True)
+    log = os.open(folder / "log.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    threading.Thread(target=_end_with_driver, args=(pipe,), daemon=True).start()
+
+    def report(words: str, share: float) -> None:
+        try:
+            pipe.send((words, share))
+        except OSError:
+            os._exit(1)
+
+    outcome = run(unit, folder, report)
+    outcome["attempt"] = attempt
+    write_json(folder / "outcome.json", outcome)
+    publish(folder)
+    sys.stdout.flush()
+    # Ends at once: interpreter shutdown of a process with torch loaded costs a second.
+    os._exit(0)
+
+
+def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
+    """Run a unit and return its outcome; arrays are left in `folder`.
+
+    Every exception of the unit becomes a failed outcome: its traceback is in the log.
+    """
+    started = time.time()
+    environment: dict[str, Any] = {"threads": unit.threads}
+    try:
+        for plugin in unit.plugins:
+            catalogue.load_file(plugin)
+        catalogue.load_entry_points()
+        card = catalogue.model(unit.arm.model.name)
+        _limit_threads(unit.threads, network=card.kind == "network")
+        fitter = _Network(unit, card) if card.kind == "network" else _Estimator(unit, card)
+        environment |= fitter.environment()
+        if unit.kind == "study":
+            from bench.tune import run_study
+
+            result = run_study(unit, fitter.score, report)
+        else:
+            result = fitter.trial(folder, report)
+        result |= {"state": "done", "error": ""}
+    except Exception as error:
+        traceback.print_exc()
+        result = {"state": "failed", "error": f"{type(error).__name__}: {error}".split("\n")[0]}
+        if type(error).__name__ == "Diverged":
+            result["error"] = str(error)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    environment["peak_rss_mb"] = round(usage.ru_maxrss / 1024)
+    return {
+        "kind": unit.kind,
+        "key": unit.key,
+        "started": started,
+        "finished": time.time(),
+        "environment": environment,
+        **result,
+    }
+
+
+class _Network:
+    """Fits of a network by the shared loop."""
+
+    def __init__(self, unit: Unit, card: ModelCard) -> None:
+        import torch
+
+        from bench.train.encoder import encoder_handle
+        from bench.train.feed import Feed
+        from bench.train.numerics import device_for
+
+        self.unit = unit
+        self.card = card
+        self.device = device_for(unit.device)
+        data = unit.data
+        volumes = np.load(data.volumes, mmap_mode="r")
+        self.shape = volumes.shape[1:]
+
+        def feed(rows: list[int], targets: list[float] | None) -> Feed:
+            known = None if targets is None else np.asarray(targets, dtype=np.float64)
+            return Feed(volumes, np.asarray(rows, dtype=np.int64), known, self.device)
+
+        self.train = feed(data.train_rows, data.train_targets)
+        self.validation = feed(data.validation_rows, data.validation_targets)
+        self.test = feed(data.test_rows, None)
+        encoder = unit.arm.encoder
+        self.handle = None
+        if encoder is not None:
+            weights = Path(unit.weights) if unit.weights else None
+            self.handle = encoder_handle(catalogue.encoder(encoder.name), weights)
+        self._torch = torch
+
+    def environment(self) -> dict[str, Any]:
+        from bench.train.numerics import environment
+
+        return environment(self.device)
+
+    def _fit(self, params: Mapping[str, Value], on_epoch: Callable[[int, int, float], None]) -> Any:
+        from bench.train.learner import Learner
+        from bench.train.loop import fit, planned_epochs
+
+        unit = self.unit
+        epochs = planned_epochs(params, unit.data.n_train, unit.data.n_pool)
+        self._torch.manual_seed(seed_for("init", unit.draw))
+        network = resolve(self.card.target)(dict(params), unit.arm.task, self.shape, self.handle)
+        targets = np.asarray(unit.data.train_targets, dtype=np.float64)
+        learner = Learner(
+            network,
+            unit.arm.task,
+            params,
+            targets,
+            device=self.device,
+            precision=unit.arm.precision or "fp32",
+        )
+        found = fit(
+            learner,
+            self.train,
+            self.validation,
+            params,
+            epochs=epochs,
+            draw=unit.draw,
+            on_epoch=lambda epoch, score: on_epoch(epoch, epochs, score),
+        )
+        return learner, found
+
+    def score(
+        self, params: Mapping[str, Value], on_epoch: Callable[[int, int, float], None]
+    ) -> float:
+        """Return the validation score of one setting."""
+        return float(self._fit(params, on_epoch)[1].best_score)
+
+    def trial(self, folder: Path, report: Report) -> dict[str, Any]:
+        """Train once, predict validation and test once."""
+
+        def on_epoch(epoch: int, epochs: int, score: float) -> None:
+            report(f"epoch {epoch}/{epochs}", epoch / epochs)
+
+        learner, found = self._fit(self.unit.params, on_epoch)
+        started = time.perf_counter()
+        save_predictions(folder, learner.predict(self.validation), learner.predict(self.test))
+        return {
+            "best_epoch": found.best_epoch,
+            "epochs": len(found.history),
+            "history": found.history,
+            "timings": {**found.seconds, "predict": time.perf_counter() - started},
+        }
+
+
+class _Estimator:
+    """Fits of a scikit-learn style estimator; imports no torch."""
+
+    def __init__(self, unit: Unit, card: ModelCard) -> None:
+        self.unit = unit
+        self.card = card
+        self.volumes = np.load(unit.data.volumes, mmap_mode="r")
+
+    def environment(self) -> dict[str, Any]:
+        import platform
+
+        import sklearn
+
+        return {"scikit-learn": sklearn.__version__, "device": "cpu", "machine": platform.machine()}
+
+    def _fit(self, params: Mapping[str, Value]) -> Any:
+        data, task = self.unit.data, self.unit.arm.task
+        estimator = resolve(self.card.target)(dict(params), task, self.volumes.shape[1:])
+        targets = np.asarray(data.train_targets, dtype=np.float64)
+        if task.kind == "classification":
+            targets = targets.astype(np.int64)
+        # Estimators with a seed of their own draw from numpy's global state.
+        np.random.seed(seed_for("init", self.unit.draw) % 2**32)  # noqa: NPY002
+        return estimator.fit(self._read(data.train_rows), targets)
+
+    def _read(self, rows: list[int]) -> NDArray[np.float32]:
+        return np.asarray(self.volumes[rows], dtype=np.float32)
+
+    def _predict(self, estimator: Any, rows: list[int]) -> NDArray[np.float64]:
+        task = self.unit.arm.task
+        if task.kind == "regression":
+            predictions = np.asarray(estimator.predict(self._read(rows)), dtype=np.float64)
+            return predictions.reshape(len(rows), 1)
+        probabilities = np.asarray(estimator.predict_proba(self._read(rows)), dtype=np.float64)
+        if probabilities.shape != (len(rows), len(task.classes)):
+            raise ValueError(
+                f"predict_proba must return one column for each of {len(task.classes)} classes, "
+                f"but its shape is {probabilities.shape}"
+            )
+        return probabilities[:, 1:] if len(task.classes) == 2 else probabilities
+
+    def score(
+        self, params: Mapping[str, Value], on_epoch: Callable[[int, int, float], None]
+    ) -> float:
+        """Return the validation score of one setting."""
+        from bench.train.selection import selection_score
+
+        data = self.unit.data
+        predictions = self._predict(self._fit(params), data.validation_rows)
+        targets = np.asarray(data.validation_targets, dtype=np.float64)
+        return selection_score(self.unit.arm.task, targets, predictions, str(params["select"]))
+
+    def trial(self, folder: Path, report: Report) -> dict[str, Any]:
+        """Fit once, predict validation and test once."""
+        started = time.perf_counter()
+        estimator = self._fit(self.unit.params)
+        fitted = time.perf_counter()
+        data = self.unit.data
+        validation = self._predict(estimator, data.validation_rows)
+        test = self._predict(estimator, data.test_rows)
+        save_predictions(folder, validation, test)
+        return {
+            "best_epoch": None,
+            "epochs": None,
+            "history": [],
+            "timings": {"train": fitted - started, "predict": time.perf_counter() - fitted},
+        }
+
+
+def save_predictions(
+    folder: Path, validation: NDArray[np.float64], test: NDArray[np.float64]
+) -> None:
+    """Write the predictions (n, outputs) of a trial.
+
+    Raises
+    ------
+    ValueError
+        When one is not finite: a model that predicts NaN has failed.
+    """
+    for name, values in (("validation", validation), ("test", test)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"a {name} prediction is not finite")
+    np.savez(folder / "predictions.npz", validation=validation, test=test)
+
+
+def read_outcome(folder: Path) -> dict[str, Any]:
+    """Read a published outcome, its predictions as arrays under ``"predictions"``."""
+    outcome: dict[str, Any] = json.loads((folder / "outcome.json").read_text())
+    file = folder / "predictions.npz"
+    if outcome["state"] == "done" and outcome["kind"] == "trial":
+        with np.load(file, allow_pickle=False) as arrays:
+            outcome["predictions"] = {name: arrays[name] for name in arrays.files}
+    return outcome
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write JSON and force it to disk."""
+    with open(file, "w", encoding="utf-8") as stream:
+        json.dump(content, stream, allow_nan=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def publish(folder: Path) -> None:
+    """Give a complete attempt its final name; the loser of a race deletes its own."""
+    try:
+        folder.rename(folder.parent / OUTCOME)
+    except OSError:
+        shutil.rmtree(folder)
+
+
+def _end_with_driver(pipe: Connection) -> None:
+    """End this process when the driver is gone: nobody would take its outcome."""
+    try:
+        pipe.recv()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _limit_threads(threads: int, *, network: bool) -> None:
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(threads)
+    if network:
+        import torch
+
+        torch.set_num_threads(threads)

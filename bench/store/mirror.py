@@ -1,0 +1,56 @@
+"""The mirror of finished studies in Optuna's own tables, for optuna-dashboard."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from bench.store import schema
+from bench.store.store import DONE, Store
+
+
+def mirror_study(store: Store, key: str) -> str:
+    """Copy one finished study into Optuna's tables of the same database, replacing an older copy.
+
+    Our tables are the truth; no transaction of ours is open while Optuna writes.
+
+    Returns
+    -------
+    str
+        Empty, or a warning with its remedy: a mirror that fails harms no result.
+    """
+    table = schema.tuning_trials
+    query = select(table).where(table.c.study == key).order_by(table.c.number)
+    with store.engine.connect() as connection:
+        trials = [dict(row) for row in connection.execute(query).mappings()]
+    import optuna
+    from optuna.storages import RDBStorage
+
+    from bench.tune import trial_from_plain
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        storage = RDBStorage(
+            f"sqlite:///{store.file}", engine_kwargs={"connect_args": {"timeout": 30}}
+        )
+        if key in optuna.study.get_all_study_names(storage):
+            optuna.delete_study(study_name=key, storage=storage)
+        study = optuna.create_study(study_name=key, storage=storage, direction="minimize")
+        for row in trials:
+            study.add_trial(trial_from_plain(row))
+        storage.engine.dispose()
+    except Exception as error:
+        # Whatever Optuna or an older copy of its tables raises, our own results are stored.
+        return (
+            f"study {key} is stored but not mirrored for optuna-dashboard "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); `bench db mirror` tries again"
+        )
+    finally:
+        optuna.logging.set_verbosity(before)
+    return ""
+
+
+def mirror_all(store: Store) -> list[str]:
+    """Mirror every finished study; return the warnings."""
+    done = store.frame(select(schema.studies.c.key).where(schema.studies.c.state == DONE))
+    return [problem for key in done["key"] if (problem := mirror_study(store, key))]

@@ -1,0 +1,367 @@
+"""Reading and writing results. One transaction a unit; everything idempotent by key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
+
+from bench.spec import Arm, StudySpec, TrialSpec, key_of, plain
+from bench.store import schema
+from bench.store.engine import open_for_reading, open_for_writing
+from registry.errors import UserError
+
+DONE = "done"
+FAILED = "failed"
+"""The unit itself raised or diverged: running it again gives the same."""
+KILLED = "killed"
+"""The unit was ended from outside: running it again may work."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a unit, successful or not."""
+
+    id: str
+    unit: str
+    kind: str
+    state: str
+    started: datetime
+    finished: datetime
+    error: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a finished study leaves."""
+
+    spec: StudySpec
+    state: str
+    best: Mapping[str, Any] | None
+    error: str
+    trials: Sequence[Mapping[str, Any]]
+    seconds: float
+    environment: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of one split: `subjects` (n,) int32, `values` (n, outputs) float64."""
+
+    subjects: NDArray[np.int32]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a finished trial leaves; `metrics` is (split, name) to (value, reason)."""
+
+    spec: TrialSpec
+    state: str
+    params: Mapping[str, Any]
+    error: str = ""
+    best_epoch: int | None = None
+    epochs: int | None = None
+    seconds: float = 0.0
+    timings: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[tuple[str, str], tuple[float, str]] = field(default_factory=dict)
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    history: Sequence[Mapping[str, float]] = ()
+
+
+class Store:
+    """A database of results.
+
+    Parameters
+    ----------
+    engine : sqlalchemy.Engine
+        As `for_writing` or `for_reading` opens it.
+    file : pathlib.Path
+        The SQLite file.
+    """
+
+    def __init__(self, engine: Engine, file: Path) -> None:
+        self.engine = engine
+        self.file = file
+
+    @classmethod
+    def for_writing(cls, file: Path) -> Store:
+        """Open or create; see `bench.store.engine.open_for_writing`."""
+        return cls(open_for_writing(file), file)
+
+    @classmethod
+    def for_reading(cls, file: Path) -> Store:
+        """Open without ever writing; see `bench.store.engine.open_for_reading`."""
+        return cls(open_for_reading(file), file)
+
+    def close(self, *, settle: bool = False) -> None:
+        """Close; `settle` leaves WAL mode: then reading never needs permission to write."""
+        if settle:
+            with self.engine.connect() as connection:
+                # Refused while somebody reads, which is harmless: the next driver tries again.
+                connection.exec_driver_sql("PRAGMA busy_timeout=1000")
+                connection.exec_driver_sql("PRAGMA journal_mode=DELETE")
+        self.engine.dispose()
+
+    # ---------------------------------------------------------------- writing
+
+    def add_dataset(self, row: Mapping[str, Any], subjects: Sequence[Mapping[str, Any]]) -> None:
+        """Record a cohort and its subjects once per fingerprint; the display name follows."""
+        with self.engine.begin() as connection:
+            table = schema.datasets
+            known = table.c.fingerprint == row["fingerprint"]
+            if connection.execute(select(table.c.name).where(known)).first() is None:
+                connection.execute(insert(table).values(**row))
+                connection.execute(insert(schema.subjects), list(subjects))
+            else:
+                connection.execute(update(table).where(known).values(name=row["name"]))
+
+    def add_command(
+        self, argv: Sequence[str], arms: Sequence[tuple[Arm, bool]], **rest: Any
+    ) -> int:
+        """Record a command with its arms (each with whether its model is deterministic)."""
+        with self.engine.begin() as connection:
+            for arm, deterministic in arms:
+                _insert_once(
+                    connection,
+                    schema.arms,
+                    key=arm.key,
+                    fingerprint=arm.fingerprint,
+                    model=arm.model.name,
+                    encoder=arm.encoder.name if arm.encoder else None,
+                    deterministic=int(deterministic),
+                    spec=plain(arm),
+                )
+            result = connection.execute(
+                insert(schema.commands).values(
+                    created=datetime.now(UTC),
+                    argv=list(argv),
+                    arms=[arm.key for arm, _ in arms],
+                    **rest,
+                )
+            )
+            number: int = result.inserted_primary_key[0]  # type: ignore[index]
+            return number
+
+    def add_attempt(self, attempt: Attempt) -> None:
+        """Record one try."""
+        with self.engine.begin() as connection:
+            _insert_once(connection, schema.attempts, **attempt.__dict__)
+
+    def add_study(self, result: StudyResult) -> None:
+        """Record a finished study, in place of a failed one of the same key."""
+        spec = result.spec
+        with self.engine.begin() as connection:
+            known = connection.execute(
+                select(schema.studies.c.state, schema.studies.c.best).where(
+                    schema.studies.c.key == spec.key
+                )
+            ).first()
+            if known is not None and known.state == DONE:
+                if result.state == DONE and dict(known.best or {}) != dict(result.best or {}):
+                    raise UserError(
+                        f"Study {spec.key} is stored with other tuned settings than this outcome "
+                        "has; one key must have one result, so nothing was changed."
+                    )
+                return
+            row = {
+                "key": spec.key,
+                "arm": spec.arm.key,
+                "n_train": spec.n_train,
+                "seed": spec.seed,
+                "state": result.state,
+                "best": dict(result.best) if result.best is not None else None,
+                "error": result.error or None,
+                "finished": datetime.now(UTC),
+                "seconds": result.seconds,
+                "environment": _environment(connection, result.environment),
+            }
+            if known is None:
+                connection.execute(insert(schema.studies).values(**row))
+            else:
+                connection.execute(
+                    update(schema.studies).where(schema.studies.c.key == spec.key).values(**row)
+                )
+                connection.execute(
+                    delete(schema.tuning_trials).where(schema.tuning_trials.c.study == spec.key)
+                )
+            if result.trials:
+                connection.execute(
+                    insert(schema.tuning_trials),
+                    [{**trial, "study": spec.key} for trial in result.trials],
+                )
+
+    def add_trial(self, result: TrialResult, command: int, *, replace: bool = False) -> None:
+        """Record a finished trial with everything it left, in one transaction.
+
+        A stored success is kept unless `replace`; a stored failure gives way.
+
+        Raises
+        ------
+        UserError
+            When a success of the same key is stored with other settings.
+        """
+        spec, table = result.spec, schema.trials
+        with self.engine.begin() as connection:
+            known = connection.execute(
+                select(table.c.state, table.c.params).where(table.c.key == spec.key)
+            ).first()
+            if known is not None:
+                if known.state == DONE and not replace:
+                    if result.state == DONE and dict(known.params) != dict(result.params):
+                        raise UserError(
+                            f"Trial {spec.key} is stored with other settings than this outcome "
+                            "has; one key must have one result, so nothing was changed."
+                        )
+                    return
+                connection.execute(delete(table).where(table.c.key == spec.key))
+            connection.execute(
+                insert(table).values(
+                    key=spec.key,
+                    arm=spec.arm.key,
+                    study=spec.study,
+                    n_train=spec.n_train,
+                    seed=spec.seed,
+                    state=result.state,
+                    params=dict(result.params),
+                    best_epoch=result.best_epoch,
+                    epochs=result.epochs,
+                    error=result.error or None,
+                    finished=datetime.now(UTC),
+                    seconds=result.seconds,
+                    timings=dict(result.timings),
+                    environment=_environment(connection, result.environment),
+                    command=command,
+                )
+            )
+            _insert_many(
+                connection,
+                schema.metrics,
+                (
+                    {
+                        "trial": spec.key,
+                        "split": split,
+                        "metric": name,
+                        "value": None if np.isnan(value) else value,
+                        "reason": reason or None,
+                    }
+                    for (split, name), (value, reason) in result.metrics.items()
+                ),
+            )
+            _insert_many(
+                connection,
+                schema.predictions,
+                (
+                    {
+                        "trial": spec.key,
+                        "split": split,
+                        "subjects": found.subjects.astype("<i4").tobytes(),
+                        "outputs": found.values.shape[1],
+                        "values": found.values.astype("<f8").tobytes(),
+                    }
+                    for split, found in result.predictions.items()
+                ),
+            )
+            _insert_many(
+                connection, schema.history, ({**row, "trial": spec.key} for row in result.history)
+            )
+
+    # ---------------------------------------------------------------- reading
+
+    def states(self, table: Table, keys: Iterable[str]) -> dict[str, str]:
+        """Return the state of every stored unit among `keys` (of `schema.trials` or `studies`)."""
+        wanted = set(keys)
+        with self.engine.connect() as connection:
+            rows = connection.execute(select(table.c.key, table.c.state))
+            return {row.key: row.state for row in rows if row.key in wanted}
+
+    def last_attempts(self) -> dict[str, str]:
+        """Return the state of the newest attempt at every unit."""
+        table = schema.attempts
+        with self.engine.connect() as connection:
+            rows = connection.execute(
+                select(table.c.unit, table.c.state).order_by(table.c.finished)
+            )
+            return {row.unit: row.state for row in rows}
+
+    def best_params(self, study: str) -> dict[str, Any] | None:
+        """Return the tuned settings of a finished study, None when it has none."""
+        with self.engine.connect() as connection:
+            query = select(schema.studies.c.best).where(schema.studies.c.key == study)
+            row = connection.execute(query).first()
+            return dict(row.best) if row is not None and row.best is not None else None
+
+    def durations(self) -> dict[tuple[str, int], float]:
+        """Return the mean seconds of finished trials by (model, n_train)."""
+        frame = self.frame(
+            select(schema.arms.c.model, schema.trials.c.n_train, schema.trials.c.seconds)
+            .join(schema.arms, schema.arms.c.key == schema.trials.c.arm)
+            .where(schema.trials.c.state == DONE)
+        )
+        means = frame.groupby(["model", "n_train"])["seconds"].mean()
+        return {(str(key[0]), int(key[1])): float(s) for key, s in means.to_dict().items()}
+
+    def threads_of(self, arm: str, host: str) -> int | None:
+        """Return the threads with which an arm was first run on a machine, None if it was not."""
+        query = (
+            select(schema.environments.c.content)
+            .join(schema.trials, schema.trials.c.environment == schema.environments.c.key)
+            .where(schema.trials.c.arm == arm, schema.trials.c.state == DONE)
+            .order_by(schema.trials.c.finished)
+        )
+        with self.engine.connect() as connection:
+            for (content,) in connection.execute(query):
+                if content.get("host") == host:
+                    return int(content["threads"])
+        return None
+
+    def frame(self, query: Any) -> pd.DataFrame:
+        """Return the rows of a query, or of a whole table."""
+        if isinstance(query, Table):
+            query = select(query)
+        with self.engine.connect() as connection:
+            result = connection.execute(query)
+            return pd.DataFrame(result.fetchall(), columns=list(result.keys()))
+
+    def predictions(self, trials: Iterable[str], split: str) -> dict[str, Predictions]:
+        """Return the predictions of trials on one split, by key."""
+        wanted = set(trials)
+        table = schema.predictions
+        found = {}
+        with self.engine.connect() as connection:
+            for row in connection.execute(select(table).where(table.c.split == split)):
+                if row.trial in wanted:
+                    values = np.frombuffer(row._mapping["values"], "<f8")
+                    found[row.trial] = Predictions(
+                        np.frombuffer(row.subjects, "<i4"), values.reshape(-1, row.outputs)
+                    )
+        return found
+
+
+def _insert_once(connection: Connection, table: Table, **row: Any) -> None:
+    primary = next(iter(table.primary_key))
+    if connection.execute(select(primary).where(primary == row[primary.name])).first() is None:
+        connection.execute(insert(table).values(**row))
+
+
+def _insert_many(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
+    values = [dict(row) for row in rows]
+    if values:
+        connection.execute(insert(table), values)
+
+
+def _environment(connection: Connection, content: Mapping[str, Any]) -> str | None:
+    if not content:
+        return None
+    key = key_of(dict(content))
+    _insert_once(connection, schema.environments, key=key, content=dict(content))
+    return key

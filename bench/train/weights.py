@@ -1,0 +1,209 @@
+"""Pretrained weights: a given file, an installed package, a cache, a download; or an error."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from registry.cards import EncoderCard, Weights
+from registry.errors import UserError
+
+HUB_FILE = "model.safetensors"
+KNOWN_FILES = {"timm/resnet18.tv_in1k": "resnet18-f37072fd.pth"}
+"""Files of torchvision's own cache that hold the same tensors as a hub repository."""
+
+
+class WeightsMissing(UserError):
+    """No weights were found; the sentence names the ways to get them."""
+
+
+def find_weights(card: EncoderCard, given: Mapping[str, str], cache: Path) -> Path:
+    """Return the file of an encoder's pretrained weights.
+
+    Looked for in this order: the file given for the encoder, the installed package its card
+    names, the local caches (ours, Hugging Face's, torchvision's), a download. Never random numbers.
+
+    Parameters
+    ----------
+    card : EncoderCard
+        Its `weights` say where they come from.
+    given : mapping
+        Encoder name to file, from ``--weights`` and ``bench.toml``.
+    cache : pathlib.Path
+        The harness's cache folder.
+
+    Raises
+    ------
+    WeightsMissing
+        When none of the four has them, or the card has no weights at all.
+    """
+    found = locate(card, given, cache) or _downloaded(card, cache)
+    if found is None and card.weights is None:
+        raise WeightsMissing(
+            f"The encoder {card.name} has no pretrained weights; give a file with "
+            f"--weights {card.name}=FILE or choose a scratch model."
+        )
+    if found is None:
+        assert card.weights is not None
+        raise WeightsMissing(
+            f"No pretrained weights for the encoder {card.name} ({card.weights.source}) were found "
+            "and they could not be downloaded. Three ways to get them: give a file with "
+            f"--weights {card.name}=FILE; on a machine with internet run `bench weights get "
+            f"{card.name} --out DIR` and copy the file here; or choose one whose weights are "
+            "an installed package (--encoder efficientnet-lite0)."
+        )
+    return found
+
+
+def locate(card: EncoderCard, given: Mapping[str, str], cache: Path) -> Path | None:
+    """Return the file of an encoder's weights on this machine, None when there is none.
+
+    Raises
+    ------
+    UserError
+        When a file was given for the encoder and does not exist.
+    """
+    if card.name in given:
+        file = Path(given[card.name]).expanduser()
+        if not file.is_file():
+            raise UserError(f"The weights file {file} given for {card.name} does not exist.")
+        return file
+    if card.weights is None:
+        return None
+    return _in_package(card.weights) or _in_caches(card, cache)
+
+
+def cached_file(card: EncoderCard, cache: Path) -> Path:
+    """Return where a downloaded file of an encoder's weights is kept."""
+    return cache / "weights" / f"{card.name.replace('/', '--')}.safetensors"
+
+
+def download_weights(card: EncoderCard, target: Path) -> Path:
+    """Fetch an encoder's weights from its hub into the file `target`.
+
+    Raises
+    ------
+    UserError
+        When the card names no hub, or the hub cannot be reached.
+    """
+    weights = card.weights
+    if weights is None or not weights.hub:
+        raise UserError(f"The encoder {card.name} names no place to download weights from.")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        fetched = hf_hub_download(_repository(weights), HUB_FILE)
+    except Exception as error:
+        # The client raises a dozen unrelated types where there is no network.
+        raise UserError(
+            f"The weights of {card.name} could not be downloaded from {_repository(weights)}: "
+            f"{type(error).__name__}."
+        ) from None
+    _copy(Path(fetched), target)
+    return target
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Read a state dict without executing anything in the file.
+
+    Raises
+    ------
+    UserError
+        When the file is neither safetensors nor a plain state dict of tensors.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Both libraries raise many types on broken files; the user needs the file's name.
+        raise UserError(
+            f"The weights file {file} cannot be read as tensors: {type(error).__name__}."
+        ) from None
+    for name in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(name), dict):
+            state = state[name]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"The weights file {file} holds no state dict of tensors.")
+    return dict(state)
+
+
+def tensors_digest(module: nn.Module) -> str:
+    """Return the sha256 over a module's tensors by name, so that equal weights have one digest.
+
+    Step counters of batch normalisation are left out: they differ between files of equal weights.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if name.endswith("num_batches_tracked"):
+            continue
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def _in_package(weights: Weights) -> Path | None:
+    if not weights.package:
+        return None
+    module, _, name = weights.package.partition(":")
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin).parent / name
+    return file if file.is_file() else None
+
+
+def _in_caches(card: EncoderCard, cache: Path) -> Path | None:
+    ours = cached_file(card, cache)
+    if ours.is_file():
+        return ours
+    weights = card.weights
+    if weights is None or not weights.hub:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(_repository(weights), HUB_FILE)
+    if isinstance(found, str):
+        return Path(found)
+    known = KNOWN_FILES.get(_repository(weights))
+    file = Path(torch.hub.get_dir()) / "checkpoints" / known if known else None
+    return file if file is not None and file.is_file() else None
+
+
+def _downloaded(card: EncoderCard, cache: Path) -> Path | None:
+    if card.weights is None or not card.weights.hub:
+        return None
+    try:
+        return download_weights(card, cached_file(card, cache))
+    except UserError:
+        # find_weights says it all in one sentence, with the other ways.
+        return None
+
+
+def _repository(weights: Weights) -> str:
+    """Return the hub repository; timm's default tag stands in where the name has none."""
+    prefix, _, name = weights.hub.partition("/")
+    if prefix != "timm" or "." in name:
+        return weights.hub
+    import timm
+
+    configuration = timm.models.get_pretrained_cfg(name)
+    if configuration is None or not configuration.hf_hub_id:
+        raise WeightsMissing(f"timm has no pretrained weights for {name}.")
+    return str(configuration.hf_hub_id)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    part.write_bytes(source.read_bytes())
+    part.replace(target)

@@ -1,0 +1,179 @@
+"""The Optuna study of one (model, dataset, n_train): validation only, exact resume at any trial."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from bench.spec import dimension_from_plain
+from registry.cards import Choice, Float, Value
+
+if TYPE_CHECKING:
+    from bench.execute.unit import Unit
+
+HISTORY = "history.jsonl"
+STARTUP_TRIALS = 5
+"""Trials that are never pruned, and random draws before TPE models anything."""
+
+Score = Callable[[Mapping[str, Value], Callable[[int, int, float], None]], float]
+
+
+class NoCompletedTrial(Exception):
+    """Every trial of a study failed or was pruned: there is nothing to train with."""
+
+
+def run_study(unit: Unit, score: Score, report: Callable[[str, float], None]) -> dict[str, Any]:
+    """Run the trials of a study that its history does not hold yet.
+
+    Each finished trial is appended to the history and synced before the next one is asked for;
+    before each ask the sampler is made anew from the study's key and the trial's number. So a
+    study that is killed and started again asks for the same settings as one that was not.
+
+    Parameters
+    ----------
+    unit : Unit
+        Of kind ``"study"``.
+    score : callable
+        Trains with the settings given and returns the validation score, lower is better; reports
+        (epoch, epochs, score) on its way.
+    report : callable
+        Told what is happening.
+
+    Returns
+    -------
+    dict
+        ``best`` (the winning settings) and ``trials`` (every trial, as stored).
+
+    Raises
+    ------
+    NoCompletedTrial
+        When no trial completed.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # The sampler's switch is marked experimental; it is set on purpose and tested.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    arm = unit.arm
+    budget = arm.trials or 0
+    space = {name: _distribution(values) for name, values in sorted(arm.space.items())}
+    file = Path(unit.folder) / HISTORY
+    study = optuna.create_study(
+        direction="minimize",
+        sampler=optuna.samplers.RandomSampler(0),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS),
+    )
+    seconds: list[float] = []
+    for line in read_history(file):
+        study.add_trial(trial_from_plain(line))
+        seconds.append(line["seconds"])
+    for number in range(len(study.trials), budget):
+        report(f"tuning {number + 1}/{budget}", number / budget)
+        study.sampler = optuna.samplers.TPESampler(
+            n_startup_trials=STARTUP_TRIALS,
+            constant_liar=False,
+            seed=int(hashlib.sha256(f"{unit.key}/{number}".encode()).hexdigest()[:8], 16),
+        )
+        if number == 0:
+            study.enqueue_trial({name: unit.params[name] for name in space})
+        started = time.perf_counter()
+        trial = study.ask(space)
+
+        def on_epoch(
+            epoch: int, epochs: int, value: float, trial: optuna.Trial = trial, number: int = number
+        ) -> None:
+            share = (number + epoch / epochs) / budget
+            report(f"tuning {number + 1}/{budget} epoch {epoch}/{epochs}", share)
+            trial.report(value, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        try:
+            value = score({**unit.params, **trial.params}, on_epoch)
+        except optuna.TrialPruned:
+            finished = study.tell(trial, state=TrialState.PRUNED)
+        except Exception as error:
+            # A setting that fails is a result of the study, not its end.
+            print(f"tuning trial {number} failed: {type(error).__name__}: {error}", flush=True)
+            finished = study.tell(trial, state=TrialState.FAIL)
+        else:
+            finished = study.tell(trial, value)
+        seconds.append(time.perf_counter() - started)
+        append_history(file, {**trial_to_plain(finished), "seconds": seconds[-1]})
+    completed = [t for t in study.trials if t.state == TrialState.COMPLETE]
+    if not completed:
+        raise NoCompletedTrial(f"none of the {budget} tuning trials completed")
+    trials = [
+        {**trial_to_plain(trial), "seconds": spent}
+        for trial, spent in zip(study.trials, seconds, strict=True)
+    ]
+    return {"best": dict(study.best_params), "trials": trials}
+
+
+def trial_to_plain(trial: FrozenTrial) -> dict[str, Any]:
+    """Return a finished trial as JSON-ready values."""
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "params": dict(trial.params),
+        "distributions": {k: distribution_to_json(d) for k, d in trial.distributions.items()},
+        "value": trial.value,
+        "intermediate": {str(k): v for k, v in trial.intermediate_values.items()},
+    }
+
+
+def trial_from_plain(values: Mapping[str, Any]) -> FrozenTrial:
+    """Return the finished trial that `trial_to_plain` wrote."""
+    return optuna.trial.create_trial(
+        state=TrialState[values["state"].upper()],
+        params=dict(values["params"]),
+        distributions={
+            name: json_to_distribution(text) for name, text in values["distributions"].items()
+        },
+        value=values["value"],
+        intermediate_values={int(k): v for k, v in values["intermediate"].items()},
+    )
+
+
+def read_history(file: Path) -> list[dict[str, Any]]:
+    """Return a study's finished trials; a line that a kill cut short is dropped from the file."""
+    if not file.exists():
+        return []
+    whole = file.read_bytes()
+    complete = whole[: whole.rfind(b"\n") + 1]
+    if complete != whole:
+        with open(file, "rb+") as stream:
+            stream.truncate(len(complete))
+            os.fsync(stream.fileno())
+    return [json.loads(line) for line in complete.splitlines()]
+
+
+def append_history(file: Path, line: Mapping[str, Any]) -> None:
+    """Append a finished trial and force it to disk."""
+    with open(file, "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line, allow_nan=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _distribution(values: Mapping[str, Any]) -> BaseDistribution:
+    dimension = dimension_from_plain(values)
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(list(dimension.values))
+    kind = FloatDistribution if isinstance(dimension, Float) else IntDistribution
+    return kind(dimension.low, dimension.high, log=dimension.log)

@@ -1,0 +1,281 @@
+"""The registry: names to cards, cards to code; built-in, entry points and plugin files."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from registry.cards import Card, DatasetCard, EncoderCard, ModelCard, Target, Weights
+from registry.datasets import DATASETS
+from registry.encoders import ENCODERS
+from registry.errors import UserError
+from registry.models import MODELS
+
+C = TypeVar("C", EncoderCard, ModelCard, DatasetCard)
+F = TypeVar("F", bound=Callable[..., Any])
+
+ENTRY_POINT_GROUP = "slicebench.plugins"
+BUILT_IN = "the built-in catalogue"
+
+
+class PluginError(UserError):
+    """A plugin that could not be loaded."""
+
+
+class Registry(Generic[C]):
+    """Cards of one kind by name.
+
+    Parameters
+    ----------
+    kind : str
+        What the cards are, for messages: ``"model"``, ``"encoder"`` or ``"dataset"``.
+    cards : iterable of cards
+        The built-in catalogue.
+    """
+
+    def __init__(self, kind: str, cards: Iterable[C]) -> None:
+        self.kind = kind
+        self._cards: dict[str, C] = {}
+        self._origins: dict[str, str] = {}
+        for card in cards:
+            self.add(card, BUILT_IN)
+
+    def __iter__(self) -> Iterator[C]:
+        return iter(self._cards.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._cards
+
+    def add(self, card: C, origin: str) -> None:
+        """Register a card.
+
+        Raises
+        ------
+        UserError
+            When the name is taken; the sentence names both origins.
+        """
+        if card.name in self._cards:
+            raise UserError(
+                f"The {self.kind} {card.name!r} is defined twice: by {self._origins[card.name]} "
+                f"and by {origin}; rename one of them."
+            )
+        self._cards[card.name] = card
+        self._origins[card.name] = origin
+
+    def discard(self, origin: str) -> None:
+        """Forget every card of one origin."""
+        for name in [n for n, o in self._origins.items() if o == origin]:
+            del self._cards[name], self._origins[name]
+
+    def origin(self, name: str) -> str:
+        """Where a card came from, in words."""
+        return self._origins.get(name, BUILT_IN)
+
+    def get(self, name: str) -> C:
+        """Return the card of that name.
+
+        Raises
+        ------
+        UserError
+            When there is none; the sentence suggests the nearest name.
+        """
+        if name in self._cards:
+            return self._cards[name]
+        raise UserError(
+            f"There is no {self.kind} {name!r}{did_you_mean(name, self._cards)}; "
+            f"`bench list {self.kind}s` shows what there is."
+        )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the words ``", did you mean 'x'"``, or nothing when no name is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean {near[0]!r}" if near else ""
+
+
+@dataclass
+class Catalogue:
+    """The three registries and the plugins that could not be loaded."""
+
+    encoders: Registry[EncoderCard]
+    models: Registry[ModelCard]
+    datasets: Registry[DatasetCard]
+    broken: dict[str, str]
+    files: list[str]
+    """Plugin files in the order in which they were loaded; they travel with every unit of work."""
+
+    def encoder(self, name: str) -> EncoderCard:
+        """Return an encoder's card; ``timm/<name>`` reaches any timm model without one."""
+        if name.startswith("timm/") and name not in self.encoders:
+            return timm_card(name)
+        return self._get(self.encoders, name)
+
+    def model(self, name: str) -> ModelCard:
+        """Return a model's card."""
+        return self._get(self.models, name)
+
+    def dataset(self, name: str) -> DatasetCard:
+        """Return a dataset's card."""
+        return self._get(self.datasets, name)
+
+    def _get(self, registry: Registry[C], name: str) -> C:
+        try:
+            return registry.get(name)
+        except UserError as error:
+            if self.broken:
+                lost = "; ".join(f"{path}: {why}" for path, why in self.broken.items())
+                raise UserError(f"{error} Plugins that failed to load: {lost}") from None
+            raise
+
+    def load_file(self, path: str | os.PathLike[str]) -> None:
+        """Execute a plugin file, whose decorators register its cards.
+
+        A file that fails leaves nothing behind but its entry in `broken`.
+
+        Raises
+        ------
+        UserError
+            When the file does not exist or one of its names is taken.
+        """
+        file = Path(path).resolve()
+        if not file.is_file():
+            raise UserError(f"The plugin file {path} does not exist.")
+        if str(file) in self.files or str(file) in self.broken:
+            return
+        name = f"slicebench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+        spec = importlib.util.spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            raise UserError(
+                f"The plugin file {path} is not a Python file; its name must end in .py."
+            )
+        module = importlib.util.module_from_spec(spec)
+        with self._loading(str(file), plugin=str(file)):
+            spec.loader.exec_module(module)
+        if str(file) not in self.broken:
+            self.files.append(str(file))
+
+    def load_entry_points(self) -> None:
+        """Load installed packages that announce themselves in the group ``slicebench.plugins``."""
+        from importlib.metadata import entry_points
+
+        for point in entry_points(group=ENTRY_POINT_GROUP):
+            origin = f"the package entry point {point.name} ({point.value})"
+            if origin in self.broken or origin in self.files:
+                continue
+            found = importlib.util.find_spec(point.module.partition(".")[0])
+            with self._loading(origin, plugin=(found.origin or "") if found else ""):
+                point.load()
+
+    @contextmanager
+    def _loading(self, origin: str, plugin: str) -> Iterator[None]:
+        global _current
+        _current = (origin, plugin)
+        try:
+            yield
+        except UserError:
+            self._discard(origin)
+            raise
+        except (Exception, SystemExit) as error:
+            # Whatever a stranger's file raises is its own failure, never the harness's.
+            self._discard(origin)
+            where = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+            self.broken[origin] = f"{type(error).__name__}: {error}{where}".split("\n")[0]
+        finally:
+            _current = None
+
+    def _discard(self, origin: str) -> None:
+        for registry in (self.encoders, self.models, self.datasets):
+            registry.discard(origin)
+
+
+def timm_card(name: str) -> EncoderCard:
+    """Card of any timm model, made from its name; its weights are those of timm's tag."""
+    return EncoderCard(
+        name=name,
+        target="baselines.encoders:build_timm",
+        summary=f"timm's {name.removeprefix('timm/')}",
+        weights=Weights(source=name, licence="see the model's page", hub=name),
+        pretraining="as timm's tag says",
+    )
+
+
+def resolve(target: Target) -> Callable[..., Any]:
+    """Import what a card's target names.
+
+    Raises
+    ------
+    UserError
+        When the module or attribute does not exist.
+    """
+    if not isinstance(target, str):
+        return target
+    module, _, attribute = target.partition(":")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"The target {target!r} of a card cannot be imported: {error}.") from error
+    return found
+
+
+def plugin_digest(card: Card) -> str:
+    """Return the sha256 of the plugin file a card came from; empty for the built-in catalogue."""
+    if not card.plugin:
+        return ""
+    return hashlib.sha256(Path(card.plugin).read_bytes()).hexdigest()
+
+
+catalogue = Catalogue(
+    encoders=Registry("encoder", ENCODERS),
+    models=Registry("model", MODELS),
+    datasets=Registry("dataset", DATASETS),
+    broken={},
+    files=[],
+)
+"""The one catalogue of a process."""
+
+_current: tuple[str, str] | None = None
+"""Origin and file of the plugin being loaded: what its decorators register belongs to it."""
+
+
+def _register(registry: Registry[C], card: C, function: Callable[..., Any]) -> None:
+    origin, plugin = _current or (f"{function.__module__}", "")
+    summary = card.summary or (function.__doc__ or "").strip().split("\n")[0]
+    registry.add(replace(card, summary=summary, plugin=plugin), origin)
+
+
+def encoder(name: str, **fields: Any) -> Callable[[F], F]:
+    """Register the decorated ``build(card, pretrained)`` as an encoder; see `EncoderCard`."""
+
+    def decorate(function: F) -> F:
+        _register(catalogue.encoders, EncoderCard(name=name, target=function, **fields), function)
+        return function
+
+    return decorate
+
+
+def model(name: str, **fields: Any) -> Callable[[F], F]:
+    """Register the decorated ``build(...)`` as a model; see `ModelCard`."""
+
+    def decorate(function: F) -> F:
+        _register(catalogue.models, ModelCard(name=name, target=function, **fields), function)
+        return function
+
+    return decorate
+
+
+def dataset(name: str, **fields: Any) -> Callable[[F], F]:
+    """Register the decorated ``manifest(root, options)`` as a dataset; see `DatasetCard`."""
+
+    def decorate(function: F) -> F:
+        _register(catalogue.datasets, DatasetCard(name=name, target=function, **fields), function)
+        return function
+
+    return decorate

@@ -1,0 +1,158 @@
+import os
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, inspect
+
+from bench.store import engine as opening
+from bench.store.engine import database_file, open_for_reading, open_for_writing
+from bench.store.schema import metadata, trials
+from bench.store.store import Store
+from registry.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def alembic_config(connection):
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(opening.__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def test_a_new_database_has_every_table_and_the_newest_schema(tmp_path):
+    engine = open_for_writing(tmp_path / "new.db")
+    names = set(inspect(engine).get_table_names())
+    assert names == set(metadata.tables) | {opening.VERSION_TABLE}
+    from alembic.script import ScriptDirectory
+
+    with engine.connect() as connection:
+        head = ScriptDirectory.from_config(alembic_config(connection)).get_current_head()
+    assert head == opening.HEAD
+
+
+def test_the_migrations_make_what_the_schema_says_with_optunas_tables_beside(tmp_path):
+    from alembic import command
+    from optuna.storages import RDBStorage
+
+    file = tmp_path / "both.db"
+    engine = open_for_writing(file)
+    RDBStorage(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        command.check(alembic_config(connection))
+    open_for_writing(file).dispose()
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path):
+    file = tmp_path / "notes.db"
+    file.write_text("dear diary, " * 100)
+    before = file.read_bytes()
+    for opened in (open_for_writing, open_for_reading):
+        with pytest.raises(UserError, match="is not a database"):
+            opened(file)
+    assert file.read_bytes() == before
+
+
+def test_a_database_of_a_newer_version_is_refused(tmp_path):
+    file = tmp_path / "newer.db"
+    open_for_writing(file).dispose()
+    with sqlite3.connect(file) as connection:
+        connection.execute(f"UPDATE {opening.VERSION_TABLE} SET version_num = '9999'")
+    for opened in (open_for_writing, open_for_reading):
+        with pytest.raises(UserError, match=r"newer slicebench \(schema 9999\)"):
+            opened(file)
+
+
+@pytest.mark.parametrize("db", ["postgresql://host/name", "sqlite:///:memory:", "sqlite://"])
+def test_only_files_of_sqlite_are_databases(db):
+    with pytest.raises(UserError, match="FILE"):
+        database_file(db)
+
+
+@pytest.mark.parametrize(
+    ("db", "file"),
+    [
+        ("grid.db", "grid.db"),
+        ("sqlite:///grid.db", "grid.db"),
+        ("sqlite:////tmp/x.db", "/tmp/x.db"),
+    ],
+)
+def test_a_path_and_a_url_name_the_same_file(db, file):
+    assert database_file(db) == Path(file)
+
+
+def test_a_missing_database_and_a_missing_folder_are_sentences(tmp_path):
+    with pytest.raises(UserError, match="There is no database"):
+        open_for_reading(tmp_path / "none.db")
+    with pytest.raises(UserError, match="does not exist; create it first"):
+        open_for_writing(tmp_path / "no" / "folder.db")
+
+
+def test_a_finished_database_is_one_file_that_a_read_only_folder_can_hold(tmp_path):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    Store.for_writing(folder / "done.db").close(settle=True)
+    assert [f.name for f in folder.iterdir()] == ["done.db"]
+    os.chmod(folder / "done.db", 0o444)
+    os.chmod(folder, 0o555)
+    store = Store.for_reading(folder / "done.db")
+    assert len(store.frame(trials)) == 0
+    store.close()
+    os.chmod(folder, 0o755)
+    assert [f.name for f in folder.iterdir()] == ["done.db"]
+
+
+def test_a_reader_never_writes(tmp_path):
+    file = tmp_path / "kept.db"
+    Store.for_writing(file).close(settle=True)
+    before = file.read_bytes()
+    store = Store.for_reading(file)
+    with pytest.raises(Exception, match="readonly"), store.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM bench_commands")
+    store.close()
+    assert file.read_bytes() == before
+
+
+def test_a_database_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
+    file = tmp_path / "fixed.db"
+    open_for_writing(file).dispose()
+    # Root passes every permission check, so the check itself is what is asked here.
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda p, mode: False if mode == os.W_OK else real(p, mode))
+    with pytest.raises(UserError, match="cannot be written; choose another with --db"):
+        open_for_writing(file)
+
+
+def test_a_full_disk_is_a_sentence(tmp_path):
+    """A database on a file system with no room left: the smallest tmpfs there is."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting a small file system needs root")
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(small)])
+    if mounted.returncode:
+        pytest.skip("this machine does not let a test mount a file system")
+    try:
+        with pytest.raises(UserError, match=r"full\.db cannot be written: "):
+            open_for_writing(small / "full.db")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_the_shipped_example_opens_at_the_newest_schema():
+    engine = open_for_reading(ROOT / "results.db")
+    assert isinstance(engine, type(create_engine("sqlite://")))
+    with engine.connect() as connection:
+        row = connection.exec_driver_sql(f"SELECT version_num FROM {opening.VERSION_TABLE}").one()
+        done = connection.exec_driver_sql(
+            "SELECT COUNT(*) FROM bench_trials WHERE state = 'done'"
+        ).scalar_one()
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+    assert row[0] == opening.HEAD
+    assert done > 0
+    assert mode == "delete"

@@ -1,0 +1,95 @@
+"""The rules of the house: what may import what, and what a command line start may load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"torch", "sqlalchemy", "optuna", "pandas", "numpy", "scipy", "timm", "sklearn"}
+
+
+def imports_of(file: Path, *, top_only: bool = False) -> set[str]:
+    tree = ast.parse(file.read_text())
+    nodes = tree.body if top_only else list(ast.walk(tree))
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file} has a relative import"
+            found.add(node.module)
+    return found
+
+
+def files(*places: str) -> list[Path]:
+    found = [f for place in places for f in sorted((ROOT / place).rglob("*.py"))]
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("file", files("registry"), ids=lambda f: f.name)
+def test_the_registry_imports_the_standard_library_and_itself(file):
+    roots = {name.split(".")[0] for name in imports_of(file)}
+    assert roots <= set(sys.stdlib_module_names) | {"registry"}
+
+
+@pytest.mark.parametrize("file", files("baselines"), ids=lambda f: f.name)
+def test_baselines_import_nothing_of_ours_but_themselves(file):
+    roots = {name.split(".")[0] for name in imports_of(file)}
+    assert not roots & {"bench", "registry"}
+
+
+@pytest.mark.parametrize("file", files("bench/stats"), ids=lambda f: f.name)
+def test_statistics_import_nothing_of_ours(file):
+    ours = {n for n in imports_of(file) if n.split(".")[0] in {"bench", "registry", "baselines"}}
+    assert all(name.startswith("bench.stats") for name in ours)
+
+
+@pytest.mark.parametrize("file", files("bench"), ids=lambda f: str(f.relative_to(ROOT)))
+def test_torch_is_imported_only_where_networks_are_trained(file):
+    place = str(file.relative_to(ROOT))
+    if place.startswith(("bench/train/", "bench/testing/")):
+        return
+    top = {name.split(".")[0] for name in imports_of(file, top_only=True)}
+    assert not top & {"torch", "timm", "torchvision", "baselines"}
+    if place != "bench/execute/unit.py":
+        assert "torch" not in imports_of(file)
+    assert "baselines" not in {name.split(".")[0] for name in imports_of(file)}
+
+
+@pytest.mark.parametrize("file", files("bench/cli"), ids=lambda f: f.name)
+def test_the_command_line_loads_typer_and_the_standard_library(file):
+    allowed = set(sys.stdlib_module_names) | {"typer", "bench.cli", "registry.errors"}
+    for name in imports_of(file, top_only=True):
+        known = name in allowed or name.split(".")[0] in sys.stdlib_module_names
+        assert known or name.startswith("bench.cli"), name
+
+
+@pytest.mark.parametrize(
+    ("words", "free_of"),
+    [
+        (["--help"], HEAVY),
+        (["run", "--help"], HEAVY),
+        (["report", "--help"], HEAVY),
+        (["list", "models"], HEAVY),
+        (["list", "encoders"], HEAVY),
+        (["list", "datasets"], HEAVY),
+        (["report", "--db", "results.db"], {"torch", "timm", "optuna", "baselines"}),
+        (["status", "--db", "results.db"], {"torch", "timm", "optuna", "baselines"}),
+    ],
+    ids=" ".join,
+)
+def test_a_command_loads_no_more_than_it_needs(words, free_of):
+    code = (
+        "import sys, runpy\n"
+        f"sys.argv = ['bench', *{words!r}]\n"
+        "try:\n    runpy.run_module('bench', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        f"print('LOADED', sorted({{n.split('.')[0] for n in sys.modules}} & {free_of!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "LOADED []"

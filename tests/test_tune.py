@@ -1,0 +1,144 @@
+import json
+import math
+
+import optuna
+import pytest
+
+from bench.execute.unit import Unit, UnitData
+from bench.spec import Arm, Component, dimension_to_plain
+from bench.tune import HISTORY, NoCompletedTrial, read_history, run_study
+from registry.cards import Choice, Float, Int, Task
+
+BUDGET = 9
+SPACE = {
+    "lr": Float(1e-5, 1e-1, log=True),
+    "width": Int(1, 64, log=True),
+    "pool": Choice(("mean", "max")),
+}
+DEFAULTS = {"lr": 1e-3, "width": 8, "pool": "mean", "fixed": 7}
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing in the study may catch it."""
+
+
+def unit(folder, budget=BUDGET):
+    arm = Arm(
+        model=Component("m", 1),
+        encoder=None,
+        fingerprint="f" * 16,
+        task=Task("age", "regression"),
+        params=DEFAULTS,
+        space={name: dimension_to_plain(dimension) for name, dimension in SPACE.items()},
+        trials=budget,
+        tune="shared",
+        precision="fp32",
+    )
+    data = UnitData("", 4, 4, [], [], [], [], [])
+    return Unit(
+        "study", "0123456789abcdef", "tune", arm, DEFAULTS, data, "cpu", 1, "", [], str(folder)
+    )
+
+
+def objective(params, on_epoch):
+    """A smooth valley with epochs, so that TPE learns and the pruner prunes."""
+    assert params["fixed"] == 7
+    goal = (math.log10(params["lr"]) + 2) ** 2 + abs(params["width"] - 20) / 20
+    goal += params["pool"] == "mean"
+    for epoch in range(1, 5):
+        on_epoch(epoch, 4, goal + 4 / epoch)
+    return goal
+
+
+def lines(folder):
+    found = read_history(folder / HISTORY)
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in found]
+
+
+def silent(words, share):
+    assert 0 <= share <= 1
+
+
+def test_the_first_trial_is_the_cards_settings_and_the_budget_counts_every_trial(tmp_path):
+    result = run_study(unit(tmp_path), objective, silent)
+    assert len(result["trials"]) == BUDGET
+    first = result["trials"][0]
+    assert first["params"] == {name: DEFAULTS[name] for name in SPACE}
+    states = {trial["state"] for trial in result["trials"]}
+    assert states == {"complete", "pruned"}
+    values = [t["value"] for t in result["trials"] if t["state"] == "complete"]
+    best = next(t for t in result["trials"] if t["value"] == min(values))
+    assert result["best"] == best["params"]
+
+
+@pytest.mark.parametrize("at", range(BUDGET))
+def test_a_study_killed_at_any_trial_resumes_to_the_same_trials(tmp_path, at):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    wanted = run_study(unit(whole), objective, silent)
+    count = 0
+
+    def dies(params, on_epoch):
+        nonlocal count
+        if count == at:
+            on_epoch(1, 4, 1.0)
+            raise Killed
+        count += 1
+        return objective(params, on_epoch)
+
+    with pytest.raises(Killed):
+        run_study(unit(broken), dies, silent)
+    assert len(lines(broken)) == at
+    resumed = run_study(unit(broken), objective, silent)
+    assert lines(broken) == lines(whole)
+    assert resumed["best"] == wanted["best"]
+
+
+def test_a_line_cut_short_by_a_kill_is_dropped_and_its_trial_run_again(tmp_path):
+    run_study(unit(tmp_path), objective, silent)
+    wanted = lines(tmp_path)
+    file = tmp_path / HISTORY
+    text = file.read_bytes()
+    file.write_bytes(text[:-20])
+    run_study(unit(tmp_path), objective, silent)
+    assert lines(tmp_path) == wanted
+
+
+def test_a_finished_study_runs_nothing_again(tmp_path):
+    first = run_study(unit(tmp_path), objective, silent)
+
+    def never(params, on_epoch):
+        raise AssertionError("ran again")
+
+    again = run_study(unit(tmp_path), never, silent)
+    assert again == first
+
+
+def test_a_setting_that_fails_is_a_failed_trial_and_the_study_goes_on(tmp_path):
+    def fails_sometimes(params, on_epoch):
+        if params["pool"] == "mean":
+            raise FloatingPointError("diverged")
+        return objective(params, on_epoch)
+
+    result = run_study(unit(tmp_path), fails_sometimes, silent)
+    states = [trial["state"] for trial in result["trials"]]
+    assert states[0] == "fail"
+    assert len(states) == BUDGET
+    assert result["best"]["pool"] == "max"
+
+
+def test_a_study_without_a_completed_trial_fails(tmp_path):
+    def fails(params, on_epoch):
+        raise FloatingPointError("diverged")
+
+    with pytest.raises(NoCompletedTrial, match="none of the 9"):
+        run_study(unit(tmp_path), fails, silent)
+    assert [line["state"] for line in lines(tmp_path)] == ["fail"] * BUDGET
+
+
+def test_the_history_is_plain_json_that_optuna_reads_back(tmp_path):
+    run_study(unit(tmp_path), objective, silent)
+    line = json.loads((tmp_path / HISTORY).read_text().splitlines()[0])
+    distribution = optuna.distributions.json_to_distribution(line["distributions"]["lr"])
+    assert distribution == optuna.distributions.FloatDistribution(1e-5, 1e-1, log=True)
