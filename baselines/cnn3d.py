@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from baselines.blocks import FEATURES, Trunk, start_small
+from baselines.blocks import FEATURES, Trunk
 from baselines.contracts import EncoderHandle, Params, Shape, Task
 
 MIN_SIZE = 4
@@ -30,8 +30,9 @@ def build(params: Params, task: Task, shape: Shape, encoder: EncoderHandle | Non
 class CNN3D(nn.Module):
     """Five 3D blocks, a convolution to 64 channels, a global average, Linear to the outputs.
 
-    The last layer starts at N(0, .01) with a zero bias: ages are standardised here, and the
-    Kaiming-normal start of the other layers would set out several standard deviations off.
+    The last layer keeps torch's start, with a zero bias: ages are standardised here, and the
+    Kaiming-normal start of the other layers, made for outputs in years, would set out several
+    standard deviations off.
     """
 
     def __init__(self, dropout: float, n_outputs: int) -> None:
@@ -39,7 +40,7 @@ class CNN3D(nn.Module):
         self.trunk = Trunk(dims=3)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(FEATURES, n_outputs)
-        start_small(self.output)
+        nn.init.zeros_(self.output.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map volumes (B, 1, D, H, W) to (B, n_outputs)."""

@@ -1,11 +1,9 @@
-"""Pretrained tensors: other people's names to timm's, and the digest they are recognised by."""
+"""Pretrained tensors: other people's names to timm's."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor, nn
 
 COUNTER = "num_batches_tracked"
@@ -83,30 +81,6 @@ def classifiers(module: nn.Module) -> tuple[str, ...]:
     """Names of the classifying layers that a timm model had before it was made an encoder."""
     named = getattr(module, "default_cfg", {}).get("classifier") or ()
     return (named,) if isinstance(named, str) else tuple(named)
-
-
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the sha256 of tensors by name: the same on every machine and in every file format.
-
-    Parameters
-    ----------
-    tensors : mapping of str to Tensor
-        The state dict of an encoder after `load_strictly`; BatchNorm's counters are left out.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits over names in order, dtypes, shapes and little-endian bytes.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(n for n in tensors if not n.endswith(COUNTER)):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        # numpy has no bfloat16; its bits do.
-        bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
-        array = bits.numpy()
-        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-    return digest.hexdigest()
 
 
 def _some(names: Iterable[str]) -> str:

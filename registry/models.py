@@ -12,6 +12,12 @@ COMMON: dict[str, Option] = {
         "validation subjects: a third of the training size, or all of them at every size",
         choices=("proportional", "full"),
     ),
+    "select": Option(
+        "loss",
+        "best epoch and best trial by validation MAE or log loss, or by accuracy (classes, as in "
+        "the papers)",
+        choices=("loss", "accuracy"),
+    ),
 }
 """Options of every model."""
 
@@ -38,11 +44,6 @@ RECIPE: dict[str, Option] = {
         "BatchNorm at evaluation: statistics re-estimated on the training subset, running ones, "
         "or those the encoder came with",
         choices=("recalibrate", "running", "frozen"),
-    ),
-    "select": Option(
-        "loss",
-        "best epoch by validation MAE or log loss, or by accuracy (classes, as in the papers)",
-        choices=("loss", "accuracy"),
     ),
 }
 """Options of every network: the training loop's."""

@@ -257,18 +257,20 @@ def _execute(
     threads: int | None,
 ) -> Tally:
     from bench.cli.progress import make_progress
-    from bench.execute.driver import Driver, Place, record, refuse_tracked_file, work_folder
+    from bench.execute.driver import (
+        Driver,
+        Place,
+        preload_for,
+        record,
+        refuse_tracked_file,
+        work_folder,
+    )
     from bench.execute.local import LocalExecutor
 
     refuse_tracked_file(store.file, [plan.cohort for plan in plans])
-    networks = any(
-        plan.cards[trial.spec.arm.key].kind == "network"
-        for plan in plans
-        for trial in plan.trials
-        if trial.action == "run"
-    )
+    preload = preload_for(plans)
     gpus = 0
-    if networks:
+    if "torch" in preload:
         from bench.train.numerics import gpu_count
 
         gpus = gpu_count(request.device)
@@ -286,7 +288,7 @@ def _execute(
     )
     with make_progress(total) as progress:
         executor = LocalExecutor(
-            workers, gpus=gpus, preload=networks, on_progress=progress.progressed
+            workers, gpus=gpus, preload=preload, on_progress=progress.progressed
         )
         stop = _Stop(executor, progress)
         try:

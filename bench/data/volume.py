@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -193,7 +194,7 @@ def parse(content: bytes, name: str) -> Volume:
         raise ScanError("its affine is not invertible")
     info = Info(
         shape=shape,
-        voxel_mm=tuple(round(float(mm), 4) for mm in nib.affines.voxel_sizes(affine)),
+        voxel_mm=tuple(round(float(mm), 4) for mm in voxel_sizes(affine)),
         orientation="".join(aff2axcodes(affine)),
         oriented=bool(header["qform_code"] > 0 or header["sform_code"] > 0),
         n_nonfinite=n_nonfinite,
@@ -265,7 +266,7 @@ def conform(volume: Volume, grid: Grid, space: str) -> Array:
         affine[:3, 3] += grid.centre - (affine @ [*middle, 1.0])[:3]
 
     data = volume.data
-    ratio = grid.voxel_mm / nib.affines.voxel_sizes(affine)
+    ratio = grid.voxel_mm / voxel_sizes(affine)
     sigma = np.sqrt(np.maximum(ratio**2 - 1, 0) / (8 * np.log(2)))
     if (sigma > 0).any():
         data = ndimage.gaussian_filter(data, sigma, mode="nearest")

@@ -363,6 +363,22 @@ def work_folder(database: Path) -> Path:
     return database.with_name(database.name + ".work")
 
 
+def preload_for(plans: Sequence[Plan]) -> list[str]:
+    """Return the modules that the units of these plans need: those of the cards they run.
+
+    torch and timm are among them only when a network runs.
+    """
+    cards = [
+        plan.cards[trial.spec.arm.key]
+        for plan in plans
+        for trial in plan.trials
+        if trial.action == "run"
+    ]
+    modules = {card.target.partition(":")[0] for card in cards if isinstance(card.target, str)}
+    networks = any(card.kind == "network" for card in cards)
+    return [*(["torch", "timm", "bench.train.loop"] if networks else []), *sorted(modules)]
+
+
 def record(store: Store, plans: Sequence[Plan], seeds: Sequence[int], argv: Sequence[str]) -> int:
     """Store the cohorts, arms and wording of a command; return its number."""
     for plan in plans:

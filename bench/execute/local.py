@@ -6,14 +6,13 @@ import multiprocessing
 import queue
 import threading
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
 
 from bench.execute.base import Ended, OnProgress
 from bench.execute.unit import Unit, work
-
-PRELOAD = ["torch", "timm", "bench.train.loop", "bench.execute.unit"]
 
 
 class LocalExecutor:
@@ -25,16 +24,17 @@ class LocalExecutor:
         How many.
     gpus : int
         Over how many GPUs the workers are spread, one after the other; 0 for none.
-    preload : bool
-        Whether the fork server imports torch and timm, which takes seconds once instead of
-        seconds a unit; False when only estimators run.
+    preload : sequence of str
+        Modules that the fork server imports: seconds once instead of seconds a unit.
     on_progress : callable
         Told what each unit is doing.
     """
 
-    def __init__(self, workers: int, *, gpus: int, preload: bool, on_progress: OnProgress) -> None:
+    def __init__(
+        self, workers: int, *, gpus: int, preload: Sequence[str], on_progress: OnProgress
+    ) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOAD if preload else ["bench.execute.unit"])
+        self._context.set_forkserver_preload(["bench.execute.unit", *preload])
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="slot")
         self._gpus: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         for worker in range(workers):

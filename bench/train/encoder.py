@@ -67,7 +67,7 @@ class EncoderHandle:
         """
         if self.state is None:
             return ""
-        digest = tensors_digest(self.make())
+        digest = tensors_digest(self.make().state_dict())
         stated = self.card.weights.sha256 if self.card.weights else ""
         if stated and stated != digest:
             raise UserError(
@@ -118,6 +118,9 @@ def _build(card: EncoderCard, state: dict[str, Tensor] | None) -> nn.Module:
         module = resolve(card.target)(card, state)
     except UserError:
         raise
+    except ValueError as error:
+        # A builder's own sentence about what it was given.
+        raise UserError(str(error)) from error
     except Exception as error:
         raise UserError(
             f"The encoder {card.name} cannot be built: {type(error).__name__}: {error}"

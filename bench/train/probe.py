@@ -45,6 +45,9 @@ def check_network(card: ModelCard, arm: Arm, shape: tuple[int, int, int], weight
             outputs = network(torch.randn(PROBE_BATCH, 1, *shape))
         except UserError:
             raise
+        except ValueError as error:
+            # A builder's own sentence about its settings or the volume's shape.
+            raise UserError(f"The model {card.name}: {error}") from error
         except Exception as error:
             # Whatever a stranger's network raises, the user needs to know whose fault it is.
             raise UserError(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from registry.cards import EncoderCard, Weights
 from registry.errors import UserError
@@ -136,18 +136,28 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def tensors_digest(module: nn.Module) -> str:
-    """Return the sha256 over a module's tensors by name, so that equal weights have one digest.
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of tensors by name: the same on every machine and in every file format.
 
-    Step counters of batch normalisation are left out: they differ between files of equal weights.
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        The state dict of an encoder, weights loaded. BatchNorm's step counters are left out: they
+        differ between files of equal weights.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits over names in order, dtypes, shapes and little-endian bytes.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        if name.endswith("num_batches_tracked"):
-            continue
-        array = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
-        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    for name in sorted(n for n in tensors if not n.endswith("num_batches_tracked")):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # numpy has no bfloat16; its bits do.
+        bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
+        array = bits.numpy()
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
     return digest.hexdigest()
 
 

@@ -15,7 +15,8 @@ from timm.data import ImageNetInfo
 from torchvision.models import resnet18 as torchvision_resnet18
 
 from baselines import encoders
-from baselines.weights import load_strictly, tensors_digest
+from baselines.weights import load_strictly
+from bench.train.weights import tensors_digest
 from registry import catalogue
 
 LITE0 = catalogue.encoder("efficientnet-lite0")

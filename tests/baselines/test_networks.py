@@ -107,9 +107,10 @@ UNORDERED = [
 
 
 def outputs_of_two_orders(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    # The heads start small: enlarged, what reaches them is seen in the output.
-    for parameter in model.head.parameters():
-        nn.init.normal_(parameter)
+    # Heads and attention start small: enlarged, what reaches them is seen in the output.
+    for name, parameter in model.named_parameters():
+        if name.startswith(("head.", "pool.")):
+            nn.init.normal_(parameter)
     x = torch.randn(2, 1, *SMALL)
     with torch.no_grad():
         return model.eval()(x), model(x.flip(2))

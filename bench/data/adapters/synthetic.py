@@ -31,4 +31,4 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     UserError
         When the folder is not complete.
     """
-    return bids.manifest(root, dict(options))
+    return bids.manifest(root, options)

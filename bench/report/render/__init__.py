@@ -1,0 +1,36 @@
+"""The renderers: each turns one `Report` into text, computing nothing."""
+
+from __future__ import annotations
+
+from bench.report.render.data import to_csv, to_json
+from bench.report.render.latex import to_latex
+from bench.report.render.markdown import to_markdown
+from bench.report.render.terminal import to_terminal
+from bench.report.table import Report
+
+_RENDERERS = {
+    "terminal": to_terminal,
+    "markdown": to_markdown,
+    "latex": to_latex,
+    "csv": to_csv,
+    "json": to_json,
+}
+FORMATS = tuple(_RENDERERS)
+
+
+def render(report: Report, format_: str) -> str:
+    """Return a report as text that ends with a line break.
+
+    Parameters
+    ----------
+    report : Report
+        What to show.
+    format_ : str
+        One of `FORMATS`.
+
+    Raises
+    ------
+    KeyError
+        For another format.
+    """
+    return _RENDERERS[format_](report)

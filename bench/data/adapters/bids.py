@@ -1,0 +1,175 @@
+"""Any BIDS folder: ``sub-*/[ses-*/]anat/*_T1w.nii[.gz]`` with labels in ``participants.tsv``.
+
+Labels of a visit, in ``sub-*/sub-*_sessions.tsv`` or in a ``participants.tsv`` that has a column
+``session_id``, win over those of the person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from bench.data.adapters.reading import (
+    listed,
+    parse_ages,
+    parse_sexes,
+    read_table,
+    space_of,
+)
+from registry.cards import Value
+from registry.errors import UserError
+
+LABELS = ("age", "diagnosis", "sex", "site")
+CHANGING = ("age", "diagnosis")
+"""Labels that differ between visits of one person."""
+
+NOT_CHOSEN = "another T1w image of the same visit is used"
+NOT_LISTED = "subject not in participants.tsv"
+
+
+def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
+    """List every T1w image of a BIDS folder.
+
+    Of several images of one visit one is used: in MNI space rather than not, then without further
+    entities (``acq``, ``rec``, ``run`` ...) rather than with, then the lowest name.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that holds ``participants.tsv``; ``derivatives`` are not searched.
+    options : mapping
+        ``age``, ``diagnosis``, ``sex`` and ``site`` name the columns, if they are called otherwise.
+
+    Returns
+    -------
+    DataFrame
+        ``subject_id`` and ``session_id`` (str, without ``sub-`` and ``ses-``), ``path`` (relative
+        to the root), ``space`` (``mni`` or ``unknown``), ``reason`` (why the image is not used, or
+        empty), and of ``age`` (years), ``diagnosis``, ``sex`` (F, M), ``site`` those that the
+        tables have; ``attrs["columns"]`` lists the tables' columns.
+
+    Raises
+    ------
+    UserError
+        When there is no T1w image or no ``participants.tsv``, when a table contradicts itself,
+        or when no subject of the table has an image.
+    """
+    scans = _find_scans(root)
+    file = root / "participants.tsv"
+    if not file.is_file():
+        raise UserError(
+            f"{root} has no participants.tsv; a BIDS folder needs one with participant_id and the "
+            "labels (or use --data table)."
+        )
+    participants = _read_labels(file, "participant_id", "sub-")
+    known = set(participants["participant_id"])
+    if known.isdisjoint(scans["subject_id"]):
+        raise UserError(
+            f"None of the {scans['subject_id'].nunique()} subjects with images in {root} is among "
+            f"the {len(known)} of participants.tsv: images have {listed(scans['subject_id'][:2])}, "
+            f"the table has {listed(participants['participant_id'][:2])}."
+        )
+    scans.loc[~scans["subject_id"].isin(known), "reason"] = NOT_LISTED
+
+    by_visit = "session_id" in participants.columns
+    keys = ["participant_id", "session_id"] if by_visit else ["participant_id"]
+    _refuse_repeats(participants, keys, file)
+    tables = [(participants.rename(columns={"participant_id": "subject_id"}), file)]
+    tables += _session_tables(root, scans)
+    columns = list(dict.fromkeys(name for table, _ in tables for name in table.columns))
+    for label in LABELS:
+        name = str(options.get(label, label))
+        if name not in columns and name not in (label, ""):
+            raise UserError(
+                f"--data-set {label}={name}: {file} has no such column; it has {listed(columns)}."
+            )
+        for table, source in tables:
+            if name in table.columns:
+                _fill(scans, label, table.rename(columns={name: label}), source)
+    scans.attrs["columns"] = columns
+    return scans
+
+
+def _find_scans(root: Path) -> pd.DataFrame:
+    rows = []
+    for pattern in ("sub-*/anat/*_T1w.nii*", "sub-*/ses-*/anat/*_T1w.nii*"):
+        for file in root.glob(pattern):
+            if file.name.endswith(("_T1w.nii", "_T1w.nii.gz")):
+                place = file.relative_to(root)
+                session = place.parts[1] if len(place.parts) == 4 else ""
+                entities = {part.split("-")[0] for part in file.name.split("_")[:-1]}
+                extra = bool(entities - {"sub", "ses", "space"})
+                space = space_of(file.name)
+                rows.append(
+                    {
+                        "subject_id": place.parts[0].removeprefix("sub-"),
+                        "session_id": session.removeprefix("ses-"),
+                        "path": place.as_posix(),
+                        "space": space,
+                        "order": (space != "mni", extra, file.name),
+                    }
+                )
+    if not rows:
+        raise UserError(
+            f"There is no T1w image in {root}: sub-*/[ses-*/]anat/*_T1w.nii[.gz] matches nothing; "
+            "--root is the folder that holds participants.tsv."
+        )
+    scans = pd.DataFrame(rows).sort_values(["subject_id", "session_id", "order"])
+    later = scans.duplicated(["subject_id", "session_id"])
+    scans["reason"] = later.map({True: NOT_CHOSEN, False: ""})
+    return scans.drop(columns="order").reset_index(drop=True)
+
+
+def _read_labels(file: Path, key: str, prefix: str) -> pd.DataFrame:
+    """Read a table whose column `key` has ids with or without a prefix."""
+    table = read_table(file)
+    if key not in table.columns:
+        raise UserError(f"{file} has no column {key!r}; it has {listed(table.columns)}.")
+    table[key] = table[key].str.removeprefix(prefix)
+    if "session_id" in table.columns:
+        table["session_id"] = table["session_id"].str.removeprefix("ses-")
+    return table
+
+
+def _refuse_repeats(table: pd.DataFrame, keys: list[str], file: Path) -> None:
+    again = table[keys].duplicated()
+    if again.any():
+        raise UserError(
+            f"{file} has more than one row for {listed(table.loc[again, keys[0]].unique())}; keep "
+            "one row each, or add a column session_id."
+        )
+
+
+def _session_tables(root: Path, scans: pd.DataFrame) -> list[tuple[pd.DataFrame, Path]]:
+    """Return all ``sub-*_sessions.tsv`` as one table; none when the folder has none."""
+    tables = []
+    for subject in scans["subject_id"].unique():
+        file = root / f"sub-{subject}" / f"sub-{subject}_sessions.tsv"
+        if file.is_file():
+            table = _read_labels(file, "session_id", "ses-")
+            _refuse_repeats(table, ["session_id"], file)
+            table["subject_id"] = subject
+            tables.append(table)
+    if not tables:
+        return []
+    return [(pd.concat(tables, ignore_index=True).fillna(""), root / "sub-*/sub-*_sessions.tsv")]
+
+
+def _fill(scans: pd.DataFrame, label: str, table: pd.DataFrame, file: Path) -> None:
+    """Add a label from a table to the scans, over what an earlier table said.
+
+    What changes between visits is not taken from the person where the visit's own row lacks it.
+    """
+    parse = {"age": parse_ages, "sex": parse_sexes}.get(label)
+    values = table[label] if parse is None else parse(table[label], file)
+    keys = [key for key in ("subject_id", "session_id") if key in table.columns]
+    known = scans[keys].merge(table[keys].assign(value=values), on=keys, how="left", indicator=True)
+    value = known["value"] if label == "age" else known["value"].fillna("")
+    if label in scans.columns:
+        listed_here = known["_merge"] == "both"
+        if label not in CHANGING:
+            listed_here &= value != ""
+        value = value.where(listed_here, scans[label])
+    scans[label] = value

@@ -1,0 +1,115 @@
+"""What the tables are computed from: scores and test predictions of one protocol's runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+
+from bench.report.select import Protocol, Runs
+from bench.store import schema
+from bench.store.store import Predictions, Store
+from registry.errors import UserError
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Scores and predictions on the test set.
+
+    Parameters
+    ----------
+    truth : ndarray, shape (n_subjects,)
+        Age in years, or the index of the class.
+    predictions : dict
+        Trial key to (n_subjects,) or, for more than two classes, (n_subjects, n_classes); the
+        subjects in the order of `truth`.
+    scores : dict
+        (trial key, metric) to the stored value, NaN where it is undefined.
+    reasons : dict
+        Metric to why it is undefined somewhere.
+    metrics : tuple of str
+        The metrics that are stored, in alphabetical order.
+    """
+
+    truth: NDArray[np.float64]
+    predictions: dict[str, NDArray[np.float64]]
+    scores: dict[tuple[str, str], float]
+    reasons: dict[str, str]
+    metrics: tuple[str, ...]
+
+    @property
+    def n_subjects(self) -> int:
+        """How many subjects were predicted."""
+        return len(self.truth)
+
+    def values(self, runs: Runs, metric: str) -> NDArray[np.float64]:
+        """Return the scores of the finished runs, in the order of their seeds, shape (S,)."""
+        return np.array([self.scores.get((key, metric), np.nan) for key in runs.keys])
+
+    def stack(self, runs: Runs) -> NDArray[np.float64]:
+        """Return the predictions of the finished runs, shape (S, n_subjects[, n_classes])."""
+        return np.stack([self.predictions[key] for key in runs.keys])
+
+
+def load_evidence(store: Store, protocol: Protocol) -> Evidence:
+    """Read the scores and test predictions of a protocol.
+
+    Raises
+    ------
+    UserError
+        When two runs were tested on different subjects: then nothing may be compared.
+    """
+    wanted = {key for runs in protocol.runs.values() for key in runs.keys}
+    predictions = store.predictions(wanted, "test")
+    subjects = _one_test_set(store, predictions.values())
+    truth = _truth(store, str(protocol.dataset["fingerprint"]), subjects)
+    table = schema.metrics.c
+    scores: dict[tuple[str, str], float] = {}
+    reasons: dict[str, str] = {}
+    query = select(table.trial, table.metric, table.value, table.reason)
+    with store.engine.connect() as connection:
+        for key, metric, value, reason in connection.execute(query.where(table.split == "test")):
+            if key in wanted:
+                scores[key, metric] = np.nan if value is None else value
+                if reason:
+                    reasons[metric] = reason
+    return Evidence(
+        truth=truth,
+        predictions={
+            key: found.values[:, 0] if found.values.shape[1] == 1 else found.values
+            for key, found in predictions.items()
+        },
+        scores=scores,
+        reasons=reasons,
+        metrics=tuple(sorted({metric for _, metric in scores})),
+    )
+
+
+def _one_test_set(store: Store, found: Iterable[Predictions]) -> NDArray[np.int32]:
+    subjects: NDArray[np.int32] | None = None
+    for prediction in found:
+        if subjects is None:
+            subjects = prediction.subjects
+        elif not np.array_equal(subjects, prediction.subjects):
+            raise UserError(
+                f"Runs of one cohort in {store.file} were tested on different subjects, so nothing "
+                "may be compared; the database was changed by hand: restore it from a copy."
+            )
+    return np.array([], np.int32) if subjects is None else subjects
+
+
+def _truth(store: Store, fingerprint: str, subjects: NDArray[np.int32]) -> NDArray[np.float64]:
+    table = schema.subjects.c
+    query = select(table.subject, table.truth).where(table.fingerprint == fingerprint)
+    with store.engine.connect() as connection:
+        truth = {subject: value for subject, value in connection.execute(query)}
+    lost = [subject for subject in subjects.tolist() if subject not in truth]
+    if lost:
+        raise UserError(
+            f"{store.file} holds no true values of {len(lost)} test subjects (an export without "
+            "them?), so nothing can be tested; report from the original database."
+        )
+    return np.array([truth[subject] for subject in subjects.tolist()], dtype=np.float64)

@@ -1,0 +1,104 @@
+"""Runs that did not succeed: a diverged or killed run is a result, and is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from bench.report.select import Protocol, Row, study_key, trial_key
+from bench.report.table import Cell, Column, Table
+from bench.report.words import one_line
+from bench.store import schema
+from bench.store.store import DONE, FAILED, Store
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell's seed without a result, and what is known of why."""
+
+    row: Row
+    size: int
+    seed: int
+    state: str
+    """``failed`` (it raised or diverged) or ``killed`` (ended from outside)."""
+    error: str
+    log: str
+    """The last line of its log, if it left one."""
+
+
+def find_failures(store: Store, protocol: Protocol) -> tuple[Failure, ...]:
+    """Return the failed and killed runs of a protocol, by row, training size and seed."""
+    table = schema.attempts.c
+    query = select(table.unit, table.state, table.error, table.log).order_by(table.finished)
+    attempts = {
+        row["unit"]: row for row in store.frame(query.where(table.state != DONE)).to_dict("records")
+    }
+    failed = protocol.trials[protocol.trials["state"] == FAILED]
+    errors = dict(zip(failed["key"], failed["error"], strict=True))
+    keys = {
+        (arm, size, seed): key
+        for key, arm, size, seed in failed[["key", "arm", "n_train", "seed"]].itertuples(
+            index=False
+        )
+    }
+    found = []
+    for row in protocol.rows:
+        for size in protocol.sizes:
+            runs = protocol.at(row, size)
+            for seed in runs.failed:
+                key = keys[row.key, size, seed]
+                log = attempts.get(key, {}).get("log")
+                found.append(_failure(row, size, seed, FAILED, errors[key], log))
+            for seed in runs.missing if attempts else ():
+                attempt = _attempt(attempts, row, size, seed)
+                if attempt is not None:
+                    found.append(
+                        _failure(
+                            row, size, seed, attempt["state"], attempt["error"], attempt["log"]
+                        )
+                    )
+    return tuple(found)
+
+
+def failure_table(failures: tuple[Failure, ...], name: str) -> Table:
+    """Return the table of failures."""
+    return Table(
+        name=name,
+        title="Runs without a result",
+        columns=(
+            Column("arm", "model"),
+            Column("n_train", "n", numeric=True),
+            Column("seed", "seed", numeric=True),
+            Column("state", "state"),
+            Column("error", "error"),
+            Column("log", "last line of the log"),
+        ),
+        rows=tuple(
+            (
+                Cell(failure.row.label),
+                Cell(str(failure.size), {"value": failure.size}),
+                Cell(str(failure.seed), {"value": failure.seed}),
+                Cell(failure.state),
+                Cell(failure.error),
+                Cell(failure.log),
+            )
+            for failure in failures
+        ),
+    )
+
+
+def _attempt(attempts: dict[Any, Any], row: Row, size: int, seed: int) -> Any:
+    """Return the last attempt at a trial, or at the study it waits for."""
+    trial = attempts.get(trial_key(row.arm, size, seed))
+    if trial is not None or not row.arm.trials:
+        return trial
+    return attempts.get(study_key(row.arm, size, seed))
+
+
+def _failure(
+    row: Row, size: int, seed: int, state: str, error: str | None, log: str | None
+) -> Failure:
+    lines = (log or "").strip().splitlines() or [""]
+    return Failure(row, size, seed, state, one_line(error or ""), one_line(lines[-1]))

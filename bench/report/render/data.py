@@ -1,0 +1,74 @@
+"""For machines: a tidy long csv of the tables and the whole report as json, at full precision."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from typing import Any
+
+from bench.report.table import Cell, Number, Report, Table
+
+
+def to_csv(report: Report) -> str:
+    """Return one line a number: ``table, row, column, field, value``.
+
+    The field ``text`` is what readers see; ``bold`` is 1 for the best of a column; an undefined
+    number is an empty value. Rows count from 1.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["table", "row", "column", "field", "value"])
+    for table in report.tables:
+        for number, row in enumerate(table.rows, 1):
+            for column, cell in zip(table.columns, row, strict=True):
+                fields = {"text": cell.text, "bold": int(cell.bold), **cell.values}
+                for field, value in fields.items():
+                    known = _finite(value)
+                    writer.writerow(
+                        [table.name, number, column.key, field, "" if known is None else known]
+                    )
+    return out.getvalue()
+
+
+def to_json(report: Report) -> str:
+    """Return the report as JSON; what is undefined is null."""
+    content = {
+        "title": report.title,
+        "sections": [
+            {
+                "title": section.title,
+                "caption": section.caption,
+                "tables": [_table(table) for table in section.tables],
+                "notes": section.notes,
+                "methods": section.methods,
+            }
+            for section in report.sections
+        ],
+        "notes": report.notes,
+    }
+    return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {
+        "name": table.name,
+        "title": table.title,
+        "columns": [dataclasses.asdict(column) for column in table.columns],
+        "rows": [
+            {column.key: _cell(cell) for column, cell in zip(table.columns, row, strict=True)}
+            for row in table.rows
+        ],
+        "notes": table.notes,
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    values = {name: _finite(value) for name, value in cell.values.items()}
+    return {"text": cell.text, "bold": cell.bold, "values": values}
+
+
+def _finite(value: Number) -> Number:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,389 @@
+"""What may stand in one table: the arms of a database in protocols, and the runs of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from shlex import quote
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import select
+
+from bench.report.words import one_line
+from bench.spec import Arm, StudySpec, TrialSpec, arm_from_plain, canonical_json
+from bench.store import schema
+from bench.store.store import DONE, FAILED, Store
+from registry.core import did_you_mean
+from registry.errors import UserError
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: an arm and the label that tells it from the others."""
+
+    key: str
+    arm: Arm
+    deterministic: bool
+    label: str
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one row at one training size: parallel `seeds` and `keys` of the finished ones."""
+
+    seeds: tuple[int, ...] = ()
+    keys: tuple[str, ...] = ()
+    failed: tuple[int, ...] = ()
+    missing: tuple[int, ...] = ()
+    """Seeds that a command asked for and that are not stored."""
+
+    @property
+    def asked(self) -> int:
+        """How many seeds were asked for or run."""
+        return len(self.seeds) + len(self.failed) + len(self.missing)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Arms that may be compared, with what was asked for and what is stored of them."""
+
+    values: Mapping[str, Any]
+    """As `Arm.protocol`; None where every arm leaves it open."""
+    dataset: Mapping[str, Any]
+    """The row of ``bench_datasets``."""
+    rows: tuple[Row, ...]
+    command: Mapping[str, Any]
+    """The latest command that asked for one of the arms."""
+    trials: pd.DataFrame
+    """``key, arm, n_train, seed, state, error, finished`` of the arms."""
+    asked: frozenset[tuple[str, int, int]]
+    """(arm, n_train, seed) of every command."""
+
+    @property
+    def kind(self) -> str:
+        """``regression`` or ``classification``."""
+        return str(self.dataset["kind"])
+
+    @property
+    def n_classes(self) -> int:
+        """0 for regression."""
+        return len(self.dataset["classes"])
+
+    @property
+    def name(self) -> str:
+        """The cohort's name and what is predicted."""
+        return f"{one_line(self.dataset['name'])}, {one_line(self.dataset['target'])}"
+
+    @cached_property
+    def declared_sizes(self) -> tuple[int, ...]:
+        """The training sizes of the latest command, ascending."""
+        return tuple(sorted(self.command["sizes"].get(self.dataset["fingerprint"], ())))
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Every training size that was run or asked for by the latest command, ascending."""
+        return tuple(sorted({*map(int, self.trials["n_train"]), *self.declared_sizes}))
+
+    @cached_property
+    def primary_size(self) -> int:
+        """The largest declared size not above half the pool; if there is none, the largest."""
+        sizes = self.declared_sizes or self.sizes
+        return max([size for size in sizes if not self.conditional(size)] or sizes)
+
+    def conditional(self, size: int) -> bool:
+        """Tell whether seeds hardly redraw the training subset at this size: above half the pool."""
+        return 2 * size > int(self.dataset["n_pool"])
+
+    def size_label(self, size: int) -> str:
+        """Return a training size in words."""
+        return f"{size} (all)" if size == self.dataset["n_pool"] else str(size)
+
+    def one_fit(self, row: Row, size: int) -> bool:
+        """Tell whether every seed of this cell is the same fit: nothing is left to draw."""
+        whole = size >= int(self.dataset["n_pool"])
+        return row.deterministic and whole and row.arm.tune != "per-seed"
+
+    @cached_property
+    def runs(self) -> dict[tuple[str, int], Runs]:
+        """The runs by (arm, n_train); a cell nobody asked for is not in it."""
+        found: dict[tuple[str, int], dict[int, tuple[str, str]]] = {}
+        columns = self.trials[["arm", "n_train", "seed", "state", "key"]]
+        for arm, size, seed, state, key in columns.itertuples(index=False):
+            found.setdefault((arm, int(size)), {})[int(seed)] = (state, key)
+        for arm, size, seed in self.asked:
+            found.setdefault((arm, size), {}).setdefault(seed, ("missing", ""))
+        return {cell: _runs(by_seed) for cell, by_seed in found.items()}
+
+    def at(self, row: Row, size: int) -> Runs:
+        """Return the runs of one cell."""
+        return self.runs.get((row.key, size), Runs())
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The protocols to show, and how to ask for the others."""
+
+    protocols: tuple[Protocol, ...]
+    others: tuple[str, ...]
+
+
+def select_protocols(store: Store, where: Mapping[str, str], *, planned: bool = False) -> Selection:
+    """Choose what to report on: by `where`, else what the latest command with results asked for.
+
+    Parameters
+    ----------
+    store : Store
+        Open for reading.
+    where : mapping
+        Keys of `Arm.protocol` or ``dataset`` to the wanted value in words.
+    planned : bool
+        Show every protocol, also those of which nothing has finished yet.
+
+    Raises
+    ------
+    UserError
+        When nothing is stored, a key of `where` does not exist, or it fits nothing.
+    """
+    commands = store.frame(select(schema.commands).order_by(schema.commands.c.id.desc()))
+    table = schema.trials.c
+    trials = store.frame(
+        select(
+            table.key,
+            table.arm,
+            table.n_train,
+            table.seed,
+            table.state,
+            table.error,
+            table.finished,
+        ).order_by(table.n_train, table.seed)
+    )
+    if commands.empty:
+        raise UserError(f"Nothing was run into {store.file} yet; `bench run` does.")
+    if trials.empty and not planned:
+        raise UserError(
+            f"Nothing has finished in {store.file} yet; `bench status` shows what was asked for."
+        )
+    history = commands.to_dict("records")
+    stored = set(trials["arm"])
+    latest = history[0] if planned else _latest_with_results(history, stored)
+    arms = _newest_first(store, history, stored | set(latest["arms"]), planned)
+    datasets = {row["fingerprint"]: row for row in store.frame(schema.datasets).to_dict("records")}
+    groups = _groups(arms)
+    chosen, rest = _choose(groups, datasets, where, set(latest["arms"]), everything=planned)
+    by_key = {arm.key: arm for arm, _ in arms}
+    asked = _asked(history, by_key)
+    protocols = tuple(
+        Protocol(
+            values=group.values,
+            dataset=datasets[group.values["fingerprint"]],
+            rows=label_rows(group.arms),
+            command=next(c for c in history if {arm.key for arm, _ in group.arms} & set(c["arms"])),
+            trials=trials[trials["arm"].isin([arm.key for arm, _ in group.arms])],
+            asked=frozenset(cell for arm, _ in group.arms for cell in asked.get(arm.key, ())),
+        )
+        for group in chosen
+    )
+    return Selection(protocols, tuple(rest))
+
+
+def trial_key(arm: Arm, n_train: int, seed: int) -> str:
+    """Return the key of a trial that may not be stored, as planning makes it."""
+    return TrialSpec(arm, n_train, seed, study_key(arm, n_train, seed) if arm.trials else None).key
+
+
+def study_key(arm: Arm, n_train: int, seed: int) -> str:
+    """Return the key of the study that a tuned trial waits for."""
+    return StudySpec(arm, n_train, seed if arm.tune == "per-seed" else None).key
+
+
+def label_rows(arms: Sequence[tuple[Arm, bool]]) -> tuple[Row, ...]:
+    """Label arms by model and only those fields in which they differ.
+
+    Parameters
+    ----------
+    arms : sequence of (Arm, bool)
+        Each with whether it is deterministic.
+    """
+    encoders = {arm.encoder.name for arm, _ in arms if arm.encoder is not None}
+    labels = []
+    for arm, _ in arms:
+        label = arm.model.name
+        if arm.encoder is not None and len(encoders) > 1:
+            label += f" [{arm.encoder.name}]"
+        peers = [_fields(peer) for peer, _ in arms if peer.model.name == arm.model.name]
+        for name, value in _fields(arm).items():
+            if any(peer.get(name) != value for peer in peers):
+                label += f" {name}={value}"
+        labels.append(one_line(label))
+    return tuple(
+        # What no field tells apart is told apart by its key.
+        Row(arm.key, arm, fixed, f"{label} #{arm.key[:6]}" if labels.count(label) > 1 else label)
+        for (arm, fixed), label in zip(arms, labels, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class _Group:
+    values: Mapping[str, Any]
+    arms: tuple[tuple[Arm, bool], ...]
+    home: frozenset[str]
+    """Keys of the arms that no newer group has."""
+
+
+def _runs(by_seed: Mapping[int, tuple[str, str]]) -> Runs:
+    def seeds(wanted: str) -> tuple[int, ...]:
+        return tuple(seed for seed in sorted(by_seed) if by_seed[seed][0] == wanted)
+
+    done = seeds(DONE)
+    return Runs(done, tuple(by_seed[seed][1] for seed in done), seeds(FAILED), seeds("missing"))
+
+
+def _fields(arm: Arm) -> dict[str, str]:
+    """Return what a label may name, in words."""
+    parts = {"": arm.model} if arm.encoder is None else {"": arm.model, "encoder-": arm.encoder}
+    fields = {name: _word(value) for name, value in arm.params.items()}
+    for prefix, part in parts.items():
+        fields |= {
+            f"{prefix}version": str(part.version),
+            f"{prefix}plugin": part.plugin[:6],
+            f"{prefix}weights": part.weights[:6],
+        }
+    return fields | {"tuned": "+".join(arm.space) or "nothing"}
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _latest_with_results(history: Sequence[Mapping[str, Any]], stored: set[str]) -> Any:
+    for command in history:
+        if stored & set(command["arms"]):
+            return command
+    return history[0]
+
+
+def _newest_first(
+    store: Store, history: Sequence[Mapping[str, Any]], wanted: set[str], planned: bool
+) -> list[tuple[Arm, bool]]:
+    """Return the arms in the order of the latest command that asked for each."""
+    rows = {row["key"]: row for row in store.frame(schema.arms).to_dict("records")}
+    order = dict.fromkeys(key for command in history for key in command["arms"])
+    order |= dict.fromkeys(rows)
+    return [
+        (arm_from_plain(rows[key]["spec"]), bool(rows[key]["deterministic"]))
+        for key in order
+        if planned or key in wanted
+    ]
+
+
+def _asked(
+    history: Iterable[Mapping[str, Any]], arms: Mapping[str, Arm]
+) -> dict[str, set[tuple[str, int, int]]]:
+    cells: dict[str, set[tuple[str, int, int]]] = {}
+    for command in history:
+        for key in command["arms"]:
+            if key in arms:
+                sizes = command["sizes"].get(arms[key].fingerprint, ())
+                cells.setdefault(key, set()).update(
+                    (key, int(size), int(seed)) for size in sizes for seed in command["seeds"]
+                )
+    return cells
+
+
+def _groups(arms: Sequence[tuple[Arm, bool]]) -> list[_Group]:
+    """Put arms that may share a table together, newest first; None in a protocol fits any value.
+
+    Each group takes in every arm that fits what it has settled so far, so no two of its arms
+    disagree. An arm that leaves something open may stand in several groups.
+    """
+    left = list(arms)
+    groups: list[_Group] = []
+    while left:
+        values = left[0][0].protocol
+        members = []
+        for arm, fixed in [left[0], *arms]:
+            if _fits(arm.protocol, values):
+                values = values | {k: v for k, v in arm.protocol.items() if v is not None}
+                members.append((arm.key, (arm, fixed)))
+        inside = dict(members)
+        # The arms keep the order of their commands, whichever began the group.
+        ordered = tuple(pair for pair in arms if pair[0].key in inside)
+        home = frozenset(arm.key for arm, _ in left if arm.key in inside)
+        groups.append(_Group(values, ordered, home))
+        left = [pair for pair in left if pair[0].key not in inside]
+    return groups
+
+
+def _fits(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(v is None or other[k] is None or v == other[k] for k, v in one.items())
+
+
+def _choose(
+    groups: Sequence[_Group],
+    datasets: Mapping[str, Mapping[str, Any]],
+    where: Mapping[str, str],
+    latest: set[str],
+    *,
+    everything: bool,
+) -> tuple[list[_Group], list[str]]:
+    """Return the groups to show, and the words that select each of the others."""
+
+    def words(values: Mapping[str, Any]) -> dict[str, str]:
+        name = str(datasets[values["fingerprint"]]["name"])
+        return {"dataset": name, **{key: _word(value) for key, value in values.items()}}
+
+    known = list(words(groups[0].values))
+    for key in where:
+        if key not in known:
+            raise UserError(
+                f"--where {key}: a protocol has no such key{did_you_mean(key, known)}; "
+                f"it has {', '.join(known)}."
+            )
+    if where:
+        arms = {arm.key: (arm, fixed) for group in groups for arm, fixed in group.arms}
+        fitting = [
+            pair
+            for pair in arms.values()
+            if all(
+                words(pair[0].protocol)[key] == value
+                or (key != "dataset" and pair[0].protocol[key] is None)
+                for key, value in where.items()
+            )
+        ]
+        chosen = [
+            group
+            for group in _groups(fitting)
+            if all(words(group.values)[key] == value for key, value in where.items())
+        ]
+        if not chosen:
+            asked = " ".join(f"--where {key}={value}" for key, value in where.items())
+            has = "; ".join(
+                f"{key}: {', '.join(sorted({words(group.values)[key] for group in groups}))}"
+                for key in where
+            )
+            raise UserError(f"Nothing in this database has {asked}; it has {has}.")
+    elif everything:
+        chosen = list(groups)
+    else:
+        chosen = [group for group in groups if group.home & latest]
+    shown = {canonical_json(group.values) for group in chosen}
+    rest = [group for group in groups if canonical_json(group.values) not in shown]
+    everyone = [words(group.values) for group in groups]
+    return chosen, [_selector(words(group.values), everyone) for group in rest]
+
+
+def _selector(wanted: Mapping[str, str], everyone: Sequence[Mapping[str, str]]) -> str:
+    """Return the fewest ``--where key=value`` that only one protocol has."""
+    others = [other for other in everyone if other != wanted]
+    for size in range(1, len(wanted) + 1):
+        for keys in combinations(wanted, size):
+            if all(any(other[key] != wanted[key] for key in keys) for other in others):
+                return " ".join(
+                    f"--where {quote(f'{key}={one_line(wanted[key])}')}" for key in keys
+                )
+    raise ValueError("two protocols have the same values")

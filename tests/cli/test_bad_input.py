@@ -1,0 +1,207 @@
+"""Bad input: one clear sentence, exit code 2, no traceback, nothing written."""
+
+import fcntl
+import sqlite3
+import textwrap
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+RUN = ["run", "--model", "prior", "--data", "synthetic-ad-4mm", "--db", "x.db", "--trials", "0"]
+
+
+def change(**options):
+    """Return RUN with options replaced or added; underscores stand for dashes."""
+    words = list(RUN)
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if flag in words:
+            words[words.index(flag) + 1] = value
+        else:
+            words += [flag, value]
+    return words
+
+
+def refused(done, *parts):
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    message = done.stderr.strip()
+    assert message.startswith("Error: ")
+    assert len(message.splitlines()) == 1
+    for part in parts:
+        assert part in message, message
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (change(model="slice2d-imagnet"), ["no model", "did you mean 'slice2d-imagenet'"]),
+        (change(data="synthetic-ad4mm"), ["no dataset", "did you mean 'synthetic-ad-4mm'"]),
+        (
+            change(model="slice2d-scratch", encoder="resnet-18"),
+            ["no encoder", "did you mean 'resnet18'"],
+        ),
+        (change(encoder="resnet18"), ["none of the chosen models takes an encoder"]),
+        (change(model="cnn3d", set="lrr=1"), ["--set lrr", "did you mean 'lr'"]),
+        (change(model="cnn3d", set="lr=-1"), ["--set lr=-1", "is outside"]),
+        (change(model="cnn3d", set="lr"), ["write it as key=value"]),
+        (change(model="cnn3d", epochs="0"), ["epochs=0", "is outside"]),
+        (change(train_sizes="0"), ["--train-sizes 0", "at least 1"]),
+        (change(train_sizes="5000"), ["--train-sizes 5000", "96 subjects"]),
+        (change(train_sizes="ten"), ["'ten' is not a size"]),
+        (change(seeds="-1"), ["--seeds -1"]),
+        (change(seeds="0"), ["--seeds 0"]),
+        (change(trials="-1"), ["--trials -1", "at least 0"]),
+        (change(tune="sometimes"), ["--tune sometimes", "per-seed"]),
+        (change(target="height"), ["height"]),
+        (change(db="postgresql://x/y"), ["SQLite"]),
+        (change(db="no/such/folder/x.db"), ["does not exist"]),
+        (change(data="bids"), ["--root"]),
+        (change(data="bids", root="nowhere"), ["nowhere", "does not exist"]),
+        (change(plugins="none.py"), ["none.py", "does not exist"]),
+        (change(model="slice2d-imagenet", weights="resnet18=none.pth"), ["none.pth"]),
+        (change(data_set="colour=red"), ["colour"]),
+    ],
+    ids=lambda value: " ".join(value[5:]) if isinstance(value, list) else None,
+)
+def test_a_wrong_request_is_one_sentence(bench, tmp_path, words, parts):
+    refused(bench(*words), *parts)
+    database = tmp_path / "x.db"
+    if database.exists():
+        with sqlite3.connect(database) as connection:
+            assert connection.execute("SELECT COUNT(*) FROM bench_trials").fetchone() == (0,)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cpu(bench):
+    refused(bench(*change(model="cnn3d", device="cuda")), "no GPU")
+
+
+def test_missing_pretrained_weights_are_an_error_that_names_three_ways(bench, tmp_path):
+    done = bench(*change(model="slice2d-imagenet"))
+    refused(done, "resnet18", "--weights resnet18=FILE", "bench weights get", "efficientnet-lite0")
+
+
+def bids(folder, participants, scans=12):
+    """Write a BIDS folder of tiny scans in MNI space."""
+    for number in range(scans):
+        anat = folder / f"sub-{number:02d}" / "anat"
+        anat.mkdir(parents=True)
+        data = np.random.default_rng(number).integers(0, 200, (20, 22, 20)).astype(np.uint8)
+        affine = np.diag([10.0, 10.0, 10.0, 1.0])
+        affine[:3, 3] = (-90, -126, -72)
+        nib.save(nib.Nifti1Image(data, affine), anat / f"sub-{number:02d}_space-MNI152_T1w.nii.gz")
+    if participants is not None:
+        (folder / "participants.tsv").write_text(participants)
+
+
+def table(columns, rows):
+    return "\n".join("\t".join(map(str, line)) for line in [columns, *rows]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("participants", "scans", "parts"),
+    [
+        (table(["participant_id", "age"], [["sub-00", 60]]), 0, ["T1w"]),
+        (None, 12, ["participants.tsv"]),
+        (
+            table(["participant_id", "sex"], [[f"sub-{i:02d}", "F"] for i in range(12)]),
+            12,
+            ["age", "sex"],
+        ),
+    ],
+    ids=["no scan", "no table", "no target column"],
+)
+def test_a_bids_folder_that_cannot_be_used_says_why(bench, tmp_path, participants, scans, parts):
+    folder = tmp_path / "bids"
+    folder.mkdir()
+    bids(folder, participants, scans)
+    refused(bench(*change(data="bids", root=str(folder), target="age")), *parts)
+
+
+def test_a_target_with_one_class_is_refused(bench, tmp_path):
+    folder = tmp_path / "bids"
+    folder.mkdir()
+    rows = [[f"sub-{i:02d}", "AD"] for i in range(12)]
+    bids(folder, table(["participant_id", "diagnosis"], rows))
+    refused(bench(*change(data="bids", root=str(folder), target="diagnosis")), "class")
+
+
+def test_a_file_that_is_no_database_is_left_alone(bench, tmp_path):
+    file = tmp_path / "x.db"
+    file.write_text("not a database at all" * 100)
+    refused(bench(*RUN), "is not a database")
+    refused(bench("report", "--db", file), "is not a database")
+    assert file.read_text().startswith("not a database at all")
+
+
+def test_a_second_run_on_the_same_database_names_the_first(bench, tmp_path):
+    with open(tmp_path / "x.db.lock", "w") as lock:
+        lock.write("process 4711 on here since 2026-01-01")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused(bench(*RUN), "Another run writes to x.db", "process 4711")
+
+
+BAD_PLUGINS = {
+    "syntax": ("def build(:\n", "SyntaxError"),
+    "shape": (
+        """
+        from torch import nn
+        from registry import model
+        @model("odd")
+        def build(params, task, shape, encoder):
+            return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], 7))
+        """,
+        "must return shape (2, 1)",
+    ),
+    "nan": (
+        """
+        from torch import nn
+        from registry import model
+        @model("odd")
+        def build(params, task, shape, encoder):
+            net = nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], 1))
+            nn.init.constant_(net[1].bias, float("nan"))
+            return net
+        """,
+        "not finite",
+    ),
+    "raises": (
+        """
+        from registry import model
+        @model("odd")
+        def build(params, task, shape, encoder):
+            raise KeyError("width")
+        """,
+        "KeyError",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_PLUGINS)
+def test_a_plugin_that_breaks_its_contract_is_found_before_anything_runs(bench, tmp_path, kind):
+    body, words = BAD_PLUGINS[kind]
+    (tmp_path / "odd.py").write_text(textwrap.dedent(body))
+    refused(bench(*change(model="odd", plugins="odd.py")), words)
+
+
+def test_a_report_of_nothing_is_a_sentence(bench, tmp_path):
+    refused(bench("report", "--db", "none.db"), "There is no database")
+    refused(bench("report", "--format", "pdf"), "--format pdf")
+
+
+def test_debug_shows_the_traceback(bench):
+    done = bench(*change(model="nobody"), "--debug")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert "Error: There is no model 'nobody'" in done.stderr
+
+
+def test_a_broken_configuration_is_a_sentence(bench, tmp_path):
+    (tmp_path / "bench.toml").write_text("cache = [")
+    refused(bench(*RUN), "bench.toml is not valid TOML")
+    (tmp_path / "bench.toml").write_text("cahce = 'x'")
+    refused(bench(*RUN), "cahce")

@@ -1,0 +1,41 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """One cache for the whole session: the synthetic cohort is made once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def environment(cache):
+    """The environment of a user without any configuration and without the network."""
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith("BENCH_")},
+        "BENCH_CACHE": str(cache),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(cache / "hub"),
+        "TORCH_HOME": str(cache / "torch"),
+    }
+
+
+@pytest.fixture
+def bench(tmp_path, environment):
+    """Run the command as its user would; returns the finished process."""
+
+    def run(*words: str, cwd: Path = tmp_path, **more: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "bench", *map(str, words)],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env={**environment, **more},
+            timeout=600,
+        )
+
+    return run

@@ -1,0 +1,198 @@
+"""Killed drivers and workers: what was done stays, what comes after equals an undisturbed run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.store import schema
+from bench.store.store import Store
+
+WORDS = [
+    *("run", "--data", "synthetic-ad-4mm", "--model", "slice2d-own,cnn3d"),
+    *("--set", "stride=8", "--train-sizes", "16", "--seeds", "2", "--trials", "2"),
+    *("--epochs", "2", "--workers", "2", "--threads", "1", "--db"),
+]
+UNITS = 2 + 4
+
+
+def start(folder: Path, environment: dict, words=WORDS, name="x.db") -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", *words, name],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, _ = process.communicate(timeout=600)
+    return out
+
+
+def wait_for_units(process: subprocess.Popen, number: int) -> None:
+    """Read the driver's plain lines until `number` units have ended."""
+    for line in process.stdout:
+        if line.startswith(f"[{number}/"):
+            return
+    raise AssertionError("the driver ended before that")
+
+
+def workers_of(driver: int) -> list[int]:
+    """Return the processes that run units: the grandchildren that have a worker's folder open."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(fields[1])
+    found = []
+    for pid in parents:
+        try:
+            log = os.readlink(f"/proc/{pid}/fd/1")
+        except OSError:
+            continue
+        ancestor = parents.get(parents[pid])
+        if ancestor == driver and log.endswith("log.txt"):
+            found.append(pid)
+    return found
+
+
+def results(file: Path) -> dict:
+    """Everything that must be equal to the bit: settings, predictions, metrics, tuning trials."""
+    store = Store.for_reading(file)
+    trials = store.frame(schema.trials)
+    assert set(trials["state"]) == {"done"}
+    predictions = store.predictions(trials["key"], "test")
+    validation = store.predictions(trials["key"], "validation")
+    tuning = store.frame(schema.tuning_trials).drop(columns="seconds")
+    history = store.frame(schema.history).drop(columns="seconds")
+    store.close()
+    return {
+        "params": dict(zip(trials["key"], trials["params"], strict=True)),
+        "test": {key: found.values.tobytes() for key, found in predictions.items()},
+        "validation": {key: found.values.tobytes() for key, found in validation.items()},
+        "tuning": tuning.sort_values(["study", "number"]).to_json(orient="values"),
+        "history": history.sort_values(["trial", "epoch"]).to_json(orient="values"),
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, cache):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    process = start(folder, {**os.environ, "BENCH_CACHE": str(cache)})
+    out = finish(process)
+    assert process.returncode == 0, out
+    found = results(folder / "x.db")
+    assert len(found["test"]) == 4
+    assert not (folder / "x.db.work").exists() or not list((folder / "x.db.work").iterdir())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_killed_driver_takes_its_workers_along_and_starting_again_gives_the_same(
+    tmp_path, environment, undisturbed, after
+):
+    process = start(tmp_path, environment)
+    wait_for_units(process, after)
+    time.sleep(0.5)
+    workers = workers_of(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}/fd/1").exists() for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlived its driver"
+        time.sleep(0.1)
+    again = start(tmp_path, environment)
+    out = finish(again)
+    assert again.returncode == 0, out
+    assert results(tmp_path / "x.db") == undisturbed
+    nothing = start(tmp_path, environment)
+    assert "Nothing to run" in finish(nothing)
+    assert nothing.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_a_failed_attempt_and_the_rest_goes_on(
+    tmp_path, environment, undisturbed
+):
+    process = start(tmp_path, environment)
+    deadline = time.monotonic() + 60
+    while not (workers := workers_of(process.pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(workers[0], signal.SIGKILL)
+    out = finish(process)
+    assert process.returncode == 1, out
+    assert "killed by signal 9" in out
+    assert "To retry them" in out
+    store = Store.for_reading(tmp_path / "x.db")
+    attempts = store.frame(schema.attempts)
+    assert list(attempts["state"]).count("killed") == 1
+    assert len(store.frame(schema.trials)) == 2
+    store.close()
+    again = start(tmp_path, environment)
+    out = finish(again)
+    assert again.returncode == 0, out
+    assert results(tmp_path / "x.db") == undisturbed
+
+
+@pytest.mark.slow
+def test_ctrl_c_finishes_what_runs_and_says_how_to_go_on(tmp_path, environment, undisturbed):
+    process = start(tmp_path, environment)
+    wait_for_units(process, 1)
+    os.killpg(process.pid, signal.SIGINT)
+    out = finish(process)
+    assert process.returncode == 1, out
+    assert "Finishing what runs" in out
+    assert "the same command goes on" in out
+    store = Store.for_reading(tmp_path / "x.db")
+    assert not list(store.frame(schema.attempts).query("state != 'done'")["unit"])
+    store.close()
+    again = start(tmp_path, environment)
+    finish(again)
+    assert results(tmp_path / "x.db") == undisturbed
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice_stops_at_once_and_loses_only_what_ran(tmp_path, environment, undisturbed):
+    process = start(tmp_path, environment)
+    wait_for_units(process, 1)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    started = time.monotonic()
+    finish(process)
+    assert process.returncode == 1
+    assert time.monotonic() - started < 20
+    again = start(tmp_path, environment)
+    finish(again)
+    assert results(tmp_path / "x.db") == undisturbed
+
+
+@pytest.mark.slow
+def test_the_number_of_workers_changes_no_bit(tmp_path, environment, undisturbed):
+    words = [
+        word if word != "2" or WORDS[i - 1] != "--workers" else "1" for i, word in enumerate(WORDS)
+    ]
+    process = start(tmp_path, environment, words)
+    out = finish(process)
+    assert process.returncode == 0, out
+    assert results(tmp_path / "x.db") == undisturbed
+
+
+def test_bitwise_means_bitwise():
+    """The comparison above would see one unit in the last place."""
+    one = np.array([0.1]).tobytes()
+    assert one != np.nextafter(np.array([0.1]), 1).tobytes()
