@@ -179,9 +179,10 @@ def parse(content: bytes, name: str) -> Volume:
         raise ScanError("it is not one three-dimensional image")
 
     with np.errstate(over="ignore", invalid="ignore"):
-        data = stored.astype(np.float32)
-        if slope is not None:
-            data = data * np.float32(slope) + np.float32(intercept)
+        if slope is None or (slope, intercept) == (1, 0):
+            data = stored.astype(np.float32)
+        else:
+            data = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
     finite = np.isfinite(data)
     n_nonfinite = int(data.size - finite.sum())
     if n_nonfinite:

@@ -137,11 +137,10 @@ class Driver:
             if self.stopping() and not self.tally.stopped:
                 self.tally.stopped = True
                 self.executor.cancel()
+                # wait() never counts a future that was cancelled before a slot saw it as done.
+                pending = {f: job for f, job in pending.items() if not f.cancelled()}
             for future in ready:
-                job = pending.pop(future)
-                if future.cancelled():
-                    continue
-                self._end(job, future.result(), pending)
+                self._end(pending.pop(future), future.result(), pending)
         return self.tally
 
     # ------------------------------------------------------------------ units

@@ -105,7 +105,7 @@ def _truth(store: Store, fingerprint: str, subjects: NDArray[np.int32]) -> NDArr
     table = schema.subjects.c
     query = select(table.subject, table.truth).where(table.fingerprint == fingerprint)
     with store.engine.connect() as connection:
-        truth = {subject: value for subject, value in connection.execute(query)}
+        truth = {row.subject: row.truth for row in connection.execute(query)}
     lost = [subject for subject in subjects.tolist() if subject not in truth]
     if lost:
         raise UserError(

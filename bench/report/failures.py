@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
 
-from bench.report.select import Protocol, Row, study_key, trial_key
+from bench.report.select import Protocol, Row, read, study_key, trial_key
 from bench.report.table import Cell, Column, Table
 from bench.report.words import one_line
 from bench.store import schema
@@ -26,39 +28,35 @@ class Failure:
     error: str
     log: str
     """The last line of its log, if it left one."""
+    when: datetime
 
 
 def find_failures(store: Store, protocol: Protocol) -> tuple[Failure, ...]:
     """Return the failed and killed runs of a protocol, by row, training size and seed."""
     table = schema.attempts.c
-    query = select(table.unit, table.state, table.error, table.log).order_by(table.finished)
-    attempts = {
-        row["unit"]: row for row in store.frame(query.where(table.state != DONE)).to_dict("records")
-    }
-    failed = protocol.trials[protocol.trials["state"] == FAILED]
-    errors = dict(zip(failed["key"], failed["error"], strict=True))
-    keys = {
-        (arm, size, seed): key
-        for key, arm, size, seed in failed[["key", "arm", "n_train", "seed"]].itertuples(
-            index=False
-        )
+    query = (
+        select(table.unit, table.state, table.error, table.log, table.finished)
+        .where(table.state != DONE)
+        .order_by(table.finished)
+    )
+    attempts = {attempt["unit"]: attempt for attempt in read(store, query)}
+    failed = {
+        (trial["arm"], trial["n_train"], trial["seed"]): trial
+        for trial in protocol.trials
+        if trial["state"] == FAILED
     }
     found = []
     for row in protocol.rows:
         for size in protocol.sizes:
             runs = protocol.at(row, size)
             for seed in runs.failed:
-                key = keys[row.key, size, seed]
-                log = attempts.get(key, {}).get("log")
-                found.append(_failure(row, size, seed, FAILED, errors[key], log))
+                trial = failed[row.key, size, seed]
+                log = attempts.get(trial["key"], {}).get("log")
+                found.append(_failure(row, size, seed, {**trial, "log": log}))
             for seed in runs.missing if attempts else ():
                 attempt = _attempt(attempts, row, size, seed)
                 if attempt is not None:
-                    found.append(
-                        _failure(
-                            row, size, seed, attempt["state"], attempt["error"], attempt["log"]
-                        )
-                    )
+                    found.append(_failure(row, size, seed, attempt))
     return tuple(found)
 
 
@@ -69,7 +67,7 @@ def failure_table(failures: tuple[Failure, ...], name: str) -> Table:
         title="Runs without a result",
         columns=(
             Column("arm", "model"),
-            Column("n_train", "n", numeric=True),
+            Column("n_train", "train n", numeric=True),
             Column("seed", "seed", numeric=True),
             Column("state", "state"),
             Column("error", "error"),
@@ -89,7 +87,7 @@ def failure_table(failures: tuple[Failure, ...], name: str) -> Table:
     )
 
 
-def _attempt(attempts: dict[Any, Any], row: Row, size: int, seed: int) -> Any:
+def _attempt(attempts: Mapping[str, Any], row: Row, size: int, seed: int) -> Any:
     """Return the last attempt at a trial, or at the study it waits for."""
     trial = attempts.get(trial_key(row.arm, size, seed))
     if trial is not None or not row.arm.trials:
@@ -97,8 +95,14 @@ def _attempt(attempts: dict[Any, Any], row: Row, size: int, seed: int) -> Any:
     return attempts.get(study_key(row.arm, size, seed))
 
 
-def _failure(
-    row: Row, size: int, seed: int, state: str, error: str | None, log: str | None
-) -> Failure:
-    lines = (log or "").strip().splitlines() or [""]
-    return Failure(row, size, seed, state, one_line(error or ""), one_line(lines[-1]))
+def _failure(row: Row, size: int, seed: int, record: Mapping[str, Any]) -> Failure:
+    lines = (record["log"] or "").strip().splitlines() or [""]
+    return Failure(
+        row=row,
+        size=size,
+        seed=seed,
+        state=record["state"],
+        error=one_line(record["error"] or ""),
+        log=one_line(lines[-1]),
+        when=record["finished"],
+    )

@@ -9,7 +9,6 @@ from itertools import combinations
 from shlex import quote
 from typing import Any
 
-import pandas as pd
 from sqlalchemy import select
 
 from bench.report.words import one_line
@@ -32,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of one row at one training size: parallel `seeds` and `keys` of the finished ones."""
+    """The runs of one row at one training size; `seeds` and `keys` are of the finished ones."""
 
     seeds: tuple[int, ...] = ()
     keys: tuple[str, ...] = ()
@@ -57,8 +56,8 @@ class Protocol:
     rows: tuple[Row, ...]
     command: Mapping[str, Any]
     """The latest command that asked for one of the arms."""
-    trials: pd.DataFrame
-    """``key, arm, n_train, seed, state, error, finished`` of the arms."""
+    trials: tuple[Mapping[str, Any], ...]
+    """``key, arm, n_train, seed, state, error, finished`` of every stored run of the arms."""
     asked: frozenset[tuple[str, int, int]]
     """(arm, n_train, seed) of every command."""
 
@@ -85,7 +84,7 @@ class Protocol:
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Every training size that was run or asked for by the latest command, ascending."""
-        return tuple(sorted({*map(int, self.trials["n_train"]), *self.declared_sizes}))
+        return tuple(sorted({*(trial["n_train"] for trial in self.trials), *self.declared_sizes}))
 
     @cached_property
     def primary_size(self) -> int:
@@ -94,7 +93,7 @@ class Protocol:
         return max([size for size in sizes if not self.conditional(size)] or sizes)
 
     def conditional(self, size: int) -> bool:
-        """Tell whether seeds hardly redraw the training subset at this size: above half the pool."""
+        """Tell whether a size is above half the pool, where seeds hardly redraw the subset."""
         return 2 * size > int(self.dataset["n_pool"])
 
     def size_label(self, size: int) -> str:
@@ -110,9 +109,9 @@ class Protocol:
     def runs(self) -> dict[tuple[str, int], Runs]:
         """The runs by (arm, n_train); a cell nobody asked for is not in it."""
         found: dict[tuple[str, int], dict[int, tuple[str, str]]] = {}
-        columns = self.trials[["arm", "n_train", "seed", "state", "key"]]
-        for arm, size, seed, state, key in columns.itertuples(index=False):
-            found.setdefault((arm, int(size)), {})[int(seed)] = (state, key)
+        for trial in self.trials:
+            cell = found.setdefault((trial["arm"], trial["n_train"]), {})
+            cell[trial["seed"]] = (trial["state"], trial["key"])
         for arm, size, seed in self.asked:
             found.setdefault((arm, size), {}).setdefault(seed, ("missing", ""))
         return {cell: _runs(by_seed) for cell, by_seed in found.items()}
@@ -147,9 +146,10 @@ def select_protocols(store: Store, where: Mapping[str, str], *, planned: bool = 
     UserError
         When nothing is stored, a key of `where` does not exist, or it fits nothing.
     """
-    commands = store.frame(select(schema.commands).order_by(schema.commands.c.id.desc()))
+    history = read(store, select(schema.commands).order_by(schema.commands.c.id.desc()))
     table = schema.trials.c
-    trials = store.frame(
+    trials = read(
+        store,
         select(
             table.key,
             table.arm,
@@ -158,19 +158,18 @@ def select_protocols(store: Store, where: Mapping[str, str], *, planned: bool = 
             table.state,
             table.error,
             table.finished,
-        ).order_by(table.n_train, table.seed)
+        ).order_by(table.n_train, table.seed),
     )
-    if commands.empty:
+    if not history:
         raise UserError(f"Nothing was run into {store.file} yet; `bench run` does.")
-    if trials.empty and not planned:
+    if not trials and not planned:
         raise UserError(
             f"Nothing has finished in {store.file} yet; `bench status` shows what was asked for."
         )
-    history = commands.to_dict("records")
-    stored = set(trials["arm"])
+    stored = {trial["arm"] for trial in trials}
     latest = history[0] if planned else _latest_with_results(history, stored)
     arms = _newest_first(store, history, stored | set(latest["arms"]), planned)
-    datasets = {row["fingerprint"]: row for row in store.frame(schema.datasets).to_dict("records")}
+    datasets = {row["fingerprint"]: row for row in read(store, select(schema.datasets))}
     groups = _groups(arms)
     chosen, rest = _choose(groups, datasets, where, set(latest["arms"]), everything=planned)
     by_key = {arm.key: arm for arm, _ in arms}
@@ -180,13 +179,19 @@ def select_protocols(store: Store, where: Mapping[str, str], *, planned: bool = 
             values=group.values,
             dataset=datasets[group.values["fingerprint"]],
             rows=label_rows(group.arms),
-            command=next(c for c in history if {arm.key for arm, _ in group.arms} & set(c["arms"])),
-            trials=trials[trials["arm"].isin([arm.key for arm, _ in group.arms])],
+            command=next(c for c in history if group.keys & set(c["arms"])),
+            trials=tuple(trial for trial in trials if trial["arm"] in group.keys),
             asked=frozenset(cell for arm, _ in group.arms for cell in asked.get(arm.key, ())),
         )
         for group in chosen
     )
     return Selection(protocols, tuple(rest))
+
+
+def read(store: Store, query: Any) -> list[dict[str, Any]]:
+    """Return the rows of a query as mappings."""
+    with store.engine.connect() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def trial_key(arm: Arm, n_train: int, seed: int) -> str:
@@ -232,6 +237,11 @@ class _Group:
     home: frozenset[str]
     """Keys of the arms that no newer group has."""
 
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """The keys of the arms."""
+        return frozenset(arm.key for arm, _ in self.arms)
+
 
 def _runs(by_seed: Mapping[int, tuple[str, str]]) -> Runs:
     def seeds(wanted: str) -> tuple[int, ...]:
@@ -271,7 +281,7 @@ def _newest_first(
     store: Store, history: Sequence[Mapping[str, Any]], wanted: set[str], planned: bool
 ) -> list[tuple[Arm, bool]]:
     """Return the arms in the order of the latest command that asked for each."""
-    rows = {row["key"]: row for row in store.frame(schema.arms).to_dict("records")}
+    rows = {row["key"]: row for row in read(store, select(schema.arms))}
     order = dict.fromkeys(key for command in history for key in command["arms"])
     order |= dict.fromkeys(rows)
     return [

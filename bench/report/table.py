@@ -40,6 +40,17 @@ class Column:
 class Table:
     """A table; `name` is unique within a report.
 
+    Parameters
+    ----------
+    name, title : str
+        For machines and for readers.
+    columns, rows : tuple
+        Every row has one cell a column.
+    notes : tuple of str
+        What belongs below it.
+    lead : int
+        How many of the first columns say what a row is about.
+
     Raises
     ------
     ValueError
@@ -51,6 +62,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    lead: int = 1
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):

@@ -8,7 +8,7 @@ NOT_AVAILABLE = "n/a"
 
 
 def one_line(text: str) -> str:
-    """Return a text without line breaks and control characters: names and errors come from outside."""
+    """Return a text without line breaks and control characters; names come from outside."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(printable.split())
 

@@ -7,6 +7,7 @@ Predictions are ages (N,), probabilities of the positive class (N,) or of every 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -191,14 +192,14 @@ def checked(name: str, truth: ArrayLike, prediction: ArrayLike) -> tuple[Floats,
         )
     if not np.isfinite(truth).all():
         raise ValueError("the truth has missing values; leave those subjects out first")
-    if (prediction.ndim == 2) != ("multiclass" in tasks) and not tasks == _CLASSES:
+    if (prediction.ndim == 2) != ("multiclass" in tasks) and tasks != _CLASSES:
         raise ValueError(f"{name} is for {' or '.join(tasks)}, not predictions {prediction.shape}")
     if tasks != ("regression",):
         n_classes = prediction.shape[1] if prediction.ndim == 2 else 2
         if n_classes < 2:
-            raise ValueError(
-                f"two classes are predicted as P(positive) (N,), not {(len(truth), 1)}"
-            )
+            raise ValueError("two classes are predicted as P(positive), of shape (N,), not (N, 1)")
+        if name.startswith("auc_") and int(name[4:]) >= n_classes:
+            raise ValueError(f"{name} does not exist: the classes are 0 to {n_classes - 1}")
         if not np.isin(truth, np.arange(n_classes)).all():
             raise ValueError(f"the truth must be class indices from 0 to {n_classes - 1}")
     return truth, prediction
@@ -233,8 +234,12 @@ def value_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> 
         x, y = prediction - prediction.mean(), truth - truth.mean()
         return float(np.clip((x @ y) / (np.sqrt(x @ x) * np.sqrt(y @ y)), -1, 1))
     terms = terms_of(name, truth, prediction, threshold)
-    means = [terms[members].mean() for members in groups(name, truth, prediction).values()]
-    return float(np.mean(means))
+    return mean_of_means(terms, groups(name, truth, prediction).values())
+
+
+def mean_of_means(terms: Floats, members: Iterable[Mask]) -> float:
+    """Return the mean over groups of the terms' (N,) mean within each group."""
+    return float(np.mean([terms[group].mean() for group in members]))
 
 
 def groups(name: str, truth: Floats, prediction: Floats) -> dict[str, Mask]:

@@ -30,7 +30,7 @@ def header_edited(file: Path, **fields) -> Path:
     return file
 
 
-# --- Files that must be left out -----------------------------------------------------------------
+# --- Files that must be left out ----------------------------------------------------------------
 
 
 def damage(content: bytes) -> dict[str, tuple[str, bytes, str]]:
@@ -108,7 +108,7 @@ def test_any_header_gives_a_volume_or_a_reason(edits: list[tuple[int, int]]) -> 
     assert volume.data.min() < volume.data.max()
 
 
-# --- Files that are read ---------------------------------------------------------------------------
+# --- Files that are read --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
@@ -186,7 +186,7 @@ def test_a_header_without_orientation_is_read_but_has_no_place_in_mni_space(tmp_
     assert conform(volume, SMALL, "native").shape == SMALL.shape
 
 
-# --- To the grid -----------------------------------------------------------------------------------
+# --- To the grid ----------------------------------------------------------------------------------
 
 
 def test_the_named_grids_are_those_of_mni_space() -> None:
@@ -249,7 +249,7 @@ def test_a_native_scan_is_centred_on_its_head(tmp_path: Path) -> None:
         conform(volume, SMALL, "mni")
 
 
-# --- Standardisation -------------------------------------------------------------------------------
+# --- Standardisation ------------------------------------------------------------------------------
 
 
 def test_whole_volume_zscore_counts_the_background() -> None:

@@ -14,8 +14,19 @@ from bench.store import schema
 from bench.store.store import Store
 
 WORDS = [
-    *("run", "--data", "synthetic-ad-4mm", "--model", "slice2d-own,cnn3d"),
-    *("--set", "stride=8", "--train-sizes", "16", "--seeds", "2", "--trials", "2"),
+    *("run", "--data", "synthetic-ad-4mm", "--model", "slice2d-own,fewslice-scratch"),
+    *(
+        "--encoder",
+        "own",
+        "--set",
+        "stride=8",
+        "--train-sizes",
+        "16",
+        "--seeds",
+        "2",
+        "--trials",
+        "2",
+    ),
     *("--epochs", "2", "--workers", "2", "--threads", "1", "--db"),
 ]
 UNITS = 2 + 4

@@ -57,6 +57,7 @@ def to_latex(report: Report) -> str:
         r"\documentclass[10pt]{article}",
         r"\usepackage[utf8]{inputenc}",
         r"\usepackage[T1]{fontenc}",
+        r"\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}",
         r"\usepackage{textcomp}",
         rf"\usepackage[a4paper,margin=2cm{',landscape' if wide else ''}]{{geometry}}",
         r"\usepackage{booktabs,graphicx,float}",
@@ -106,15 +107,17 @@ def _section(section: Section) -> list[str]:
 def _table(table: Table) -> list[str]:
     pages = [table.rows[i : i + ROWS] for i in range(0, len(table.rows), ROWS)] or [()]
     label = re.sub(r"[^A-Za-z0-9-]+", "-", table.name)
+    alignment = "".join("r" if column.numeric else "l" for column in table.columns)
     lines: list[str] = []
     for number, rows in enumerate(pages):
         title = escape(table.title) + (" (continued)" if number else "")
+        part = f"-{number + 1}" if number else ""
         lines += [
             r"\begin{table}[H]",
             r"\centering",
             rf"\caption{{{title}}}",
-            rf"\label{{tab:{label}{f'-{number + 1}' if number else ''}}}",
-            rf"\fit{{\begin{{tabular}}{{{''.join('r' if c.numeric else 'l' for c in table.columns)}}}",
+            rf"\label{{tab:{label}{part}}}",
+            rf"\fit{{\begin{{tabular}}{{{alignment}}}",
             r"\toprule",
             " & ".join(escape(column.title) for column in table.columns) + r" \\",
             r"\midrule",

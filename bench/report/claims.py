@@ -1,0 +1,162 @@
+"""What a report says in words: what its claim covers, under which settings, on whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.report.evidence import Evidence
+from bench.report.select import Protocol, Row
+from bench.report.words import count, one_line
+from bench.stats.metrics import Metric
+from bench.stats.metrics import metric as metric_of
+from registry.models import MODELS, options_of
+
+TOO_SHORT = 5
+"""Epochs up to which networks cannot be ranked."""
+
+COVERS = {
+    None: "with the published settings",
+    "shared": "with these tuned settings; the variance of tuning is not in the interval",
+    "per-seed": "architecture, tuning included",
+}
+"""What the interval and the test cover, by how settings were found."""
+
+CONDITIONAL = "conditional on this training set"
+
+
+def covered(rows: Sequence[Row]) -> str:
+    """Return what a comparison of these rows covers; rows of one protocol are tuned one way."""
+    mode = next((row.arm.tune for row in rows if row.arm.tune is not None), None)
+    changed = changed_settings(rows)
+    return f"{COVERS[mode]} but for {changed}" if changed and mode is None else COVERS[mode]
+
+
+def changed_settings(rows: Sequence[Row]) -> str:
+    """Return the settings that differ from the published ones, of models whose card is built in."""
+    cards = {(card.name, card.version): card for card in MODELS}
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        model = row.arm.model
+        card = None if model.plugin else cards.get((model.name, model.version))
+        if card is None:
+            continue
+        published: Mapping[str, Any] = {
+            name: card.defaults.get(name, option.default)
+            for name, option in options_of(card).items()
+        }
+        for name, value in row.arm.params.items():
+            if name in published and value != published[name]:
+                words = str(value).lower() if isinstance(value, bool) else str(value)
+                found.setdefault(f"{name}={one_line(words)}", []).append(row)
+    parts = []
+    for setting, holders in found.items():
+        able = [row for row in rows if setting.partition("=")[0] in row.arm.params]
+        whose = "" if len(holders) == len(able) else f" ({', '.join(r.label for r in holders)})"
+        parts.append(setting + whose)
+    return ", ".join(parts)
+
+
+def captions(protocol: Protocol, evidence: Evidence, metrics: Sequence[Metric]) -> list[str]:
+    """Return the caption of a section."""
+    directions = ", ".join(
+        f"{metric.label}{f' in {metric.unit}' if metric.unit else ''} "
+        f"({'higher' if metric.higher_is_better else 'lower'} is better)"
+        for metric in metrics
+    )
+    lines = [
+        f"Mean over seeds [95 % t interval over seeds] on the same "
+        f"{count(evidence.n_subjects, 'test subject')}; {directions}; in bold the best of a "
+        "training size, which is counted in subjects.",
+        f"The claim covers new training runs and new test subjects: {covered(protocol.rows)}.",
+    ]
+    if any(protocol.conditional(size) for size in protocol.sizes):
+        lines.append(
+            f"†: above half of the {protocol.dataset['n_pool']} subjects to train on, seeds draw "
+            f"nearly the same training set: {CONDITIONAL}."
+        )
+    if protocol.values["val_size"] == "full":
+        lines.append(
+            f"Every training size has all {protocol.dataset['n_validation']} validation subjects "
+            "(val_size=full): more labelled subjects were used than the size says."
+        )
+    if dict(protocol.dataset["settings"]).get("space") == "native":
+        lines.append("Scans were centred on the head, not registered (space=native).")
+    return lines
+
+
+def facts(protocol: Protocol, evidence: Evidence) -> list[str]:
+    """Return the notes of a section: cohort, settings, what was left out."""
+    data, values = protocol.dataset, protocol.values
+    lines = [
+        f"Cohort {one_line(data['name'])}: {data['n_pool']} subjects to train on, "
+        f"{data['n_validation']} validation, {data['n_test']} test; target "
+        f"{one_line(data['target'])}{_classes(data['classes'])}."
+    ]
+    lines += [f"Left out: {one_line(str(why))}: {n}." for why, n in data["flow"]]
+    seeds = sorted({trial["seed"] for trial in protocol.trials})
+    lines.append(f"Seeds: {', '.join(map(str, seeds))}.")
+    encoders = {row.arm.encoder.name for row in protocol.rows if row.arm.encoder is not None}
+    if len(encoders) == 1:
+        lines.append(f"Encoder: {one_line(encoders.pop())}.")
+    if values["precision"] is not None:
+        lines.append(f"Precision of networks: {values['precision']}.")
+    if values["epochs"] is not None:
+        rule = ", as many optimiser steps at every training size"
+        lines.append(
+            f"Networks trained for {count(int(values['epochs']), 'epoch')}"
+            f"{rule if values['length'] == 'steps' else ''}."
+        )
+        if values["epochs"] <= TOO_SHORT:
+            lines.append(
+                f"{count(int(values['epochs']), 'epoch')}: too short to rank models; this shows "
+                "that everything runs."
+            )
+    lines.append(_tuning(protocol))
+    changed = changed_settings(protocol.rows)
+    if changed:
+        lines.append(f"Settings that are not the published ones: {changed}.")
+    lines += [
+        f"{metric_of(name).label} is undefined for some runs: {why}."
+        for name, why in sorted(evidence.reasons.items())
+    ]
+    lines += [
+        f"Dropped from the latest command: {one_line(what)}: {one_line(why)}."
+        for dataset, what, why in protocol.command["dropped"]
+        if dataset == data["name"]
+    ]
+    return lines
+
+
+def methods(protocol: Protocol, family: str, n_pairs: int) -> list[str]:
+    """Return the paragraph on the tests, as it may stand in a paper."""
+    if not n_pairs:
+        return []
+    return [
+        "Two models were compared on the same seeds and the same test subjects by the "
+        "Obuchowski-Rockette test for seeds crossed with subjects, with Hillis' degrees of "
+        f"freedom, in which both vary. The primary family is {family} "
+        f"({count(n_pairs, 'pair')}); its p-values are adjusted by Holm's method. Every other "
+        "p-value is adjusted by Benjamini and Hochberg's method and is exploratory. Differences "
+        "are signed so that positive means that the first model is better. What the claim covers: "
+        f"{covered(protocol.rows)}."
+    ]
+
+
+def _tuning(protocol: Protocol) -> str:
+    tuned = {row.arm.tune for row in protocol.rows if row.arm.trials}
+    if not tuned:
+        return "Nothing was tuned."
+    how = {
+        "shared": "one study a model and training size, on seeds that are not reported",
+        "per-seed": "one study a model, training size and seed",
+    }
+    budget = count(int(protocol.values["trials"]), "Optuna trial")
+    return f"Tuned: {budget} a study, {how[protocol.values['tune']]}."
+
+
+def _classes(classes: Sequence[str]) -> str:
+    names = [one_line(name) for name in classes]
+    if len(names) == 2:
+        return f", {names[0]} against {names[1]} (positive)"
+    return f", classes {', '.join(names)}" if names else ""

@@ -1,0 +1,103 @@
+"""What is stored, what failed and what is missing: the table of ``bench status``."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+
+from sqlalchemy import select
+
+from bench.report.failures import Failure, failure_table, find_failures
+from bench.report.select import Protocol, Row, read, select_protocols
+from bench.report.table import Cell, Column, Report, Section, Table
+from bench.report.words import count, one_line
+from bench.store import schema
+from bench.store.store import FAILED, KILLED, Store
+
+LAST = 10
+"""Failures of a protocol that are listed, the newest first."""
+
+
+def build_status(store: Store) -> Report:
+    """Count the runs of every protocol of a database: done, failed, killed and planned.
+
+    Parameters
+    ----------
+    store : Store
+        Open for reading.
+
+    Raises
+    ------
+    UserError
+        When nothing was ever run into it.
+    """
+    protocols = select_protocols(store, {}, planned=True).protocols
+    table = schema.commands.c
+    query = select(table.argv, table.created).order_by(table.id.desc()).limit(1)
+    with store.engine.connect() as connection:
+        argv, created = connection.execute(query).one()
+    return Report(
+        title=f"slicebench: status of {store.file.name}",
+        sections=tuple(
+            _section(store, protocol, number) for number, protocol in enumerate(protocols, 1)
+        ),
+        notes=(f"Last command ({created:%Y-%m-%d %H:%M} UTC): {one_line(shlex.join(argv))}",),
+    )
+
+
+def _section(store: Store, protocol: Protocol, number: int) -> Section:
+    failures = find_failures(store, protocol)
+    tables = [_counts(protocol, failures, f"status-{number}")]
+    latest = tuple(sorted(failures, key=lambda failure: failure.when, reverse=True)[:LAST])
+    if latest:
+        tables.append(failure_table(latest, f"failures-{number}"))
+    values = {k: v for k, v in protocol.values.items() if v is not None and k != "fingerprint"}
+    return Section(
+        title=protocol.name,
+        tables=tuple(tables),
+        caption=(", ".join(f"{key} {one_line(str(value))}" for key, value in values.items()),),
+        notes=tuple(_studies(store, protocol)),
+    )
+
+
+def _counts(protocol: Protocol, failures: tuple[Failure, ...], name: str) -> Table:
+    unsuccessful = Counter((f.row.key, f.size, f.state) for f in failures)
+    return Table(
+        name=name,
+        title=f"Runs by model and training size, {protocol.name}",
+        columns=(
+            Column("arm", "model"),
+            *(Column(f"n{n}", f"n={protocol.size_label(n)}") for n in protocol.sizes),
+        ),
+        rows=tuple(
+            (
+                Cell(row.label),
+                *(_cell(protocol, row, size, unsuccessful) for size in protocol.sizes),
+            )
+            for row in protocol.rows
+        ),
+    )
+
+
+def _cell(
+    protocol: Protocol, row: Row, size: int, unsuccessful: Counter[tuple[str, int, str]]
+) -> Cell:
+    runs = protocol.at(row, size)
+    done = len(runs.seeds)
+    failed = unsuccessful[row.key, size, FAILED]
+    killed = unsuccessful[row.key, size, KILLED]
+    planned = runs.asked - done - failed - killed
+    counts = {"done": done, "failed": failed, "killed": killed, "planned": planned}
+    words = [f"{n} {state}" for state, n in counts.items() if n]
+    return Cell(", ".join(words) or "not asked for", dict(counts))
+
+
+def _studies(store: Store, protocol: Protocol) -> list[str]:
+    """Return how many tuning studies are in which state."""
+    table = schema.studies.c
+    query = select(table.state).where(table.arm.in_([row.key for row in protocol.rows]))
+    counts = Counter(row["state"] for row in read(store, query))
+    if not counts:
+        return []
+    words = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+    return [f"Tuning: {count(counts.total(), 'study', 'studies')} stored: {words}."]
