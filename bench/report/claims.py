@@ -64,9 +64,10 @@ def captions(protocol: Protocol, evidence: Evidence, metrics: Sequence[Metric]) 
         f"({'higher' if metric.higher_is_better else 'lower'} is better)"
         for metric in metrics
     )
+    n_test = evidence.n_subjects or int(protocol.dataset["n_test"])
     lines = [
         f"Mean over seeds [95 % t interval over seeds] on the same "
-        f"{count(evidence.n_subjects, 'test subject')}; {directions}; in bold the best of a "
+        f"{count(n_test, 'test subject')}; {directions}; in bold the best of a "
         "training size, which is counted in subjects.",
         f"The claim covers new training runs and new test subjects: {covered(protocol.rows)}.",
     ]

@@ -258,8 +258,8 @@ def _fields(arm: Arm) -> dict[str, str]:
     for prefix, part in parts.items():
         fields |= {
             f"{prefix}version": str(part.version),
-            f"{prefix}plugin": part.plugin[:6],
-            f"{prefix}weights": part.weights[:6],
+            f"{prefix}plugin": part.plugin[:6] or "none",
+            f"{prefix}weights": part.weights[:6] or "none",
         }
     return fields | {"tuned": "+".join(arm.space) or "nothing"}
 

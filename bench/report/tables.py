@@ -63,7 +63,7 @@ def build_report(
         if (metrics := _metrics(metric, protocol))
     ]
     return Report(
-        title=f"slicebench: {store.file.name}",
+        title=f"slicebench: {one_line(store.file.name)}",
         sections=tuple(sections),
         notes=tuple(
             f"Not shown, because it may not be compared with this: bench report {words}"

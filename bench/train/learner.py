@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.train.feed import Feed
-from bench.train.numerics import autocast
+from bench.train.numerics import autocast, memory_format_for
 from registry.cards import Task, Value
 
 RECALIBRATION_SCANS = 32
@@ -50,7 +50,7 @@ class Learner:
         device: torch.device,
         precision: str,
     ) -> None:
-        self.network = network.to(device)
+        self.network = network.to(device, memory_format=memory_format_for(network))
         self.task = task
         self.device = device
         self.precision = precision

@@ -105,6 +105,18 @@ def test_a_cell_of_which_everything_failed_has_no_number(bench):
     assert "B: no finished run" in cells(pair, "flags")[0].values["words"]
 
 
+def test_where_everything_failed_the_failures_are_the_report(bench):
+    bench.cohort()
+    arms = [bench.arm("a"), bench.arm("b")]
+    command = bench.ask(*arms, seeds=[0])
+    for arm in arms:
+        bench.run(command, arm, 48, 0, failed="out of memory")
+    found = report(bench)
+    assert [c.text for c in cells(table(found, "leaderboard-mae"), "n48")] == ["1 of 1 failed"] * 2
+    assert [c.text for c in cells(table(found, "failures"), "error")] == ["out of memory"] * 2
+    assert "40 test subjects" in every_word(found)
+
+
 def test_a_missing_cell_is_shown_missing(bench):
     bench.cohort()
     one, two = bench.arm("one"), bench.arm("two")
