@@ -48,10 +48,10 @@ def report(
         )
     finally:
         store.close()
-    text = render(found, format_)
     if out is None:
-        sys.stdout.write(text)
+        sys.stdout.write(render(found, format_, styled=sys.stdout.isatty()))
         return
+    text = render(found, format_)
     if not out.parent.is_dir():
         raise UserError(
             f"The folder {out.parent} does not exist; create it or choose another --out."
@@ -71,7 +71,7 @@ def status(db: Db = None) -> None:
         found = build_status(store)
     finally:
         store.close()
-    sys.stdout.write(render(found, "terminal"))
+    sys.stdout.write(render(found, "terminal", styled=sys.stdout.isatty()))
 
 
 def _file(db: str | None) -> Path:

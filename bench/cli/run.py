@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,6 +79,7 @@ def run(
     """Tune, train and store every cell of the grid that is not stored yet."""
     from bench.cli.catalogue import load_plugins
     from bench.config import load_config
+    from bench.execute.driver import record, refuse_tracked_file
     from bench.plan import Request
     from bench.store.engine import database_file
     from registry.core import catalogue
@@ -129,11 +131,16 @@ def run(
         todo = sum(plan.count("run") for plan in plans)
         if dry_run or reuse == "only":
             return
+        assert store is not None
+        refuse_tracked_file(file, cohorts)
+        argv = ["bench", *sys.argv[1:]]
+        # Stored also when nothing is left to run: reports show what was asked for last.
+        command = record(store, plans, request.seeds, argv)
         if not todo:
             _finish_without_work(plans, file)
             return
-        assert store is not None
-        tally = _execute(store, plans, request, workers=workers, threads=threads)
+        at = Asked(command, argv, workers, threads)
+        tally = _execute(store, plans, request, at)
     _close(tally, todo, file)
 
 
@@ -248,43 +255,41 @@ def _finish_without_work(plans: Sequence[Plan], file: Path) -> None:
     print(f"Nothing to run: everything of this request is stored in {file}.")
 
 
-def _execute(
-    store: Store,
-    plans: Sequence[Plan],
-    request: Request,
-    *,
-    workers: int | None,
-    threads: int | None,
-) -> Tally:
+@dataclass(frozen=True)
+class Asked:
+    """How the command wants its units run; None leaves it to the machine."""
+
+    command: int
+    argv: Sequence[str]
+    workers: int | None
+    threads: int | None
+
+
+def _execute(store: Store, plans: Sequence[Plan], request: Request, asked: Asked) -> Tally:
     from bench.cli.progress import make_progress
     from bench.execute.driver import (
         Driver,
         Place,
         preload_for,
-        record,
-        refuse_tracked_file,
         work_folder,
     )
     from bench.execute.local import LocalExecutor
 
-    refuse_tracked_file(store.file, [plan.cohort for plan in plans])
     preload = preload_for(plans)
     gpus = 0
     if "torch" in preload:
         from bench.train.numerics import gpu_count
 
         gpus = gpu_count(request.device)
-    workers = workers or max(1, gpus)
-    threads_each = threads or max(1, (os.cpu_count() or 1) // workers)
+    workers = asked.workers or max(1, gpus)
     total = sum(plan.count("run") + len(plan.studies) for plan in plans)
-    argv = ["bench", *sys.argv[1:]]
     place = Place(
         work=work_folder(store.file),
         device=request.device,
-        threads=threads_each,
-        threads_given=threads is not None,
-        command=record(store, plans, request.seeds, argv),
-        argv=argv,
+        threads=asked.threads or max(1, (os.cpu_count() or 1) // workers),
+        threads_given=asked.threads is not None,
+        command=asked.command,
+        argv=asked.argv,
     )
     with make_progress(total) as progress:
         executor = LocalExecutor(

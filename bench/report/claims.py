@@ -94,7 +94,10 @@ def facts(protocol: Protocol, evidence: Evidence) -> list[str]:
         f"{data['n_validation']} validation, {data['n_test']} test; target "
         f"{one_line(data['target'])}{_classes(data['classes'])}."
     ]
-    lines += [f"Left out: {one_line(str(why))}: {n}." for why, n in data["flow"]]
+    if data["flow"]:
+        lines.append(
+            f"Flow: {', '.join(f'{one_line(str(what))} {n}' for what, n in data['flow'])}."
+        )
     seeds = sorted({trial["seed"] for trial in protocol.trials})
     lines.append(f"Seeds: {', '.join(map(str, seeds))}.")
     encoders = {row.arm.encoder.name for row in protocol.rows if row.arm.encoder is not None}

@@ -9,7 +9,6 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from bench.report.render import FORMATS, render
 from bench.report.render.latex import escape as latex_escape
@@ -101,8 +100,7 @@ def test_bold_is_shown_in_every_format(report):
     assert f"**{markdown_escape(best.text)}**" in render(report, "markdown")
     assert rf"\textbf{{{latex_escape(best.text)}}}" in render(report, "latex")
     assert f"{best.text} *" in render(report, "terminal")
-    console = Console(force_terminal=True, width=200, file=io.StringIO(), color_system="standard")
-    assert f"\x1b[1;32m{best.text}" in to_terminal(report, console)
+    assert f"\x1b[1;32m{best.text}" in to_terminal(report, styled=True, width=200)
 
 
 def test_names_and_notes_are_never_taken_for_markup(report):
@@ -149,8 +147,7 @@ def test_numbers_stay_readable_in_markdown():
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120])
 def test_a_narrow_terminal_cuts_nothing(report, width):
-    console = Console(width=width, file=io.StringIO())
-    text = to_terminal(report, console)
+    text = to_terminal(report, width=width)
     assert max(len(line) for line in text.splitlines()) <= width
     assert "…" not in text
     for cell in (row[i] for row in report.tables[0].rows[:2] for i in (1, 2)):
@@ -158,14 +155,14 @@ def test_a_narrow_terminal_cuts_nothing(report, width):
 
 
 def test_a_table_that_fits_is_one_block():
-    text = to_terminal(made(("a", "1"), ("b", "2")), Console(width=80, file=io.StringIO()))
+    text = to_terminal(made(("a", "1"), ("b", "2")), width=80)
     assert "continued" not in text
 
 
 def test_rows_keep_their_name_in_every_block():
     rows = [("alpha", *["1.234 [1.000, 2.000] n=5"] * 4), ("beta", *["9.9"] * 4)]
     found = made(*rows, columns=("model", "a", "b", "c", "d"))
-    text = to_terminal(found, Console(width=70, file=io.StringIO()))
+    text = to_terminal(found, width=70)
     blocks = text.count("continued") + 1
     assert blocks > 1
     assert text.count("alpha") == text.count("beta") == blocks

@@ -430,7 +430,7 @@ def test_notes_say_who_was_left_out_and_what_was_dropped(bench):
     command = bench.ask(arm, dropped=[("mine", "net with tiny", "it has no weights")])
     bench.run(command, arm, 48, 0)
     words = every_word(report(bench))
-    assert "Left out: no age: 3." in words
+    assert "Flow: no age 3." in words
     assert "net with tiny: it has no weights" in words
     assert "space=native" in words
     assert "val_size=full" in words

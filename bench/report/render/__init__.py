@@ -9,16 +9,15 @@ from bench.report.render.terminal import to_terminal
 from bench.report.table import Report
 
 _RENDERERS = {
-    "terminal": to_terminal,
     "markdown": to_markdown,
     "latex": to_latex,
     "csv": to_csv,
     "json": to_json,
 }
-FORMATS = tuple(_RENDERERS)
+FORMATS = ("terminal", *_RENDERERS)
 
 
-def render(report: Report, format_: str) -> str:
+def render(report: Report, format_: str, *, styled: bool = False) -> str:
     """Return a report as text that ends with a line break.
 
     Parameters
@@ -27,10 +26,14 @@ def render(report: Report, format_: str) -> str:
         What to show.
     format_ : str
         One of `FORMATS`.
+    styled : bool
+        Whether the text goes straight to a terminal, which shows bold and colour.
 
     Raises
     ------
     KeyError
         For another format.
     """
+    if format_ == "terminal":
+        return to_terminal(report, styled=styled)
     return _RENDERERS[format_](report)

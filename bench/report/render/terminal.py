@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import sys
 
 from rich import box
 from rich.cells import cell_len
@@ -22,19 +21,20 @@ NARROWEST = 20
 """Characters that a column of names keeps at least."""
 
 
-def to_terminal(report: Report, console: Console | None = None) -> str:
-    """Return a report for a terminal: bold and colour only where the output is one.
+def to_terminal(report: Report, *, styled: bool = False, width: int | None = None) -> str:
+    """Return a report as lines of text, for a terminal with bold and colour.
 
     Parameters
     ----------
     report : Report
         What to show.
-    console : rich.console.Console, optional
-        Decides width and colours; default: those of the standard output.
+    styled : bool
+        Whether a terminal shows it; a file or a pipe gets plain text.
+    width : int, optional
+        Characters a line; default: the terminal's.
     """
-    if console is None:
-        width = shutil.get_terminal_size((120, 40)).columns
-        console = Console(width=width, force_terminal=sys.stdout.isatty(), file=io.StringIO())
+    width = width or shutil.get_terminal_size((120, 40)).columns
+    console = Console(width=width, force_terminal=styled, file=io.StringIO())
     with console.capture() as capture:
         console.rule(_text(report.title, "bold"))
         for section in report.sections:
