@@ -327,7 +327,7 @@ class Driver:
         for split, index in rows.items():
             found = _by_subject(cohort, index, outcome["predictions"][split])
             predictions[split] = found
-            truth = cohort.truth_of(found.subjects)
+            truth = cohort.truth_of(found.subjects.astype(np.int64))
             for name in metrics_for(cohort.task.kind, len(cohort.task.classes)):
                 score = compute(name, truth, _plain(found.values))
                 metrics[split, name] = (score.value, score.reason)

@@ -95,9 +95,8 @@ def facts(protocol: Protocol, evidence: Evidence) -> list[str]:
         f"{one_line(data['target'])}{_classes(data['classes'])}."
     ]
     if data["flow"]:
-        lines.append(
-            f"Flow: {', '.join(f'{one_line(str(what))} {n}' for what, n in data['flow'])}."
-        )
+        steps = [f"{one_line(str(what))} {n}" for what, n in data["flow"]]
+        lines.append(f"Flow: {', '.join(steps)}.")
     seeds = sorted({trial["seed"] for trial in protocol.trials})
     lines.append(f"Seeds: {', '.join(map(str, seeds))}.")
     encoders = {row.arm.encoder.name for row in protocol.rows if row.arm.encoder is not None}

@@ -307,8 +307,9 @@ class Store:
             .join(schema.arms, schema.arms.c.key == schema.trials.c.arm)
             .where(schema.trials.c.state == DONE)
         )
-        means = frame.groupby(["model", "n_train"])["seconds"].mean()
-        return {(str(key[0]), int(key[1])): float(s) for key, s in means.to_dict().items()}
+        means = frame.groupby(["model", "n_train"], as_index=False)["seconds"].mean()
+        cells = zip(means["model"], means["n_train"], means["seconds"], strict=True)
+        return {(str(model), int(n)): float(seconds) for model, n, seconds in cells}
 
     def threads_of(self, arm: str, host: str) -> int | None:
         """Return the threads with which an arm was first run on a machine, None if it was not."""

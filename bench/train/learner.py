@@ -50,7 +50,8 @@ class Learner:
         device: torch.device,
         precision: str,
     ) -> None:
-        self.network = network.to(device, memory_format=memory_format_for(network))
+        network = network.to(memory_format=memory_format_for(network))  # type: ignore[call-overload]
+        self.network = network.to(device)
         self.task = task
         self.device = device
         self.precision = precision
