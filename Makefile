@@ -31,11 +31,11 @@ lint: install
 speed: install
 	for file in tests/speed/*_speed.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-# The shipped example: about 40 minutes on two idle cores.
+# The shipped example: about half an hour on two idle cores.
 reference: install
 	rm -f results.db
-	$(BIN)/bench run --data synthetic-ad-4mm --encoder efficientnet-lite0 --set stride=2 --seeds 5 \
-		--train-sizes 24,48 --trials 0 --epochs 15 --workers 2 --db results.db \
+	$(BIN)/bench run --data synthetic-ad-4mm --encoder efficientnet-lite0 --set stride=4 --seeds 5 \
+		--train-sizes 24,48 --trials 0 --epochs 12 --workers 2 --db results.db \
 		--model slice2d-imagenet,slice2d-imagenet-pos,slice2d-scratch,slice2d-own,cnn3d,fewslice-imagenet,linear-voxels,prior
 	$(BIN)/bench report
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -141,6 +142,9 @@ class Driver:
                 pending = {f: job for f, job in pending.items() if not f.cancelled()}
             for future in ready:
                 self._end(pending.pop(future), future.result(), pending)
+        with suppress(OSError):
+            # Left only while a study's history or a stranger's file is in it.
+            self.place.work.rmdir()
         return self.tally
 
     # ------------------------------------------------------------------ units

@@ -22,6 +22,10 @@ class EncoderHandle:
     state: dict[str, Tensor] | None
     """The pretrained tensors, None for random initialisation."""
     feature_dim: int
+    mean: tuple[float, ...] | None
+    """Channel means of the pretraining images: the card's, else what timm says of the model."""
+    std: tuple[float, ...] | None
+    """Channel standard deviations, likewise."""
 
     @property
     def name(self) -> str:
@@ -32,16 +36,6 @@ class EncoderHandle:
     def channels(self) -> int:
         """Channels the encoder expects."""
         return self.card.channels
-
-    @property
-    def mean(self) -> tuple[float, ...] | None:
-        """Channel means of the pretraining images."""
-        return self.card.mean
-
-    @property
-    def std(self) -> tuple[float, ...] | None:
-        """Channel standard deviations of the pretraining images."""
-        return self.card.std
 
     @property
     def min_size(self) -> int:
@@ -110,7 +104,14 @@ def encoder_handle(card: EncoderCard, weights: Path | None) -> EncoderHandle:
             f"The encoder {card.name} must return (B, feature_dim) but returns "
             f"{tuple(features.shape)} for one slice; end it with a global pool and Flatten."
         )
-    return EncoderHandle(card, state, int(features.shape[1]))
+    known = getattr(module, "pretrained_cfg", None) or {}
+    return EncoderHandle(
+        card=card,
+        state=state,
+        feature_dim=int(features.shape[1]),
+        mean=card.mean or known.get("mean"),
+        std=card.std or known.get("std"),
+    )
 
 
 def _build(card: EncoderCard, state: dict[str, Tensor] | None) -> nn.Module:

@@ -1,0 +1,282 @@
+"""The main job as its user has it: their own files, a plugin, a second run, a failure, a report."""
+
+import csv
+import io
+import json
+import shutil
+import textwrap
+
+import numpy as np
+import pytest
+
+from bench.data.synthetic import Spec, write_cohort
+from bench.store import schema
+from bench.store.store import Store
+
+TINY = '''
+from torch import nn
+from registry import encoder
+
+@encoder("tiny", channels=1, min_size=16)
+def build(card, pretrained):
+    """Two convolutions and a global average."""
+    return nn.Sequential(nn.Conv2d(1, 16, 5, 4), nn.ReLU(), nn.Conv2d(16, 32, 3, 2),
+                         nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+'''
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A BIDS folder of 30 small scans with ages, as a user would have it."""
+    return write_cohort(
+        Spec("people", "age", voxel_mm=4, n_subjects=30), tmp_path_factory.mktemp("p")
+    )
+
+
+def ran(done, code=0):
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def store_of(folder, name="results.db"):
+    return Store.for_reading(folder / name)
+
+
+def test_own_files_from_the_command_line_to_every_format(bench, tmp_path, people):
+    words = [
+        *("run", "--model", "linear-voxels,prior", "--data", "bids", "--root", people),
+        *("--target", "age", "--data-set", "grid=mni-4mm", "--seeds", "3"),
+        *("--train-sizes", "9,all", "--trials", "0"),
+    ]
+    out = ran(bench(*words))
+    assert "12 of 12 trials done, stored in results.db" in out
+    out = ran(bench(*words))
+    assert "Nothing to run: everything of this request is stored in results.db." in out
+    found = json.loads(ran(bench("report", "--format", "json")))
+    text = json.dumps(found)
+    assert "sub-" not in text
+    assert str(people) not in text
+    csv_rows = list(csv.DictReader(io.StringIO(ran(bench("report", "--format", "csv")))))
+    assert len(csv_rows) > 20
+    terminal = ran(bench("report"))
+    for words in (terminal, ran(bench("report", "--format", "markdown"))):
+        assert "linear-voxels" in words
+        assert "Holm" in words
+    assert "\\toprule" in ran(bench("report", "--format", "latex"))
+    assert "6 done" not in ran(bench("status"))
+    assert "3 done" in ran(bench("status"))
+
+
+def test_the_database_and_its_folder_hold_no_participant(bench, tmp_path, people):
+    ran(
+        bench(
+            *("run", "--model", "prior", "--data", "bids", "--root", people, "--seeds", "1"),
+            *("--data-set", "grid=mni-4mm", "--trials", "0"),
+        )
+    )
+    content = (tmp_path / "results.db").read_bytes()
+    assert b"sub-" not in content
+    assert b"participants" not in content
+    assert {file.name for file in tmp_path.iterdir()} == {"results.db", "results.db.lock"}
+
+
+def test_a_configured_cohort_and_a_table_give_the_same_numbers_as_the_bids_folder(
+    bench, tmp_path, people
+):
+    rows = ["subject_id,path,age,sex"]
+    lines = (people / "participants.tsv").read_text().splitlines()
+    participants = list(csv.DictReader(lines, delimiter="\t"))
+    for row in participants:
+        name = row["participant_id"]
+        scan = next((people / name / "anat").glob("*.nii.gz"))
+        rows.append(f"{name.removeprefix('sub-')},{scan},{row['age']},{row['sex']}")
+    (tmp_path / "scans.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "bench.toml").write_text(
+        textwrap.dedent(f"""
+        [data.mine]
+        adapter = "bids"
+        root = "{people}"
+        target = "age"
+        grid = "mni-4mm"
+        [data.listed]
+        adapter = "table"
+        table = "scans.csv"
+        space = "mni"
+        grid = "mni-4mm"
+        """)
+    )
+    out = ran(
+        bench(
+            *("run", "--model", "linear-voxels", "--data", "mine,listed", "--seeds", "2"),
+            *("--train-sizes", "9", "--trials", "0"),
+        )
+    )
+    assert "4 of 4 trials done" in out
+    store = store_of(tmp_path)
+    found = store.predictions(store.frame(schema.trials)["key"], "test")
+    names = store.frame(schema.datasets)["name"]
+    store.close()
+    assert set(names) == {"mine", "listed"}
+    values = sorted(tuple(p.values.ravel()) for p in found.values())
+    assert len(values) == 4
+    assert values[0] == values[1]
+    assert values[2] == values[3]
+
+
+def test_the_plugin_of_the_readme_runs_and_appears_in_the_report(bench, tmp_path):
+    (tmp_path / "tiny.py").write_text(TINY)
+    words = [
+        *("run", "--model", "slice2d-scratch,prior", "--encoder", "tiny", "--plugins", "tiny.py"),
+        *("--data", "synthetic-age-4mm", "--seeds", "2", "--train-sizes", "16", "--epochs", "2"),
+    ]
+    out = ran(bench(*words, "--trials", "0", "--set", "stride=4"))
+    assert "4 of 4 trials done" in out
+    assert "slice2d-scratch" in ran(bench("report"))
+    assert "tiny" in ran(bench("report"))
+    (tmp_path / "tiny.py").write_text(TINY.replace("16, 5, 4", "16, 7, 4"))
+    out = ran(bench(*words, "--trials", "0", "--set", "stride=4", "--dry-run"))
+    assert "2 to run, 2 stored already" in out, "another plugin file is another encoder"
+
+
+def test_a_dry_run_writes_nothing(bench, tmp_path):
+    out = ran(
+        bench(
+            *("run", "--model", "prior", "--data", "synthetic-age-4mm", "--dry-run"),
+            *("--train-sizes", "16,all"),
+        )
+    )
+    assert "10 to run" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_fails_is_listed_and_retried_only_when_asked(bench, tmp_path):
+    (tmp_path / "moody.py").write_text(
+        textwrap.dedent("""
+        from pathlib import Path
+        from registry import model
+        @model("moody", kind="estimator", deterministic=True)
+        def build(params, task, shape):
+            class Moody:
+                def fit(self, volumes, targets):
+                    if not Path("/tmp/%s").exists():
+                        raise RuntimeError("not in the mood")
+                    self.mean = targets.mean()
+                    return self
+                def predict(self, volumes):
+                    return [self.mean] * len(volumes)
+            return Moody()
+        """)
+        % tmp_path.name
+    )
+    words = [
+        *("run", "--model", "moody,prior", "--plugins", "moody.py", "--seeds", "2"),
+        *("--data", "synthetic-age-4mm", "--train-sizes", "16"),
+    ]
+    out = ran(bench(*words), code=1)
+    assert "2 of 4 trials done" in out
+    assert "moody n=16 seed 0: RuntimeError: not in the mood" in out
+    assert "--reuse retry-failed" in out
+    out = ran(bench(*words), code=1)
+    assert "Nothing to run: 2 trials failed before" in out
+    report = ran(bench("report"))
+    assert "not in the mood" in report
+    mood = tmp_path.parent / tmp_path.name
+    flag = "/tmp/" + tmp_path.name
+    try:
+        open(flag, "w").close()
+        out = ran(bench(*words, "--reuse", "retry-failed"))
+    finally:
+        shutil.os.remove(flag)
+    assert mood.exists()
+    assert "2 of 2 trials done" in out
+    assert "not in the mood" not in ran(bench("report"))
+
+
+def test_a_diverged_network_is_a_failed_run(bench, tmp_path):
+    done = bench(
+        *("run", "--model", "slice2d-own", "--data", "synthetic-age-4mm", "--seeds", "1"),
+        *("--train-sizes", "16", "--trials", "0", "--epochs", "3", "--set", "stride=8"),
+        *("--set", "optimizer=sgd", "--set", "lr=10", "--set", "batch_size=1"),
+    )
+    out = ran(done, code=1)
+    assert "diverged" in out
+    store = store_of(tmp_path)
+    row = store.frame(schema.trials).iloc[0]
+    store.close()
+    assert row["state"] == "failed"
+    assert "in epoch" in row["error"]
+
+
+@pytest.mark.parametrize(("tune", "studies"), [("shared", 1), ("per-seed", 2)])
+def test_tuned_trials_carry_the_settings_of_their_study(bench, tmp_path, tune, studies):
+    ran(
+        bench(
+            *(
+                "run",
+                "--model",
+                "linear-voxels,prior",
+                "--data",
+                "synthetic-ad-4mm",
+                "--seeds",
+                "2",
+            ),
+            *("--train-sizes", "24", "--trials", "3", "--tune", tune),
+        )
+    )
+    store = store_of(tmp_path)
+    found = store.frame(schema.studies).set_index("key")
+    trials = store.frame(schema.trials)
+    tuning = store.frame(schema.tuning_trials)
+    store.close()
+    assert len(found) == studies
+    assert len(tuning) == 3 * studies
+    assert set(tuning["state"]) == {"complete"}
+    tuned = trials[trials["study"].notna()]
+    assert len(tuned) == 2
+    for _, trial in tuned.iterrows():
+        best = found.loc[trial["study"], "best"]
+        assert set(best) == {"n_components", "penalty"}
+        assert best.items() <= trial["params"].items()
+    assert list(trials[trials["study"].isna()]["params"].map(len)) == [2, 2]
+
+
+def test_every_model_sees_the_same_subjects_and_sizes_are_nested(cache):
+    from bench.data.cohort import cohort_request, open_cohort
+
+    cohort = open_cohort(cohort_request("synthetic-ad-4mm", {}), cache)
+    small, large = (set(cohort.train_rows(n, "3")) for n in (24, 48))
+    assert small < large
+    assert len(small) == 24
+    assert set(cohort.train_rows(24, "4")) != small
+    test = set(cohort.test_rows())
+    validation = set(cohort.validation_rows(96, "3", full=True))
+    everyone = set(cohort.train_rows(96, "3"))
+    assert not test & everyone
+    assert not test & validation
+    assert not validation & everyone
+    assert len(test | everyone | validation) == 160
+
+
+def test_a_worker_is_given_no_label_of_the_test_set(cache, tmp_path):
+    from bench.data.cohort import cohort_request, open_cohort
+    from bench.execute.driver import Driver, Place, _Job, record
+    from bench.plan import Request, make_plan
+
+    cohort = open_cohort(cohort_request("synthetic-age-4mm", {}), cache)
+    store = Store.for_writing(tmp_path / "x.db")
+    request = Request(["linear-voxels"], [0], sizes=["all"], trials=2, cache=cache)
+    plan = make_plan(request, cohort, store, announce=print)
+    number = record(store, [plan], [0], ["bench"])
+    place = Place(tmp_path / "work", "cpu", 1, True, number, ["bench"])
+    driver = Driver(store, None, place, None, lambda: False)
+    study = driver._unit(_Job(plan, plan.studies[0], ""))
+    assert study.data.test_rows == []
+    test = set(cohort.test_rows().tolist())
+    seen = {*study.data.train_rows, *study.data.validation_rows}
+    assert not test & seen
+    # Ages have one decimal and repeat; the memory map itself holds images only.
+    assert np.load(cohort.volumes_file, mmap_mode="r").shape == (160, 46, 55, 46)
+    fields = json.loads(study.to_json())["data"]
+    assert "test_targets" not in fields
+    store.close()
