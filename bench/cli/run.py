@@ -81,7 +81,7 @@ def run(
     from bench.config import load_config
     from bench.execute.driver import record, refuse_tracked_file
     from bench.plan import Request
-    from bench.store.engine import database_file
+    from bench.store.engine import database_file, write_errors
     from registry.core import catalogue
 
     config = load_config()
@@ -122,7 +122,7 @@ def run(
     wanted = _Data(root, table, parse_pairs("--data-set", data_set), target, new_split)
     requests = [wanted.request(name, config) for name in parse_names(data)]
     file = database_file(db or config.db)
-    with ExitStack() as stack:
+    with write_errors(file), ExitStack() as stack:
         store = _open_store(file, dry_run=dry_run or reuse == "only", stack=stack)
         cohorts = [_open(item, config) for item in requests]
         plans = [_plan(request, cohort, store) for cohort in cohorts]

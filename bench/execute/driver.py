@@ -193,7 +193,8 @@ class Driver:
         seconds = (finished - started).total_seconds()
         state, error = outcome["state"], outcome["error"]
         if isinstance(job.spec, StudySpec):
-            self.store.add_study(self._study_result(job.spec, outcome, seconds))
+            result = self._study_result(job.spec, outcome, seconds)
+            self.store.add_study(result, replace=self._replace)
         else:
             self.store.add_trial(
                 self._trial_result(job, job.spec, outcome, seconds),
@@ -379,7 +380,10 @@ def preload_for(plans: Sequence[Plan]) -> list[str]:
     ]
     modules = {card.target.partition(":")[0] for card in cards if isinstance(card.target, str)}
     networks = any(card.kind == "network" for card in cards)
-    return [*(["torch", "timm", "bench.train.loop"] if networks else []), *sorted(modules)]
+    return [
+        *(["torch", "timm", "bench.train.loop", "bench.train.encoder"] if networks else []),
+        *sorted(modules),
+    ]
 
 
 def record(store: Store, plans: Sequence[Plan], seeds: Sequence[int], argv: Sequence[str]) -> int:

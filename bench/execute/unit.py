@@ -152,8 +152,8 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
         result = {"state": "failed", "error": f"{type(error).__name__}: {error}".split("\n")[0]}
         if type(error).__name__ == "Diverged":
             result["error"] = str(error)
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    environment["peak_rss_mb"] = round(usage.ru_maxrss / 1024)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result["timings"] = {**result.get("timings", {}), "peak_rss_mb": round(peak_mb)}
     return {
         "kind": unit.kind,
         "key": unit.key,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError
 
 from registry.errors import UserError
 
@@ -109,6 +110,21 @@ def open_for_reading(file: Path) -> Engine:
             )
         open_for_writing(file).dispose()
     return create_engine(f"sqlite:///{uri}&uri=true")
+
+
+@contextmanager
+def write_errors(file: Path) -> Iterator[None]:
+    """Turn what SQLite says of a full disk or a vanished file into one sentence.
+
+    An outcome is deleted only once it is stored, so nothing that was computed is lost.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        raise UserError(
+            f"The database {file} cannot be written: {error.orig}. What is finished is kept beside "
+            "it; the same command stores that and goes on."
+        ) from None
 
 
 def on_network(file: Path) -> bool:

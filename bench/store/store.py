@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
+from sqlalchemy.exc import DBAPIError
 
 from bench.spec import Arm, StudySpec, TrialSpec, key_of, plain
 from bench.store import schema
@@ -106,8 +108,9 @@ class Store:
     def close(self, *, settle: bool = False) -> None:
         """Close; `settle` leaves WAL mode: then reading never needs permission to write."""
         if settle:
-            with self.engine.connect() as connection:
-                # Refused while somebody reads, which is harmless: the next driver tries again.
+            # Refused while somebody reads or the disk is full, which is harmless: the next driver
+            # tries again.
+            with suppress(DBAPIError), self.engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA busy_timeout=1000")
                 connection.exec_driver_sql("PRAGMA journal_mode=DELETE")
         self.engine.dispose()
@@ -157,8 +160,16 @@ class Store:
         with self.engine.begin() as connection:
             _insert_once(connection, schema.attempts, **attempt.__dict__)
 
-    def add_study(self, result: StudyResult) -> None:
-        """Record a finished study, in place of a failed one of the same key."""
+    def add_study(self, result: StudyResult, *, replace: bool = False) -> None:
+        """Record a finished study, in place of a failed one of the same key.
+
+        A stored success is kept unless `replace`.
+
+        Raises
+        ------
+        UserError
+            When a success of the same key is stored with other settings.
+        """
         spec = result.spec
         with self.engine.begin() as connection:
             known = connection.execute(
@@ -166,7 +177,7 @@ class Store:
                     schema.studies.c.key == spec.key
                 )
             ).first()
-            if known is not None and known.state == DONE:
+            if known is not None and known.state == DONE and not replace:
                 if result.state == DONE and dict(known.best or {}) != dict(result.best or {}):
                     raise UserError(
                         f"Study {spec.key} is stored with other tuned settings than this outcome "
