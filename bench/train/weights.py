@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -95,8 +98,14 @@ def download_weights(card: EncoderCard, target: Path) -> Path:
     weights = card.weights
     if weights is None or not weights.hub:
         raise UserError(f"The encoder {card.name} names no place to download weights from.")
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
 
+    # The client would retry for half a minute, which nobody on a cluster without internet needs.
+    if not _reachable(constants.ENDPOINT):
+        raise UserError(
+            f"The weights of {card.name} could not be downloaded: {constants.ENDPOINT} cannot be "
+            "reached from here."
+        )
     try:
         fetched = hf_hub_download(_repository(weights), HUB_FILE)
     except Exception as error:
@@ -210,6 +219,18 @@ def _repository(weights: Weights) -> str:
     if configuration is None or not configuration.hf_hub_id:
         raise WeightsMissing(f"timm has no pretrained weights for {name}.")
     return str(configuration.hf_hub_id)
+
+
+def _reachable(address: str) -> bool:
+    """Tell whether a host answers; a proxy is asked by the client itself."""
+    if urllib.request.getproxies():
+        return True
+    url = urllib.parse.urlsplit(address)
+    try:
+        socket.create_connection((url.hostname or "", url.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -207,3 +207,35 @@ def test_bitwise_means_bitwise():
     """The comparison above would see one unit in the last place."""
     one = np.array([0.1]).tobytes()
     assert one != np.nextafter(np.array([0.1]), 1).tobytes()
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(bench, tmp_path):
+    """The smallest file system that takes a few trials and then is full."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", small])
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        words = [
+            *(
+                "run",
+                "--model",
+                "prior,linear-voxels",
+                "--data",
+                "synthetic-ad-4mm",
+                "--seeds",
+                "10",
+            ),
+            *("--train-sizes", "16,24", "--trials", "0", "--db", small / "x.db"),
+        ]
+        done = bench(*words)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        assert "the same command stores that and goes on" in done.stderr
+        subprocess.run(["mount", "-o", "remount,size=20m", small], check=True)
+        done = bench(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(results(small / "x.db")["test"]) == 40
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)

@@ -1,0 +1,153 @@
+"""What every executor must do; each one is added to the list below when it exists."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from bench.execute.local import LocalExecutor
+from bench.execute.unit import OUTCOME, Unit, UnitData, publish, read_outcome
+from bench.spec import Arm, Component
+from registry.cards import Task
+
+SLOW = """
+import time
+from registry import model
+
+@model("slow", kind="estimator")
+def build(params, task, shape):
+    class Slow:
+        def fit(self, volumes, targets):
+            time.sleep(60)
+    return Slow()
+
+@model("failing", kind="estimator")
+def build_failing(params, task, shape):
+    raise RuntimeError("no such luck")
+"""
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Return a function that describes a small trial of a model."""
+    volumes = np.random.default_rng(0).normal(size=(12, 4, 4, 4)).astype(np.float16)
+    np.save(tmp_path / "volumes.npy", volumes)
+    (tmp_path / "slow.py").write_text(SLOW)
+
+    def unit(model: str, key: str) -> Unit:
+        arm = Arm(
+            model=Component(model, 1),
+            encoder=None,
+            fingerprint="f" * 16,
+            task=Task("age", "regression"),
+            params={"val_size": "full", "select": "loss"},
+            space={},
+            trials=None,
+            tune=None,
+            precision=None,
+        )
+        ages = [60.0, 62.0, 64.0, 66.0, 68.0, 70.0]
+        data = UnitData(
+            str(tmp_path / "volumes.npy"), 6, 6, list(range(6)), ages, [6, 7], [65.0, 66.0], [8, 9]
+        )
+        return Unit(
+            kind="trial",
+            key=key,
+            draw="0",
+            arm=arm,
+            params=arm.params,
+            data=data,
+            device="cpu",
+            threads=1,
+            weights="",
+            plugins=[str(tmp_path / "slow.py")],
+            folder=str(tmp_path / "work" / key),
+        )
+
+    return unit
+
+
+@pytest.fixture(params=["local"])
+def executor(request):
+    """Each executor with two slots, ended after the test."""
+    said = []
+    found = LocalExecutor(
+        2, gpus=0, preload=[], on_progress=lambda key, words, share: said.append((key, share))
+    )
+    yield found
+    found.shutdown()
+
+
+def test_a_unit_ends_with_an_outcome_of_its_own_process(executor, make, tmp_path):
+    ended = executor.submit(make("prior", "a" * 16)).result(timeout=60)
+    assert ended.exit_code == 0
+    assert ended.finished > ended.started
+    outcome = read_outcome(tmp_path / "work" / ("a" * 16) / OUTCOME)
+    assert outcome["state"] == "done"
+    assert outcome["attempt"] == ended.attempt
+    np.testing.assert_array_equal(outcome["predictions"]["test"], [[65.0], [65.0]])
+
+
+def test_units_run_side_by_side_and_no_more_than_there_are_slots(executor, make, tmp_path):
+    futures = [executor.submit(make("slow", name * 16)) for name in "abc"]
+    deadline = time.monotonic() + 30
+    folders = [tmp_path / "work" / (name * 16) for name in "abc"]
+    while sum(folder.exists() for folder in folders) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    assert sum(folder.exists() for folder in folders) == 2
+    executor.cancel()
+    assert futures[2].cancelled()
+    assert not futures[0].done()
+    executor.kill()
+    for future in futures[:2]:
+        assert future.result(timeout=30).exit_code == -signal.SIGKILL
+
+
+def test_a_unit_that_raises_leaves_a_failed_outcome_with_its_log(executor, make, tmp_path):
+    ended = executor.submit(make("failing", "d" * 16)).result(timeout=60)
+    assert ended.exit_code == 0
+    folder = tmp_path / "work" / ("d" * 16) / OUTCOME
+    outcome = read_outcome(folder)
+    assert (outcome["state"], outcome["error"]) == ("failed", "RuntimeError: no such luck")
+    assert "Traceback" in (folder / "log.txt").read_text()
+
+
+def test_a_worker_killed_from_outside_is_told_by_its_exit_code(executor, make, tmp_path):
+    future = executor.submit(make("slow", "e" * 16))
+    deadline = time.monotonic() + 30
+    while not executor._running or not (tmp_path / "work" / ("e" * 16)).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(next(iter(executor._running)).pid, signal.SIGKILL)
+    assert future.result(timeout=30).exit_code == -signal.SIGKILL
+    assert not (tmp_path / "work" / ("e" * 16) / OUTCOME).exists()
+
+
+def test_an_executor_that_is_shut_down_leaves_no_process(make):
+    executor = LocalExecutor(1, gpus=0, preload=[], on_progress=lambda *_: None)
+    future = executor.submit(make("slow", "f" * 16))
+    timer = threading.Timer(1.0, executor.shutdown)
+    timer.start()
+    assert future.result(timeout=30).exit_code == -signal.SIGKILL
+    timer.join()
+    assert not executor._running
+
+
+def test_of_two_attempts_the_first_published_wins_and_the_other_is_deleted(tmp_path):
+    for name in ("attempt-1", "attempt-2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "outcome.json").write_text(name)
+    publish(tmp_path / "attempt-1")
+    publish(tmp_path / "attempt-2")
+    assert [folder.name for folder in tmp_path.iterdir()] == [OUTCOME]
+    assert (tmp_path / OUTCOME / "outcome.json").read_text() == "attempt-1"
+
+
+def test_a_unit_travels_as_json_without_loss(make):
+    unit = make("prior", "a" * 16)
+    assert Unit.from_json(unit.to_json()) == unit
