@@ -2,6 +2,7 @@
 
 import fcntl
 import sqlite3
+import subprocess
 import textwrap
 
 import nibabel as nib
@@ -205,3 +206,17 @@ def test_a_broken_configuration_is_a_sentence(bench, tmp_path):
     refused(bench(*RUN), "bench.toml is not valid TOML")
     (tmp_path / "bench.toml").write_text("cahce = 'x'")
     refused(bench(*RUN), "cahce")
+
+
+def test_results_on_people_are_not_written_into_a_file_that_git_publishes(bench, tmp_path):
+    folder = tmp_path / "bids"
+    folder.mkdir()
+    rows = [[f"sub-{i:02d}", 60 + i] for i in range(12)]
+    bids(folder, table(["participant_id", "age"], rows))
+    (tmp_path / "x.db").touch()
+    for words in (["init", "-q"], ["add", "x.db"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    words = change(data="bids", root=str(folder), data_set="grid=mni-4mm")
+    refused(bench(*words), "x.db is tracked by git", "--db")
+    words[words.index("x.db")] = "mine.db"
+    assert bench(*words).returncode == 0

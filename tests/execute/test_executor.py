@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -151,3 +153,19 @@ def test_of_two_attempts_the_first_published_wins_and_the_other_is_deleted(tmp_p
 def test_a_unit_travels_as_json_without_loss(make):
     unit = make("prior", "a" * 16)
     assert Unit.from_json(unit.to_json()) == unit
+
+
+def test_a_unit_of_an_estimator_imports_no_torch(make, tmp_path):
+    (tmp_path / "unit.json").write_text(make("linear-voxels", "a" * 16).to_json())
+    code = (
+        "import sys; from pathlib import Path; from bench.execute.unit import Unit, run\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "unit = Unit.from_json((folder / 'unit.json').read_text())\n"
+        "unit.params.update(block=2, n_components=3, penalty=1.0)\n"
+        "outcome = run(unit, folder, print)\n"
+        "assert outcome['state'] == 'done', outcome\n"
+        "assert 'sklearn' in sys.modules\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
