@@ -79,7 +79,8 @@ def run(
     """Tune, train and store every cell of the grid that is not stored yet."""
     from bench.cli.catalogue import load_plugins
     from bench.config import load_config
-    from bench.execute.driver import record, refuse_tracked_file
+    from bench.execute.driver import record
+    from bench.execute.provenance import refuse_tracked_file
     from bench.plan import Request
     from bench.store.engine import database_file, write_errors
     from registry.core import catalogue

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +15,7 @@ import numpy as np
 
 from bench.data.cohort import Cohort
 from bench.execute.base import Ended, Executor
+from bench.execute.provenance import provenance
 from bench.execute.unit import OUTCOME, Unit, UnitData, read_outcome
 from bench.plan import Plan, PlannedTrial
 from bench.spec import StudySpec, TrialSpec
@@ -36,7 +32,6 @@ from bench.store.store import (
     TrialResult,
 )
 from registry.core import catalogue
-from registry.errors import UserError
 
 LOG_TAIL = 4000
 """Characters of a worker's log that are kept with its attempt."""
@@ -425,71 +420,6 @@ def log_tail(folder: Path) -> str:
     """Return the end of a worker's log."""
     file = folder / "log.txt"
     return file.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:] if file.exists() else ""
-
-
-def provenance(argv: Sequence[str]) -> dict[str, Any]:
-    """Describe versions, machine and code of this command, for the record of every trial."""
-    return {
-        "slicebench": version("slicebench"),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "optuna": version("optuna"),
-        "host": socket.gethostname(),
-        "system": platform.platform(),
-        "cpu": _cpu_name(),
-        "git": git_revision(Path(__file__).parent),
-        "command": " ".join(argv),
-        "executable": sys.version.split()[0],
-    }
-
-
-def git_revision(folder: Path) -> str | None:
-    """Return the revision of a checkout, with ``+dirty`` when files differ; None outside of git."""
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    revision = git("rev-parse", "HEAD")
-    if revision is None:
-        return None
-    return revision + ("+dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
-
-
-def refuse_tracked_file(file: Path, cohorts: Sequence[Cohort]) -> None:
-    """Refuse to write the results of real people into a file that git publishes.
-
-    Raises
-    ------
-    UserError
-        When `file` is tracked by git and a cohort is not synthetic.
-    """
-    if all(cohort.synthetic for cohort in cohorts) or not file.exists():
-        return
-    tracked = subprocess.run(
-        ["git", "ls-files", "--error-unmatch", file.name],
-        cwd=file.absolute().parent,
-        capture_output=True,
-    )
-    if tracked.returncode == 0:
-        raise UserError(
-            f"{file} is tracked by git and results on real people must not be published by "
-            "accident; name another file with --db."
-        )
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def _trials_of(plan: Plan, study: StudySpec) -> list[PlannedTrial]:
