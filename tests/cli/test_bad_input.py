@@ -127,7 +127,7 @@ def test_a_target_with_one_class_is_refused(bench, tmp_path):
     folder.mkdir()
     rows = [[f"sub-{i:02d}", "AD"] for i in range(12)]
     bids(folder, table(["participant_id", "diagnosis"], rows))
-    refused(bench(*change(data="bids", root=str(folder), target="diagnosis")), "class")
+    refused(bench(*change(data="bids", root=str(folder), target="diagnosis")), "AD for every scan")
 
 
 def test_a_file_that_is_no_database_is_left_alone(bench, tmp_path):
