@@ -100,9 +100,11 @@ def show(
     elif name in catalogue.encoders or name.startswith("timm/"):
         _show_encoder(catalogue.encoder(name))
     elif name in catalogue.datasets:
+        from registry.datasets import options_of
+
         card = catalogue.dataset(name)
-        _print_fields(_common(card, catalogue.datasets))
-        _print_options(card.options, card.defaults)
+        _print_fields([*_common(card, catalogue.datasets), ("targets", ", ".join(card.targets))])
+        _print_options(options_of(card), card.defaults)
     else:
         names = [c.name for r in _registries() for c in r]
         raise UserError(
