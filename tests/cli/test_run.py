@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bench.data.synthetic import Spec, write_cohort
+from bench.report.tables import build_report
 from bench.store import schema
 from bench.store.store import Store
 
@@ -280,3 +281,23 @@ def test_a_worker_is_given_no_label_of_the_test_set(cache, tmp_path):
     fields = json.loads(study.to_json())["data"]
     assert "test_targets" not in fields
     store.close()
+
+
+@pytest.mark.slow
+def test_nothing_is_found_where_there_is_nothing(bench, tmp_path):
+    """The null twin, small: no pair differs in AUC."""
+    ran(
+        bench(
+            *("run", "--model", "linear-voxels,slice2d-own,prior", "--data", "synthetic-null-4mm"),
+            *("--seeds", "5", "--train-sizes", "48", "--trials", "0", "--epochs", "2"),
+            *("--set", "stride=8", "--workers", "2", "--threads", "1"),
+        )
+    )
+    store = store_of(tmp_path)
+    report = build_report(store, metric="all")
+    store.close()
+    pairs = next(table for table in report.tables if table.name == "pairs-primary")
+    column = [column.key for column in pairs.columns].index("p_holm")
+    holm = [row[column].values["value"] for row in pairs.rows]
+    assert len(holm) == 3
+    assert min(holm) >= 0.05
