@@ -25,7 +25,7 @@ def change(**options):
     return words
 
 
-def refused(done, *parts):
+def assert_refused(done, *parts):
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     message = done.stderr.strip()
@@ -68,7 +68,7 @@ def refused(done, *parts):
     ids=lambda value: " ".join(value[5:]) if isinstance(value, list) else None,
 )
 def test_a_wrong_request_is_one_sentence(bench, tmp_path, words, parts):
-    refused(bench(*words), *parts)
+    assert_refused(bench(*words), *parts)
     database = tmp_path / "x.db"
     if database.exists():
         with sqlite3.connect(database) as connection:
@@ -77,12 +77,14 @@ def test_a_wrong_request_is_one_sentence(bench, tmp_path, words, parts):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cpu(bench):
-    refused(bench(*change(model="cnn3d", device="cuda")), "no GPU")
+    assert_refused(bench(*change(model="cnn3d", device="cuda")), "no GPU")
 
 
 def test_missing_pretrained_weights_are_an_error_that_names_three_ways(bench, tmp_path):
     done = bench(*change(model="slice2d-imagenet"))
-    refused(done, "resnet18", "--weights resnet18=FILE", "bench weights get", "efficientnet-lite0")
+    assert_refused(
+        done, "resnet18", "--weights resnet18=FILE", "bench weights get", "efficientnet-lite0"
+    )
 
 
 def bids(folder, participants, scans=12):
@@ -119,7 +121,7 @@ def test_a_bids_folder_that_cannot_be_used_says_why(bench, tmp_path, participant
     folder = tmp_path / "bids"
     folder.mkdir()
     bids(folder, participants, scans)
-    refused(bench(*change(data="bids", root=str(folder), target="age")), *parts)
+    assert_refused(bench(*change(data="bids", root=str(folder), target="age")), *parts)
 
 
 def test_a_target_with_one_class_is_refused(bench, tmp_path):
@@ -127,14 +129,16 @@ def test_a_target_with_one_class_is_refused(bench, tmp_path):
     folder.mkdir()
     rows = [[f"sub-{i:02d}", "AD"] for i in range(12)]
     bids(folder, table(["participant_id", "diagnosis"], rows))
-    refused(bench(*change(data="bids", root=str(folder), target="diagnosis")), "AD for every scan")
+    assert_refused(
+        bench(*change(data="bids", root=str(folder), target="diagnosis")), "AD for every scan"
+    )
 
 
 def test_a_file_that_is_no_database_is_left_alone(bench, tmp_path):
     file = tmp_path / "x.db"
     file.write_text("not a database at all" * 100)
-    refused(bench(*RUN), "is not a database")
-    refused(bench("report", "--db", file), "is not a database")
+    assert_refused(bench(*RUN), "is not a database")
+    assert_refused(bench("report", "--db", file), "is not a database")
     assert file.read_text().startswith("not a database at all")
 
 
@@ -143,7 +147,7 @@ def test_a_second_run_on_the_same_database_names_the_first(bench, tmp_path):
         lock.write("process 4711 on here since 2026-01-01")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        refused(bench(*RUN), "Another run writes to x.db", "process 4711")
+        assert_refused(bench(*RUN), "Another run writes to x.db", "process 4711")
 
 
 BAD_PLUGINS = {
@@ -186,12 +190,12 @@ BAD_PLUGINS = {
 def test_a_plugin_that_breaks_its_contract_is_found_before_anything_runs(bench, tmp_path, kind):
     body, words = BAD_PLUGINS[kind]
     (tmp_path / "odd.py").write_text(textwrap.dedent(body))
-    refused(bench(*change(model="odd", plugins="odd.py")), words)
+    assert_refused(bench(*change(model="odd", plugins="odd.py")), words)
 
 
 def test_a_report_of_nothing_is_a_sentence(bench, tmp_path):
-    refused(bench("report", "--db", "none.db"), "There is no database")
-    refused(bench("report", "--format", "pdf"), "--format pdf")
+    assert_refused(bench("report", "--db", "none.db"), "There is no database")
+    assert_refused(bench("report", "--format", "pdf"), "--format pdf")
 
 
 def test_debug_shows_the_traceback(bench):
@@ -203,9 +207,9 @@ def test_debug_shows_the_traceback(bench):
 
 def test_a_broken_configuration_is_a_sentence(bench, tmp_path):
     (tmp_path / "bench.toml").write_text("cache = [")
-    refused(bench(*RUN), "bench.toml is not valid TOML")
+    assert_refused(bench(*RUN), "bench.toml is not valid TOML")
     (tmp_path / "bench.toml").write_text("cahce = 'x'")
-    refused(bench(*RUN), "cahce")
+    assert_refused(bench(*RUN), "cahce")
 
 
 def test_results_on_people_are_not_written_into_a_file_that_git_publishes(bench, tmp_path):
@@ -217,6 +221,6 @@ def test_results_on_people_are_not_written_into_a_file_that_git_publishes(bench,
     for words in (["init", "-q"], ["add", "x.db"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     words = change(data="bids", root=str(folder), data_set="grid=mni-4mm")
-    refused(bench(*words), "x.db is tracked by git", "--db")
+    assert_refused(bench(*words), "x.db is tracked by git", "--db")
     words[words.index("x.db")] = "mine.db"
     assert bench(*words).returncode == 0
