@@ -123,17 +123,20 @@ def run(
     wanted = _Data(root, table, parse_pairs("--data-set", data_set), target, new_split)
     requests = [wanted.request(name, config) for name in parse_names(data)]
     file = database_file(db or config.db)
+    looking = dry_run or reuse == "only"
+    if not looking and not all(item.card.synthetic for item in requests):
+        # Before the file is opened, which alone would change it.
+        refuse_tracked_file(file)
     with write_errors(file), ExitStack() as stack:
-        store = _open_store(file, dry_run=dry_run or reuse == "only", stack=stack)
+        store = _open_store(file, dry_run=looking, stack=stack)
         cohorts = [_open(item, config) for item in requests]
         plans = [_plan(request, cohort, store) for cohort in cohorts]
         for plan in plans:
             _print_plan(plan, request)
         todo = sum(plan.count("run") for plan in plans)
-        if dry_run or reuse == "only":
+        if looking:
             return
         assert store is not None
-        refuse_tracked_file(file, cohorts)
         argv = ["bench", *sys.argv[1:]]
         # Stored also when nothing is left to run: reports show what was asked for last.
         command = record(store, plans, request.seeds, argv)

@@ -148,7 +148,7 @@ class Driver:
         if self.tally.stopped:
             return
         if (self.place.work / job.spec.key / OUTCOME).is_dir():
-            self._take(job, None, pending)
+            self._take(job, pending)
             return
         unit = self._unit(job)
         if unit is None:
@@ -159,7 +159,7 @@ class Driver:
 
     def _end(self, job: _Job, ended: Ended, pending: dict[Future[Ended], _Job]) -> None:
         if (self.place.work / job.spec.key / OUTCOME).is_dir():
-            self._take(job, ended, pending)
+            self._take(job, pending)
             return
         folder = self.place.work / job.spec.key / f"attempt-{ended.attempt}"
         error = describe_exit(ended.exit_code)
@@ -179,7 +179,7 @@ class Driver:
         seconds = (ended.finished - ended.started).total_seconds()
         self._failed(job, KILLED, seconds, error)
 
-    def _take(self, job: _Job, ended: Ended | None, pending: dict[Future[Ended], _Job]) -> None:
+    def _take(self, job: _Job, pending: dict[Future[Ended], _Job]) -> None:
         """Store a published outcome, then forget its folder; a study's trials may start."""
         folder = self.place.work / job.spec.key / OUTCOME
         outcome = read_outcome(folder)

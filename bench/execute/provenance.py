@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from bench.data.cohort import Cohort
 from registry.errors import UserError
 
 
@@ -49,15 +48,15 @@ def git_revision(folder: Path) -> str | None:
     return revision + ("+dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
-def refuse_tracked_file(file: Path, cohorts: Sequence[Cohort]) -> None:
+def refuse_tracked_file(file: Path) -> None:
     """Refuse to write the results of real people into a file that git publishes.
 
     Raises
     ------
     UserError
-        When `file` is tracked by git and a cohort is not synthetic.
+        When `file` is tracked by git.
     """
-    if all(cohort.synthetic for cohort in cohorts) or not file.exists():
+    if not file.exists():
         return
     tracked = subprocess.run(
         ["git", "ls-files", "--error-unmatch", file.name],

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.spec import Arm, arm_from_plain, seed_for
+from bench.train.selection import Diverged, selection_score
 from registry.cards import ModelCard, Value
 from registry.core import catalogue, resolve
 
@@ -147,11 +148,11 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
         else:
             result = fitter.trial(folder, report)
         result |= {"state": "done", "error": ""}
+    except Diverged as error:
+        result = {"state": "failed", "error": str(error)}
     except Exception as error:
         traceback.print_exc()
         result = {"state": "failed", "error": f"{type(error).__name__}: {error}".split("\n")[0]}
-        if type(error).__name__ == "Diverged":
-            result["error"] = str(error)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     result["timings"] = {**result.get("timings", {}), "peak_rss_mb": round(peak_mb)}
     return {
@@ -296,8 +297,6 @@ class _Estimator:
         self, params: Mapping[str, Value], on_epoch: Callable[[int, int, float], None]
     ) -> float:
         """Return the validation score of one setting."""
-        from bench.train.selection import selection_score
-
         data = self.unit.data
         predictions = self._predict(self._fit(params), data.validation_rows)
         targets = np.asarray(data.validation_targets, dtype=np.float64)

@@ -15,12 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from bench.spec import seed_for
 from bench.train.feed import Feed
 from bench.train.learner import Learner
-from bench.train.selection import selection_score
+from bench.train.selection import Diverged, selection_score
 from registry.cards import Value
-
-
-class Diverged(Exception):
-    """The loss or the predictions are no longer numbers."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The one score that best epoch, early stopping, pruning and tuning go by. Imports no torch."""
+"""The score that best epoch, early stopping, pruning and tuning go by. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.cards import Task
+
+
+class Diverged(Exception):
+    """The loss or the predictions are no longer numbers."""
 
 
 def selection_score(
