@@ -34,6 +34,8 @@ class Request:
     reuse: str = "yes"
     weights: Mapping[str, str] = field(default_factory=dict)
     cache: Path = Path()
+    allow_overlap: bool = False
+    """Test encoders also on the cohorts that their weights have seen."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,11 @@ def make_plan(
             label = card.name if encoder is None else f"{card.name} with {encoder.name}"
             params = resolve_params(card, settings)
             reason = _impossible(card, encoder, params, cohort)
+            if not reason and not request.allow_overlap and _overlaps(card, encoder, cohort):
+                reason = (
+                    f"its weights have seen {cohort.tested_on}, which it would be tested on "
+                    "(--allow-pretraining-overlap does it all the same, and the report says so)"
+                )
             if reason:
                 dropped.append((label, reason))
                 continue
@@ -222,6 +229,11 @@ def _impossible(
     return ""
 
 
+def _overlaps(card: ModelCard, encoder: EncoderCard | None, cohort: Cohort) -> bool:
+    """Return whether the weights in use were pretrained on the cohort of the test set."""
+    return card.pretrained and encoder is not None and cohort.tested_on in encoder.pretrained_on
+
+
 def _make_arm(
     card: ModelCard,
     encoder: EncoderCard | None,
@@ -241,7 +253,13 @@ def _make_arm(
 
             file = str(find_weights(encoder, request.weights, request.cache).resolve())
             digest = encoder_handle(encoder, Path(file)).weights_digest()
-        component = Component(encoder.name, encoder.version, plugin_digest(encoder), digest)
+        component = Component(
+            encoder.name,
+            encoder.version,
+            plugin_digest(encoder),
+            digest,
+            overlap=_overlaps(card, encoder, cohort),
+        )
     space = {
         name: dimension_to_plain(dimension)
         for name, dimension in card.space.items()

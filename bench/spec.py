@@ -33,7 +33,18 @@ def key_of(spec: Any) -> str:
 
 def plain(spec: Any) -> Any:
     """Return a spec (or a value that is plain already) as JSON-ready plain values."""
-    return dataclasses.asdict(spec) if dataclasses.is_dataclass(type(spec)) else spec
+    if isinstance(spec, Mapping):
+        return {name: plain(value) for name, value in spec.items()}
+    if isinstance(spec, tuple | list):
+        return [plain(value) for value in spec]
+    if not dataclasses.is_dataclass(type(spec)):
+        return spec
+    # A field that came later is left out at its neutral value: older keys stay what they are.
+    return {
+        field.name: plain(getattr(spec, field.name))
+        for field in dataclasses.fields(spec)
+        if "neutral" not in field.metadata or getattr(spec, field.name) != field.metadata["neutral"]
+    }
 
 
 def seed_for(part: str, *context: int | str) -> int:
@@ -65,6 +76,8 @@ class Component:
     """sha256 of the plugin file it comes from; empty for the built-in catalogue."""
     weights: str = ""
     """Digest of the pretrained tensors; empty for random initialisation."""
+    overlap: bool = dataclasses.field(default=False, metadata={"neutral": False})
+    """True when its weights have seen the cohort of the test set, and the user allowed that."""
 
 
 @dataclass(frozen=True)

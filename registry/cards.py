@@ -188,6 +188,8 @@ class EncoderCard:
     min_size: int = 32
     weights: Weights | None = None
     pretraining: str = ""
+    pretrained_on: tuple[str, ...] = ()
+    """Cohorts (names of datasets) whose scans its weights have seen: it is not tested on them."""
     position_at: str = "output"
     plugin: str = ""
     """Path of the plugin file it came from, empty for the built-in catalogue."""

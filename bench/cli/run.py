@@ -165,7 +165,7 @@ class _Data:
         self.new_split = new_split
 
     def request(self, name: str, config: Config) -> Any:
-        from bench.data.cohort import cohort_request
+        from bench.data.listing import cohort_request
 
         return cohort_request(
             name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,104 +14,15 @@ from numpy.typing import NDArray
 
 from bench.data import check, manifest
 from bench.data.adapters.reading import listed
-from bench.data.cache import VOLUMES, Cached, Conform, Progress, cohort_folder, prepare, write_csv
-from bench.data.split import SIDES, split, strata, subset, validation_subset
+from bench.data.cache import VOLUMES, Conform, Progress, cohort_folder, prepare, write_csv
+from bench.data.listing import GROWING, CohortRequest, Listing, list_scans
+from bench.data.settle import SPLIT_SEED, Settled, settle
+from bench.data.split import SIDES, strata, subset, validation_subset
 from bench.data.volume import VERSION
 from bench.spec import seed_for
-from registry.cards import DatasetCard, Task, Value
-from registry.core import catalogue, did_you_mean, plugin_digest, resolve
-from registry.datasets import CONFORM, options_of
+from registry.cards import Task, Value
+from registry.core import plugin_digest
 from registry.errors import UserError
-
-SPLIT_SEED = 0
-
-
-@dataclass(frozen=True)
-class CohortRequest:
-    """Which dataset, and how: names and values are checked, no file was touched.
-
-    Parameters
-    ----------
-    name : str
-        What the user calls it.
-    card : DatasetCard
-        Its adapter.
-    root : Path or None
-        Where it lies; None for embedded cohorts, and for a table whose folder it is then.
-    options : dict
-        Every option of the card and of conforming, resolved.
-    target : str
-        ``age``, ``diagnosis`` or ``sex``.
-    new_split : bool
-        Forget the split that was drawn before.
-    """
-
-    name: str
-    card: DatasetCard
-    root: Path | None
-    options: Mapping[str, Value]
-    target: str
-    new_split: bool = False
-
-
-def cohort_request(
-    name: str,
-    configured: Mapping[str, Any],
-    *,
-    root: Path | None = None,
-    options: Mapping[str, str] | None = None,
-    target: str | None = None,
-    new_split: bool = False,
-) -> CohortRequest:
-    """Join what the configuration says of a dataset with what the command line says.
-
-    Parameters
-    ----------
-    name : str
-        A dataset's card, or the name of a ``[data.NAME]`` table of ``bench.toml``.
-    configured : mapping
-        That table, empty when there is none: ``adapter``, ``root``, ``target`` and options.
-    root, options, target
-        From the command line; they win.
-    new_split : bool
-        Draw train, validation and test anew.
-
-    Returns
-    -------
-    CohortRequest
-
-    Raises
-    ------
-    UserError
-        For an unknown dataset, option or target, a value out of range, or a root that is needed and
-        was not given.
-    """
-    card = catalogue.dataset(str(configured.get("adapter", name)))
-    known = options_of(card)
-    rest = {k: v for k, v in configured.items() if k not in ("adapter", "root", "target")}
-    values = {key: card.defaults.get(key, option.default) for key, option in known.items()}
-    for where, given in ((f"[data.{name}] ", rest), ("--data-set ", options or {})):
-        for key, value in given.items():
-            if key not in known:
-                raise UserError(
-                    f"{where}{key}: the dataset {card.name} has no such option"
-                    f"{did_you_mean(key, known)}; it has {', '.join(known) or 'none'}."
-                )
-            try:
-                values[key] = known[key].parse(str(value))
-            except ValueError as error:
-                raise UserError(f"{where}{key}={value}: {error}.") from None
-    target = target or configured.get("target") or card.default_target
-    if target not in manifest.TARGETS or target not in card.targets:
-        raise UserError(
-            f"--target {target}: the dataset {card.name} has {', '.join(card.targets)}."
-        )
-    place = root or (Path(configured["root"]) if "root" in configured else None)
-    if place is None and card.needs_root:
-        raise UserError(f"The dataset {name} needs the folder that it lies in: --root DIR.")
-    if card.synthetic:
-        place = None
-    return CohortRequest(name, card, place, values, target, new_split)
 
 
 @dataclass(frozen=True)
@@ -138,10 +48,14 @@ class Cohort:
         ``y`` (years or class), ``age``, ``sex``, ``site``, ``side`` (train, validation, test).
     flow : list of (str, int)
         What was found, left out by reason, and used.
+    warnings : list of str
+        What a user should know of the scans that are used.
     settings : dict
         Adapter, options, split: what a caption says.
     synthetic : bool
         True when no person is in it.
+    tested_on : str
+        The cohort of the test set.
     n_volumes : int
         Rows of ``volumes.npy``.
     ids : tuple of str
@@ -157,8 +71,10 @@ class Cohort:
     shape: tuple[int, int, int]
     frame: pd.DataFrame
     flow: list[tuple[str, int]]
+    warnings: list[str]
     settings: dict[str, Value]
     synthetic: bool
+    tested_on: str
     n_volumes: int
     ids: tuple[str, ...] = field(repr=False)
 
@@ -319,38 +235,20 @@ def open_cohort(
     UserError
         When the dataset cannot be used as asked; the sentence says what to do.
     """
-    root = _root(request, cache_dir, progress)
-    found = resolve(request.card.target)(root, dict(request.options))
-    scans = manifest.tidy(found)
-    task = manifest.task_of(scans, request.target)
-    conform = Conform(
-        grid=str(request.options["grid"]),
-        zscore=str(request.options["zscore"]),
-        space=_space(request, scans),
-    )
-    chosen = scans.index[scans["reason"] == ""]
-    folder = _folder(request, root, cache_dir)
+    listing = list_scans(request, cache_dir, progress)
+    conform, folder = listing.conform, listing.folder
     with cohort_folder(folder):
-        files = [root / path for path in scans.loc[chosen, "path"]]
-        cached = prepare(files, conform, folder, cache_dir, progress)
-        scans.loc[chosen, "row"] = np.arange(len(chosen), dtype=float)
-        scans["sha256"] = ""
-        scans.loc[chosen, "sha256"] = list(cached.sha256)
-        manifest_digest = manifest.digest(scans)
-        flow = _leave_out(scans, chosen, cached, request)
-        used = scans[scans["reason"] == ""].copy()
-        manifest.check_sizes(used, request.target)
-        used["y"] = manifest.encode(used, task)
-        file = folder / f"split-{request.target}.csv"
-        stored = _stored_split(file) if file.is_file() and not request.new_split else None
-        used["side"] = used["subject_id"].map(_split(used, task, stored))
-        check.refuse_shared_subjects(used)
-        check.refuse_copies_across(used)
-        check.refuse_empty_sides(used.drop_duplicates("subject_id"), task)
-        sides = used.drop_duplicates("subject_id")[["subject_id", "side"]]
-        _keep(_with_absent(sides, stored, scans), file)
-        _keep(scans.drop(columns="row"), folder / "manifest.csv")
+        cached = prepare(listing.files, conform, folder, cache_dir, progress)
+        settled = settle(listing, cached.facts, stored_split(listing))
+        keep_split(listing, settled)
+    return _cohort(listing, settled, cached.folder, conform)
+
+
+def _cohort(listing: Listing, settled: Settled, folder: Path, conform: Conform) -> Cohort:
+    request, used, task = listing.request, settled.used, settled.task
     settings = _settings(request, conform)
+    manifest_digest = manifest.digest(settled.scans)
+    sides = settled.subjects[["subject_id", "side"]]
     split_digest = manifest.sha256_of(sides.to_numpy().tolist())
     fingerprint = manifest.sha256_of(
         [
@@ -362,92 +260,52 @@ def open_cohort(
             settings,
         ]
     )
+    rows = pd.Series(np.arange(len(listing.chosen)), index=listing.chosen.index)
     columns = ["row", "subject", "y", "age", "sex", "site", "side"]
-    ids = scans.drop_duplicates("subject").sort_values("subject")["subject_id"]
+    people = settled.scans.drop_duplicates("subject").sort_values("subject")
     return Cohort(
         name=request.name,
         fingerprint=fingerprint[:16],
         manifest_digest=manifest_digest,
         split_digest=split_digest,
-        folder=cached.folder,
+        folder=folder,
         task=task,
         shape=conform.target.shape,
-        frame=used[columns].astype({"row": int}).reset_index(drop=True),
-        flow=[
-            ("scans found", len(scans)),
-            *((f"left out: {reason}", count) for reason, count in flow),
-            ("scans used", len(used)),
-            ("subjects used", len(sides)),
-        ],
+        frame=used.assign(row=rows[used.index])[columns].reset_index(drop=True),
+        flow=settled.flow,
+        warnings=settled.warnings,
         settings=settings,
         synthetic=request.card.synthetic,
-        n_volumes=len(chosen),
-        ids=tuple(ids),
+        tested_on=(request.test or request).cohort,
+        n_volumes=len(listing.chosen),
+        ids=tuple(people["subject_id"]),
     )
 
 
-def _root(request: CohortRequest, cache_dir: Path, progress: Progress | None) -> Path:
-    if request.card.synthetic:
-        from bench.data.synthetic import materialise
+def stored_split(listing: Listing) -> pd.Series | None:
+    """Return the sides by subject id that were drawn before, None when a new split is wanted.
 
-        return materialise(request.card.name, cache_dir, progress)
-    if request.root is not None:
-        root = request.root.expanduser()
-    else:
-        root = Path(str(request.options.get("table", ""))).expanduser().parent
-    if not root.is_dir():
-        raise UserError(f"The root {root} of the dataset {request.name} is not a folder.")
-    return root.absolute()
-
-
-def _folder(request: CohortRequest, root: Path, cache_dir: Path) -> Path:
-    """Return the cohort's folder: one for each adapter, root and choice of columns.
-
-    The grid is not in its name: the split must not depend on it.
+    Raises
+    ------
+    UserError
+        When the file was edited into something that is no split.
     """
-    options = {k: v for k, v in request.options.items() if k not in CONFORM}
-    if options.get("table"):
-        options["table"] = str(Path(str(options["table"])).expanduser().resolve())
-    place = manifest.sha256_of([request.card.name, str(root.resolve()), options])
-    return cache_dir / "cohorts" / f"{request.card.name}-{place[:8]}"
+    file = _split_file(listing)
+    if listing.request.new_split or not file.is_file():
+        return None
+    return _stored_split(file)
 
 
-def _space(request: CohortRequest, scans: pd.DataFrame) -> str:
-    """Return ``mni`` or ``native``; a scan of unknown space is never resampled on a guess."""
-    if request.options["space"] != "auto":
-        return str(request.options["space"])
-    used = scans[scans["reason"] == ""]
-    unknown = used[used["space"] != "mni"]
-    if len(unknown):
-        raise UserError(
-            f"{len(unknown)} of {len(used)} scans of {request.name} are not said to be in MNI "
-            f"space (the first is {unknown['path'].iloc[0]}): add `--data-set space=mni` if they "
-            "are registered to it, or `--data-set space=native` to use them as they are, centred "
-            "on the head's centre of mass."
-        )
-    return "mni"
+def keep_split(listing: Listing, settled: Settled) -> None:
+    """Write the split and the manifest into the cohort's folder."""
+    sides = settled.subjects[["subject_id", "side"]]
+    whole = _with_absent(sides, stored_split(listing), settled.scans)
+    _keep(whole, _split_file(listing))
+    _keep(settled.scans.drop(columns=["file", "subject"]), listing.folder / "manifest.csv")
 
 
-def _leave_out(
-    scans: pd.DataFrame, chosen: pd.Index, cached: Cached, request: CohortRequest
-) -> list[tuple[str, int]]:
-    """Write into `scans` why a scan is left out, and return how many were, by reason."""
-    scans.loc[chosen, "reason"] = list(cached.reasons)
-    if not (scans.loc[chosen, "reason"] == "").any():
-        first = chosen[0]
-        raise UserError(
-            f"None of the {len(chosen)} scans of {request.name} can be read; the first is "
-            f"{scans.loc[first, 'path']}: {scans.loc[first, 'reason']}."
-        )
-    unlabelled = (scans["reason"] == "") & ~manifest.labelled(scans, request.target)
-    scans.loc[unlabelled, "reason"] = f"no {request.target}"
-    return manifest.count_flow(scans["reason"])
-
-
-def _split(used: pd.DataFrame, task: Task, stored: pd.Series | None) -> pd.Series:
-    """Return the side of each subject id, by the label at the subject's first scan."""
-    people = used.drop_duplicates("subject_id").set_index("subject_id")
-    return split(strata(people, task)["fine"], SPLIT_SEED, stored)
+def _split_file(listing: Listing) -> Path:
+    return listing.folder / f"split-{listing.request.target}.csv"
 
 
 def _stored_split(file: Path) -> pd.Series:
@@ -485,13 +343,17 @@ def _keep(table: pd.DataFrame, file: Path) -> None:
 
 def _settings(request: CohortRequest, conform: Conform) -> dict[str, Value]:
     """Return what decides the numbers and may be read by anybody: no path of this machine."""
-    options = {key: value for key, value in request.options.items() if key != "table"}
-    return {
+    options = {key: value for key, value in request.options.items() if key not in GROWING}
+    about = {
         "adapter": request.card.name,
         "adapter_version": request.card.version,
         **options,
         "space": conform.space,
-        "storage": "float16",
-        "split": "60/20/20 by subject",
+        "cohort": request.cohort,
+        "split": "60/20/20 by subject, stratified by label, sex and site",
         "split_seed": SPLIT_SEED,
     }
+    if request.test is not None:
+        about["test_cohort"] = request.test.name
+        about["test_adapter"] = request.test.card.name
+    return about

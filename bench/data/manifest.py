@@ -16,7 +16,21 @@ from registry.cards import Task
 from registry.errors import UserError
 
 TARGETS = ("age", "diagnosis", "sex")
-TEXTS = ("subject_id", "session_id", "path", "diagnosis", "sex", "site", "space", "reason")
+TEXTS = (
+    "subject_id",
+    "session_id",
+    "path",
+    "diagnosis",
+    "sex",
+    "site",
+    "family",
+    "split",
+    "source",
+    "rank",
+    "space",
+    "reason",
+)
+NUMBERS = ("age", "day")
 NEEDED = ("subject_id", "path")
 
 KNOWN_ORDER = ("CN", "SMC", "EMCI", "MCI", "LMCI", "AD")
@@ -30,24 +44,39 @@ MIN_PER_CLASS = 5
 def tidy(found: pd.DataFrame) -> pd.DataFrame:
     """Bring what an adapter returned to the one form that the harness works with.
 
+    This is what an adapter may return, one row a scan that it found, of any type; only
+    ``subject_id`` and ``path`` must be there:
+
+    ``subject_id, session_id`` : who, and at which visit; images of one visit share them
+    ``path`` : the scan's file relative to the root, or absolute; ``FILE.zip!/MEMBER`` in an archive
+    ``age`` : years at the scan
+    ``diagnosis`` : as the table spells it; ``sex`` : F or M; ``site`` : where it was scanned
+    ``family, split`` : who belongs together, and the cohort's official side
+    ``source`` : the raw label that the target came from, for the manifest's readers
+    ``day`` : days on an axis of the subject's own, where visits have dates
+    ``rank`` : among images of one visit the lowest text is used; without it they must be unique
+    ``space`` : ``mni`` where the file is said to be in MNI space
+    ``reason`` : why the adapter leaves the scan out, or nothing
+
+    ``attrs["columns"]`` are the tables' columns, ``attrs["exams"]`` the exams of all subjects
+    (``subject_id, day, diagnosis``), ``attrs["warnings"]`` sentences that a user should read.
+
     Parameters
     ----------
     found : DataFrame
-        At least ``subject_id`` and ``path``; see `bench.data.adapters.bids.manifest`.
+        What an adapter returned.
 
     Returns
     -------
     DataFrame
-        ``subject_id, session_id, path, diagnosis, sex, site, space, reason`` (str, ``""`` for
-        missing) and ``age`` (years, NaN for missing), ordered by subject, session (numbers in names
-        count as numbers) and path. ``subject`` is the subject's index in sorted order.
-        ``attrs["columns"]`` are the columns that can be named.
+        All columns above (str, ``""`` for missing; float, NaN for missing), ordered by subject,
+        session (numbers in names count as numbers) and path, with the same ``attrs``.
+        ``subject`` is the subject's index in sorted order.
 
     Raises
     ------
     UserError
-        When a needed column is missing, an age is no number, a sex is neither F nor M, or two scans
-        of one subject and session are to be used.
+        When a needed column is missing, an age is no number, or a sex is neither F nor M.
     """
     lacking = [name for name in NEEDED if name not in found.columns]
     if lacking:
@@ -59,17 +88,27 @@ def tidy(found: pd.DataFrame) -> pd.DataFrame:
     for name in TEXTS:
         cells = found[name].tolist() if name in found.columns else [""] * len(found)
         scans[name] = ["" if pd.isna(cell) else str(cell) for cell in cells]
-    try:
-        ages = found["age"].tolist() if "age" in found.columns else [math.nan] * len(found)
-        scans["age"] = pd.to_numeric(pd.Series(ages, dtype=object)).astype(float)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"The dataset's manifest has an age that is no number: {error}.") from None
+    for name in NUMBERS:
+        cells = found[name].tolist() if name in found.columns else [math.nan] * len(found)
+        try:
+            scans[name] = pd.to_numeric(pd.Series(cells, dtype=object)).astype(float)
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"The dataset's manifest has a value of {name} that is no number: {error}."
+            ) from None
     wrong = sorted(set(scans["sex"]) - {"F", "M", ""})
     if wrong:
         raise UserError(f"The dataset's manifest has sexes other than F and M: {listed(wrong)}.")
     scans["order"] = scans["session_id"].map(_natural)
     scans = scans.sort_values(["subject_id", "order", "path"], ignore_index=True)
     scans = scans.drop(columns="order")
+    scans["subject"] = scans["subject_id"].rank(method="dense").astype(int) - 1
+    scans.attrs = {"columns": list(found.columns), **found.attrs}
+    return scans
+
+
+def refuse_repeats(scans: pd.DataFrame) -> None:
+    """Raise UserError when two scans of one subject and visit are to be used."""
     used = scans[scans["reason"] == ""]
     twice = used[used.duplicated(["subject_id", "session_id"])]
     if len(twice):
@@ -80,13 +119,16 @@ def tidy(found: pd.DataFrame) -> pd.DataFrame:
             f"({len(twice)} such scans in all); give every scan of a subject a session of its own, "
             "in a table by --data-set session=COLUMN."
         )
-    scans["subject"] = scans["subject_id"].rank(method="dense").astype(int) - 1
-    scans.attrs["columns"] = list(found.attrs.get("columns", found.columns))
-    return scans
+
+
+FIRST_VISITS = ("sc", "scmri", "screening", "bl", "baseline")
+"""Names of visits that come before all others, in this order."""
 
 
 def _natural(name: str) -> tuple[tuple[int, str], ...]:
-    """Return a sorting key by which ``ses-2`` comes before ``ses-10``."""
+    """Return a sorting key by which ``bl`` comes before ``m06`` and ``ses-2`` before ``ses-10``."""
+    if name.lower() in FIRST_VISITS:
+        return ((FIRST_VISITS.index(name.lower()) - len(FIRST_VISITS) - 1, ""),)
     return tuple(
         (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
     )
@@ -123,10 +165,13 @@ def task_of(scans: pd.DataFrame, target: str) -> Task:
             f"The target {target!r} is {used[target].iloc[0]!s} for every scan, so there is "
             "nothing to learn; choose another --target."
         )
-    check_sizes(used, target)
-    if target == "age":
-        return Task(target, "regression")
-    return Task(target, "classification", class_order(used[target].unique()))
+    classes: tuple[str, ...] = ()
+    if target != "age":
+        formed = scans.attrs.get("classes") if target == "diagnosis" else None
+        classes = formed or class_order(used[target].unique())
+    task = Task(target, "classification" if classes else "regression", classes)
+    check_sizes(used, task)
+    return task
 
 
 def labelled(scans: pd.DataFrame, target: str) -> pd.Series:
@@ -134,24 +179,23 @@ def labelled(scans: pd.DataFrame, target: str) -> pd.Series:
     return scans[target].notna() if target == "age" else scans[target] != ""
 
 
-def check_sizes(used: pd.DataFrame, target: str) -> None:
+def check_sizes(used: pd.DataFrame, task: Task) -> None:
     """Raise UserError when there are too few subjects to split, in all or of one class."""
     n = used["subject_id"].nunique()
     if n < MIN_SUBJECTS:
         raise UserError(
-            f"Only {n} subjects have a usable scan and a value for {target!r}; at least "
+            f"Only {n} subjects have a usable scan and a value for {task.target!r}; at least "
             f"{MIN_SUBJECTS} are needed to train, validate and test."
         )
-    if target == "age":
-        return
     # The split sees a subject's first scan.
-    counts = used.drop_duplicates("subject_id")[target].value_counts()
-    counts = counts.reindex(used[target].unique(), fill_value=0)
-    if counts.min() < MIN_PER_CLASS:
+    first = used.drop_duplicates("subject_id")[task.target]
+    counts = first.value_counts().reindex(list(task.classes), fill_value=0)
+    if task.classes and counts.min() < MIN_PER_CLASS:
         raise UserError(
-            f"The class {counts.idxmin()!r} of {target!r} has {counts.min()} subjects at their "
-            f"first scan and at least {MIN_PER_CLASS} are needed; write n/a for classes that are "
-            f"not meant (there are {listed(counts.index)})."
+            f"The class {counts.idxmin()!r} of {task.target!r} has {counts.min()} subjects at "
+            f"their first scan and at least {MIN_PER_CLASS} are needed (there are "
+            f"{', '.join(f'{n} of {name!r}' for name, n in counts.items())}); choose others with "
+            "--classes, or write n/a for classes that are not meant."
         )
 
 
@@ -186,7 +230,7 @@ def digest(scans: pd.DataFrame) -> str:
     str
         64 hex digits.
     """
-    columns = ["subject_id", "session_id", "path", *TARGETS, "site", "sha256"]
+    columns = ["subject_id", "session_id", "path", *TARGETS, "site", "sha256", "affine"]
     rows = scans.loc[scans["reason"] == "", columns]
     plain = [
         [None if isinstance(cell, float) and math.isnan(cell) else cell for cell in row]

@@ -21,6 +21,9 @@ SIDES = ("train", "validation", "test")
 DEAL = np.array([0, 1, 0, 2, 0])
 """Sides of each five neighbours in the order of strata: 60/20/20, exact for multiples of five."""
 
+DEAL_WITHOUT_TEST = np.array([0, 1, 0, 0])
+"""The same where the test set is given: by a site, by another cohort, or officially."""
+
 MIN_VALIDATION = 8
 MIN_VALIDATION_PER_CLASS = 2
 
@@ -31,62 +34,72 @@ def strata(subjects: pd.DataFrame, task: Task) -> pd.DataFrame:
     Parameters
     ----------
     subjects : DataFrame
-        ``y`` (age in years or class) and ``sex`` (empty for unknown) of each subject.
+        ``y`` (age in years or class), ``sex`` and ``site`` (empty for unknown) of each subject.
     task : Task
         What is predicted.
 
     Returns
     -------
     DataFrame of int
-        ``label``: the class, or the decile of age; ``fine``: the same by sex.
+        ``label``: the class, or the decile of age; ``sex``: the same by sex; ``fine``: by site too.
     """
     if task.kind == "classification":
         label = subjects["y"].to_numpy().astype(int)
     else:
         ranks = subjects["y"].rank(method="first").to_numpy() - 1
         label = (10 * ranks / len(subjects)).astype(int)
-    sex = subjects["sex"].map({"": 0, "F": 1, "M": 2}).to_numpy()
-    return pd.DataFrame({"label": label, "fine": 3 * label + sex}, index=subjects.index)
+    sex = 3 * label + subjects["sex"].map({"": 0, "F": 1, "M": 2}).to_numpy()
+    sites, site = np.unique(subjects["site"].to_numpy(dtype=str), return_inverse=True)
+    fine = len(sites) * sex + site
+    return pd.DataFrame({"label": label, "sex": sex, "fine": fine}, index=subjects.index)
 
 
-def split(strata: pd.Series, seed: int, stored: pd.Series | None = None) -> pd.Series:
-    """Put every subject on a side.
+def split(
+    strata: pd.Series,
+    seed: int,
+    stored: pd.Series | None = None,
+    deal: NDArray[np.int64] = DEAL,
+) -> pd.Series:
+    """Put every unit, a subject or a group of subjects that belong together, on a side.
 
-    Each stratum has its quota of every side. Subjects that were placed before stay where they are;
-    the others, in the order of sha256(seed/subject), fill what the quotas leave of train,
-    validation and test, in this order.
+    Each stratum has its quota of every side. Units that were placed before stay where they are; the
+    others, in the order of sha256(seed/unit), fill what the quotas leave of train, validation and
+    test, in this order.
 
     Parameters
     ----------
     strata : Series of int
-        The stratum of each subject, indexed by subject id.
+        The stratum of each unit, indexed by the unit's name.
     seed : int
         Draws another split.
     stored : Series of str, optional
-        Sides by subject id of an earlier split; subjects that are gone are ignored.
+        Sides by unit of an earlier split; units that are gone are ignored.
+    deal : ndarray of int
+        Which sides neighbours get in turn, by their index in `SIDES`.
 
     Returns
     -------
     Series of str
-        ``train``, ``validation`` or ``test`` by subject id, in the order of `strata`.
+        ``train``, ``validation`` or ``test`` by unit, in the order of `strata`.
     """
-    ids = [str(subject) for subject in strata.index]
+    ids = [str(unit) for unit in strata.index]
     known = {} if stored is None else stored.to_dict()
-    sides = pd.Series([known.get(subject, "") for subject in ids], index=strata.index)
+    sides = pd.Series([known.get(unit, "") for unit in ids], index=strata.index, dtype=object)
     order = np.lexsort((_hashes(ids, str(seed)), strata.to_numpy()))
-    dealt = DEAL[np.arange(len(order)) % len(DEAL)]
     grouped = strata.to_numpy()[order]
-    for stratum in np.unique(grouped):
-        here = grouped == stratum
-        members = sides.index[order[here]]
-        new = members[sides[members] == ""]
-        placed = sides[members].value_counts()
+    placed = sides.to_numpy()[order]
+    dealt = deal[np.arange(len(order)) % len(deal)]
+    starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]][: len(order)]).tolist()
+    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+        before = placed[start:end].tolist()
         left = [
             side
             for number, side in enumerate(SIDES)
-            for _ in range(max(0, int((dealt[here] == number).sum()) - int(placed.get(side, 0))))
+            for _ in range(max(0, int((dealt[start:end] == number).sum()) - before.count(side)))
         ]
-        sides[new] = left[: len(new)]
+        new = [start + i for i, side in enumerate(before) if side == ""]
+        placed[new] = left[: len(new)]
+    sides.iloc[order] = placed
     return sides
 
 

@@ -22,6 +22,8 @@ COVERS = {
 }
 """What the interval and the test cover, by how settings were found."""
 
+SEEN = "its encoder was pretrained on the cohort that it is tested on"
+
 CONDITIONAL = "conditional on this training set"
 
 
@@ -81,8 +83,45 @@ def captions(protocol: Protocol, evidence: Evidence, metrics: Sequence[Metric]) 
             f"Every training size has all {protocol.dataset['n_validation']} validation subjects "
             "(val_size=full): more labelled subjects were used than the size says."
         )
-    if dict(protocol.dataset["settings"]).get("space") == "native":
-        lines.append("Scans were centred on the head, not registered (space=native).")
+    seen = [row.label for row in protocol.rows if row.arm.encoder and row.arm.encoder.overlap]
+    if seen:
+        lines.append(f"Not to be trusted as a test, {SEEN}: {', '.join(seen)}.")
+    return lines + chosen(dict(protocol.dataset["settings"]))
+
+
+CHOSEN = {
+    "space": {"native": "Scans were centred on the head, not registered (space=native)."},
+    "register": {"affine": "Scans were registered to the MNI152 template by an affine transform."},
+    "crop": {"brain": "Volumes were cut to the box of the brain (crop=brain)."},
+    "visits": {
+        "baseline": "Only the first visit of each subject was used.",
+        "last": "Only the last visit of each subject was used.",
+    },
+    "labels": {
+        "baseline": "Labels are those at the subject's baseline, not at the scan.",
+        "group": "Labels are the research group of the subject, not the diagnosis at the scan.",
+    },
+}
+"""What a caption says of options of the dataset that are not at their defaults."""
+
+
+def chosen(settings: Mapping[str, Any]) -> list[str]:
+    """Return what was chosen of a cohort's scans, in sentences."""
+    lines = [words[settings[name]] for name, words in CHOSEN.items() if settings.get(name) in words]
+    if settings.get("image"):
+        lines.append(f"Image of a visit: {one_line(str(settings['image']))}.")
+    if settings.get("classes"):
+        lines.append(f"Classes were formed of diagnoses as {one_line(str(settings['classes']))}.")
+    if {"sMCI", "pMCI"} & set(str(settings.get("classes", "")).replace("+", ",").split(",")):
+        lines.append(f"MCI was told apart by a follow-up of {settings['horizon']:g} months.")
+    if settings.get("within_days"):
+        lines.append(
+            f"A scan has the label of the nearest exam within {settings['within_days']:g} days."
+        )
+    if settings.get("hold_out_site"):
+        lines.append(f"The test set is the site {one_line(str(settings['hold_out_site']))}.")
+    if settings.get("test_cohort"):
+        lines.append(f"The test set is the cohort {one_line(str(settings['test_cohort']))}.")
     return lines
 
 
@@ -94,9 +133,6 @@ def facts(protocol: Protocol, evidence: Evidence) -> list[str]:
         f"{data['n_validation']} validation, {data['n_test']} test; target "
         f"{one_line(data['target'])}{_classes(data['classes'])}."
     ]
-    if data["flow"]:
-        steps = [f"{one_line(str(what))} {n}" for what, n in data["flow"]]
-        lines.append(f"Flow: {', '.join(steps)}.")
     seeds = sorted({trial["seed"] for trial in protocol.trials})
     lines.append(f"Seeds: {', '.join(map(str, seeds))}.")
     encoders = {row.arm.encoder.name for row in protocol.rows if row.arm.encoder is not None}

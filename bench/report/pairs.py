@@ -10,7 +10,7 @@ from string import ascii_lowercase
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.report.claims import CONDITIONAL, COVERS, changed_settings
+from bench.report.claims import CONDITIONAL, COVERS, SEEN, changed_settings
 from bench.report.evidence import Evidence
 from bench.report.select import Protocol, Row
 from bench.report.table import Cell, Column, Number, Table
@@ -215,6 +215,9 @@ def _flags(
             )
         if not runs.keys:
             flags.append(f"{letter}: no finished run")
+    for letter, row in (("A", a), ("B", b)):
+        if row.arm.encoder is not None and row.arm.encoder.overlap:
+            flags.append(f"{letter}: {SEEN}")
     return (*flags, *(found.flags if found is not None else ()))
 
 

@@ -72,6 +72,22 @@ def build_report(
     )
 
 
+def flow_table(flow: Sequence[tuple[str, int]], sides: Mapping[str, int], name: str) -> Table:
+    """Return how many scans were found, left out for which reason, and used, and by whom."""
+    words = {"pool": "to train on", "train": "to train on"}
+    people = [(f"subjects {words.get(side, f'in {side}')}", n) for side, n in sides.items()]
+    steps = [*flow, *people]
+    return Table(
+        name=name,
+        title="Flow of scans and subjects",
+        columns=(Column("step", "step"), Column("n", "n", numeric=True)),
+        rows=tuple(
+            (Cell(one_line(str(what)), {"step": one_line(str(what))}), Cell(str(n), {"n": int(n)}))
+            for what, n in steps
+        ),
+    )
+
+
 def leaderboard(
     protocol: Protocol, evidence: Evidence, rows: Sequence[Row], metric: Metric, name: str
 ) -> Table:
@@ -162,6 +178,9 @@ def _section(
         tables.append(over_seeds)
     names = metrics_for(protocol.kind, protocol.n_classes)
     tables.append(all_metrics(protocol, evidence, rows, names, f"{prefix}metrics"))
+    data = protocol.dataset
+    sides = {side: int(data[f"n_{side}"]) for side in ("pool", "validation", "test")}
+    tables.append(flow_table(data["flow"], sides, f"{prefix}flow"))
     failures = find_failures(store, protocol)
     if failures:
         tables.append(failure_table(failures, f"{prefix}failures"))

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from registry.cards import Value
+from registry.core import did_you_mean
 from registry.errors import UserError
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".xls", ".xlsx")
+"""Of tables."""
 
 MISSING = frozenset({"", "n/a", "na", "nan", "null"})
 """What counts as no value, in any case."""
@@ -21,13 +26,90 @@ _OTHER_SEXES = {"o", "other"}
 _MNI = re.compile(r"(^|_)space-MNI[A-Za-z0-9]*([_.]|$)")
 
 
-def read_table(file: Path) -> pd.DataFrame:
-    """Read a CSV, TSV or Parquet file as text.
+def tables_of(root: Path, options: Mapping[str, Value]) -> list[Path]:
+    """Return a cohort's tables: those that were named, then those that lie in its root.
+
+    Parameters
+    ----------
+    root : Path
+        The cohort's folder; tables in folders below it must be named.
+    options : mapping
+        ``table`` has one file a line.
+
+    Raises
+    ------
+    UserError
+        When a named table does not exist.
+    """
+    named = [Path(line).expanduser() for line in str(options["table"]).splitlines() if line]
+    for file in named:
+        if not file.is_file():
+            raise UserError(f"The table {file} does not exist.")
+    found = sorted(file for file in root.iterdir() if file.suffix.lower() in SUFFIXES)
+    known = {file.resolve() for file in named}
+    return named + [file for file in found if file.is_file() and file.resolve() not in known]
+
+
+def table_with(tables: Sequence[Path], columns: Sequence[str]) -> Path | None:
+    """Return the first table that has all these columns, whatever it is called."""
+    for file in tables:
+        if set(columns) <= set(columns_of(file)):
+            return file
+    return None
+
+
+def columns_of(file: Path) -> list[str]:
+    """Return the names of a table's columns without reading its rows, where the format allows."""
+    if file.suffix.lower() in (".csv", ".tsv", ".txt"):
+        return list(read_table(file, rows=0).columns)
+    if file.suffix.lower() == ".parquet":
+        import pyarrow.parquet
+
+        try:
+            return [str(name) for name in pyarrow.parquet.read_schema(file).names]
+        except (pyarrow.ArrowInvalid, OSError):
+            return []
+    return list(read_table(file).columns)
+
+
+def take_columns(table: pd.DataFrame, names: Sequence[str], file: Path) -> pd.DataFrame:
+    """Return these columns of a table.
+
+    Raises
+    ------
+    UserError
+        When one is missing; the sentence says what there is and which one may be meant.
+    """
+    lacking = [name for name in names if name not in table.columns]
+    if lacking:
+        raise UserError(
+            f"{file} has no column {listed(lacking)}{did_you_mean(lacking[0], table.columns)}; it "
+            f"has {listed(table.columns)}."
+        )
+    return table[list(names)]
+
+
+def refuse_disjoint(images: Iterable[str], rows: Iterable[str], root: Path, table: str) -> None:
+    """Raise UserError when no subject with images is in the table; the sentence shows both ids."""
+    with_images, in_table = sorted(set(images)), sorted(set(rows))
+    if set(with_images).isdisjoint(in_table):
+        raise UserError(
+            f"None of the {len(with_images)} subjects with images in {root} is among the "
+            f"{len(in_table)} of {table}: images have {listed(with_images[:2])}, the table has "
+            f"{listed(in_table[:2])}."
+        )
+
+
+def read_table(file: Path, rows: int | None = None) -> pd.DataFrame:
+    """Read a CSV, TSV, Parquet or Excel file as text.
 
     Parameters
     ----------
     file : Path
-        Its name ends in ``.csv`` (comma, semicolon or tab), ``.tsv`` or ``.parquet``.
+        Its name ends in ``.csv`` (comma, semicolon or tab), ``.tsv``, ``.txt``, ``.parquet``,
+        ``.xls`` or ``.xlsx`` (the first sheet).
+    rows : int, optional
+        So many of the first rows.
 
     Returns
     -------
@@ -42,11 +124,13 @@ def read_table(file: Path) -> pd.DataFrame:
     suffix = file.suffix.lower()
     try:
         if suffix == ".parquet":
-            table = _read_parquet(file)
-        elif suffix in (".csv", ".tsv", ".txt"):
-            table = _read_text(file, "\t" if suffix == ".tsv" else None)
+            table = _as_text(pd.read_parquet(file))
+        elif suffix in (".xls", ".xlsx"):
+            table = _as_text(pd.read_excel(file, engine="calamine"))
+        elif suffix in SUFFIXES:
+            table = _read_text(file, "\t" if suffix == ".tsv" else None, rows)
         else:
-            raise UserError(f"The table {file} is none of .csv, .tsv and .parquet.")
+            raise UserError(f"The table {file} is none of {', '.join(SUFFIXES)}.")
     except UnicodeDecodeError:
         raise UserError(f"The table {file} is not UTF-8 text; save it as UTF-8.") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
@@ -63,7 +147,7 @@ def read_table(file: Path) -> pd.DataFrame:
     return table
 
 
-def _read_text(file: Path, separator: str | None) -> pd.DataFrame:
+def _read_text(file: Path, separator: str | None, rows: int | None) -> pd.DataFrame:
     if separator is None:
         with open(file, encoding="utf-8-sig") as stream:
             header = stream.readline()
@@ -78,25 +162,21 @@ def _read_text(file: Path, separator: str | None) -> pd.DataFrame:
             keep_default_na=False,
             index_col=False,
             encoding="utf-8-sig",
+            nrows=rows,
         )
 
 
-def _read_parquet(file: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_parquet(file)
-    except ImportError:
-        raise UserError(
-            f"Reading {file} needs pyarrow: `pip install pyarrow`, or save the table as CSV."
-        ) from None
-    except ValueError as error:
-        raise UserError(f"The table {file} is not a Parquet file: {error}.") from None
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return typed columns as text: whole numbers without a point, dates without a time."""
     text = {}
     for name in table.columns:
         column = table[name]
         # A column of whole numbers with gaps is stored as floats: 7.0 is the id 7.
         if column.dtype.kind == "f" and (column.dropna() % 1 == 0).all():
             column = column.astype("Int64")
-        text[name] = column.astype("string").fillna("").astype(str)
+        if column.dtype.kind == "M":
+            column = column.dt.strftime("%Y-%m-%d")
+        text[str(name)] = column.astype("string").fillna("").astype(str)
     return pd.DataFrame(text)
 
 

@@ -1,0 +1,73 @@
+"""Joining scans to exams in time: which exam labels a scan, and how old its subject was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.data.adapters.reading import listed
+from registry.errors import UserError
+
+YEAR = 365.25
+"""Days."""
+
+
+def days_of(texts: pd.Series, file: Path, formats: tuple[str, ...]) -> pd.Series:
+    """Return dates as days since 1970, NaN where there is none.
+
+    Parameters
+    ----------
+    texts : Series of str
+        Dates, ``""`` for none.
+    file : Path
+        Where they stand, for the error.
+    formats : tuple of str
+        What `strptime` calls their forms; the first that fits a date counts.
+
+    Raises
+    ------
+    UserError
+        When a text is no date in any of these forms.
+    """
+    days = pd.Series(np.nan, index=texts.index)
+    for form in formats:
+        parsed = pd.to_datetime(texts.where(days.isna()), format=form, errors="coerce")
+        days = days.fillna((parsed - pd.Timestamp(0)) / pd.Timedelta(days=1))
+    wrong = days.isna() & (texts != "")
+    if wrong.any():
+        raise UserError(
+            f"{file} has values in the column {texts.name!r} that are no dates: "
+            f"{listed(texts[wrong].unique())}."
+        )
+    return days
+
+
+def nearest_exam(scans: pd.DataFrame, exams: pd.DataFrame, within: float) -> pd.DataFrame:
+    """Return for each scan the exam of its subject that is nearest in time.
+
+    Parameters
+    ----------
+    scans : DataFrame
+        ``subject_id`` and ``day`` of each scan.
+    exams : DataFrame
+        ``subject_id``, ``day`` and whatever else an exam says; exams that say nothing of use must
+        be left out before, or they hide those that do.
+    within : float
+        Days at most between the two.
+
+    Returns
+    -------
+    DataFrame
+        The exams' columns besides ``subject_id``, and ``distance`` (days, exam minus scan), indexed
+        as `scans`; NaN where no exam is near enough. Of two exams as near the earlier one counts.
+    """
+    columns = [name for name in exams.columns if name != "subject_id"]
+    left = scans[["subject_id", "day"]].rename(columns={"day": "scan_day"})
+    pairs = left.reset_index(names="scan").merge(exams, on="subject_id")
+    pairs["distance"] = pairs["day"] - pairs["scan_day"]
+    pairs["far"] = pairs["distance"].abs()
+    pairs = pairs[pairs["far"] <= within].sort_values(["scan", "far", "day"], kind="stable")
+    best = pairs.drop_duplicates("scan").set_index("scan")
+    return best[[*columns, "distance"]].reindex(scans.index)

@@ -1,0 +1,222 @@
+"""Which scans are used: by withdrawal, image, visit and diagnosis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.data.choices import NOT_CHOSEN, choose
+from bench.data.diagnosis import SPELLINGS, normalise, parse_classes, spelled
+from bench.data.manifest import refuse_repeats, tidy
+from registry.errors import UserError
+
+DEFAULTS = {"withdrawals": "", "visits": "all", "classes": "", "horizon": 36.0}
+
+
+def chosen(rows: list[dict], exams: list[tuple] | None = None, **options) -> pd.DataFrame:
+    """Return the scans after choosing, by path."""
+    found = pd.DataFrame(rows)
+    if "path" not in found:
+        found["path"] = [f"{i}.nii" for i in range(len(found))]
+    if exams is not None:
+        found.attrs["exams"] = pd.DataFrame(exams, columns=["subject_id", "day", "diagnosis"])
+    return choose(tidy(found), {**DEFAULTS, **options}).set_index("path")
+
+
+def scan(subject: str = "a", session: str = "1", **more) -> dict:
+    return {"subject_id": subject, "session_id": session, **more}
+
+
+# --- Diagnoses ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [
+        ("NL", "CN"),
+        ("Cognitively Normal", "CN"),
+        ("EMCI", "MCI"),
+        ("Dementia", "AD"),
+        ("Alzheimer's", "AD"),
+        ("MCI to Dementia", "AD"),
+        ("NL to MCI", "MCI"),
+        ("MCI->AD", "AD"),
+        ("Dementia to MCI", "MCI"),
+        ("Converted", "Converted"),
+        ("", ""),
+        ("Patient", None),
+        ("normal-ish", None),
+    ],
+)
+def test_the_last_term_of_a_known_spelling_counts(word: str, meaning: str | None) -> None:
+    assert spelled(word) == meaning
+
+
+def test_no_spelling_means_two_diagnoses() -> None:
+    words = [word for spellings in SPELLINGS.values() for word in spellings]
+    assert len(words) == len(set(words))
+
+
+def test_an_unknown_diagnosis_stops_with_the_list_of_values() -> None:
+    with pytest.raises(UserError, match=r"'Patient', 'pt'.*known are 'cn', 'nl'"):
+        normalise(["CN", "Patient", "AD", "pt"], "The table")
+
+
+@given(st.text(max_size=30))
+def test_no_word_becomes_a_control_but_by_the_list(word: str) -> None:
+    last = word.replace("->", " to ").split(" to ")[-1].strip().lower()
+    assert (spelled(word) == "CN") == (last in SPELLINGS["CN"])
+
+
+def test_classes_join_diagnoses_and_keep_their_order() -> None:
+    assert parse_classes("CN+SMC,mci,Dementia") == {
+        "CN": "CN+SMC",
+        "SMC": "CN+SMC",
+        "MCI": "MCI",
+        "AD": "AD",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("CN", "at least two"),
+        ("CN,AX", "'AX' is not a diagnosis"),
+        ("CN,AD+CN", "CN stands in it twice"),
+        ("sMCI,pMCI,MCI", "exclude each other"),
+        ("CN,", "at least two"),
+    ],
+)
+def test_classes_that_make_no_sense_are_refused(text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parse_classes(text)
+
+
+def test_diagnoses_outside_the_classes_are_left_out_by_name() -> None:
+    rows = [scan(s, diagnosis=d) for s, d in zip("abcd", ("NL", "AD", "LMCI", ""), strict=True)]
+    found = chosen(rows, classes="CN,AD")
+    assert found["diagnosis"].tolist() == ["CN", "AD", "", ""]
+    assert found["reason"].tolist() == [
+        "",
+        "",
+        "diagnosis MCI, not among the classes",
+        "no diagnosis",
+    ]
+    assert found.attrs["classes"] == ("CN", "AD")
+
+
+def test_smc_is_a_control_only_where_the_user_says_so() -> None:
+    rows = [scan("a", diagnosis="SMC"), scan("b", diagnosis="AD")]
+    assert chosen(rows, classes="CN,AD")["reason"].iloc[0] == "diagnosis SMC, not among the classes"
+    assert chosen(rows, classes="CN+SMC,AD")["diagnosis"].tolist() == ["CN+SMC", "AD"]
+
+
+def test_without_classes_diagnoses_stay_as_the_table_says() -> None:
+    assert chosen([scan(diagnosis="odd")])["diagnosis"].tolist() == ["odd"]
+
+
+# --- Conversion -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("exams", "label", "reason"),
+    [
+        ([(0, "MCI"), (900, "AD")], "pMCI", ""),
+        ([(0, "MCI"), (1200, "AD")], "sMCI", ""),
+        ([(0, "MCI"), (500, "MCI"), (1100, "MCI")], "sMCI", ""),
+        ([(0, "MCI"), (500, "MCI")], "", "MCI followed for less than 36 months"),
+        ([(0, "MCI")], "", "MCI followed for less than 36 months"),
+        ([(0, "MCI"), (400, "NL"), (1100, "MCI")], "", "MCI that reverted within 36 months"),
+        ([(-400, "AD"), (0, "MCI"), (1100, "MCI")], "sMCI", ""),
+        ([(0, "MCI"), (400, ""), (1100, "MCI to MCI")], "sMCI", ""),
+    ],
+)
+def test_mci_is_stable_or_progressive_by_what_follows(exams, label, reason) -> None:
+    others = [scan("b", diagnosis="CN", day=0.0)]
+    found = chosen(
+        [scan("a", diagnosis="MCI", day=0.0), *others],
+        [("a", float(day), word) for day, word in exams],
+        classes="sMCI,pMCI",
+    )
+    assert (found["diagnosis"].iloc[0], found["reason"].iloc[0]) == (label, reason)
+
+
+def test_the_horizon_is_an_option() -> None:
+    rows, exams = [scan(diagnosis="MCI", day=0.0)], [("a", 900.0, "AD"), ("a", 800.0, "MCI")]
+    assert chosen(rows, exams, classes="sMCI,pMCI", horizon=24.0)["diagnosis"].tolist() == ["sMCI"]
+
+
+def test_conversion_needs_exams() -> None:
+    with pytest.raises(UserError, match="need exams after the scan"):
+        chosen([scan(diagnosis="MCI", day=0.0)], classes="sMCI,pMCI")
+
+
+# --- Images and visits ----------------------------------------------------------------------------
+
+
+def test_one_image_a_visit_by_rank_then_path() -> None:
+    rows = [
+        scan(path="raw.nii", rank="1"),
+        scan(path="b.nii", rank="0"),
+        scan(path="a.nii", rank="0"),
+        scan(path="next.nii", session="2", rank="1"),
+    ]
+    found = chosen(rows)
+    assert found["reason"].to_dict() == {
+        "a.nii": "",
+        "b.nii": NOT_CHOSEN,
+        "raw.nii": NOT_CHOSEN,
+        "next.nii": "",
+    }
+
+
+def test_an_image_left_out_by_the_adapter_does_not_take_the_visit() -> None:
+    found = chosen([scan(path="a", rank="0", reason="unusable"), scan(path="b", rank="1")])
+    assert found["reason"].to_dict() == {"a": "unusable", "b": ""}
+
+
+def test_images_without_a_rank_must_be_unique() -> None:
+    scans = choose(tidy(pd.DataFrame([scan(path="a"), scan(path="b")])), DEFAULTS)
+    with pytest.raises(UserError, match="more than one scan session '1'"):
+        refuse_repeats(scans)
+
+
+@pytest.mark.parametrize(("visits", "used"), [("all", "abc"), ("baseline", "a"), ("last", "c")])
+def test_visits_are_in_order_of_their_numbers(visits: str, used: str) -> None:
+    rows = [scan(session=s, path=p) for s, p in zip(("2", "10", "bl"), "bca", strict=True)]
+    found = chosen(rows, visits=visits)
+    assert "".join(sorted(found.index[found["reason"] == ""])) == used
+
+
+def test_days_decide_over_names_of_visits() -> None:
+    rows = [scan(session="a", path="late", day=9.0), scan(session="b", path="early", day=1.0)]
+    assert chosen(rows, visits="baseline")["reason"]["early"] == ""
+    assert chosen(rows, visits="baseline")["reason"]["late"] == "not the subject's first visit"
+
+
+def test_the_withdrawn_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "w.csv"
+    file.write_text('\ufeff0012\n"7"\n\n')
+    rows = [scan("0012", path="x"), scan("12", path="y"), scan("7", path="z")]
+    found = chosen(rows, withdrawals=str(file))
+    assert found["reason"].to_dict() == {"x": "withdrawn", "y": "", "z": "withdrawn"}
+    with pytest.raises(UserError, match="list of withdrawals .* does not exist"):
+        chosen(rows, withdrawals=str(tmp_path / "none"))
+
+
+@given(st.data())
+def test_choosing_does_not_depend_on_the_order_of_rows(data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    rows = [
+        scan(f"s{i // 6}", f"{i // 2 % 3}", path=f"{i}.nii", rank=str(rng.integers(3)), day=i // 2)
+        for i in range(24)
+    ]
+    order = data.draw(st.permutations(rows))
+    visits = data.draw(st.sampled_from(["all", "baseline", "last"]))
+    one = chosen(rows, visits=visits)["reason"]
+    assert one.to_dict() == chosen(order, visits=visits)["reason"].to_dict()
