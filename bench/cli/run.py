@@ -13,7 +13,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.parsing import parse_names, parse_pairs, parse_seeds, parse_sizes
+from bench.cli.parsing import (
+    Classes,
+    Crop,
+    DataSet,
+    HoldOutSite,
+    Register,
+    Root,
+    SkullStrip,
+    Space,
+    Tables,
+    Target,
+    Visits,
+    Withdrawals,
+    dataset_options,
+    parse_names,
+    parse_pairs,
+    parse_seeds,
+    parse_sizes,
+    refuse_skull_strip,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,16 +62,25 @@ def run(
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Epochs of every network; default: its card's.")
     ] = None,
-    root: Annotated[Path | None, typer.Option("--root", help="Where the dataset lies.")] = None,
-    table: Annotated[Path | None, typer.Option("--table", help="Its table.")] = None,
-    data_set: Annotated[
-        list[str] | None, typer.Option("--data-set", help="A dataset's option, key=value.")
+    root: Root = None,
+    table: Tables = None,
+    data_set: DataSet = None,
+    visits: Visits = None,
+    classes: Classes = None,
+    crop: Crop = None,
+    space: Space = None,
+    register: Register = None,
+    skull_strip: SkullStrip = False,
+    withdrawals: Withdrawals = None,
+    hold_out_site: HoldOutSite = None,
+    test_data: Annotated[
+        str | None, typer.Option("--test-data", help="Another dataset, to test on.")
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A model's setting, key=value.")
     ] = None,
     tune: Annotated[str, typer.Option("--tune", help="shared or per-seed.")] = "shared",
-    target: Annotated[str | None, typer.Option("--target", help="age, diagnosis or sex.")] = None,
+    target: Target = None,
     workers: Annotated[
         int | None, typer.Option("--workers", help="Units side by side; default: 1, or one a GPU.")
     ] = None,
@@ -74,6 +102,13 @@ def run(
         bool, typer.Option("--new-split", help="Draw train, validation and test anew.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    allow_overlap: Annotated[
+        bool,
+        typer.Option(
+            "--allow-pretraining-overlap",
+            help="Test encoders also on cohorts that their weights have seen.",
+        ),
+    ] = False,
     plugins: Annotated[list[Path] | None, typer.Option("--plugins", help="Plugin file.")] = None,
 ) -> None:
     """Tune, train and store every cell of the grid that is not stored yet."""
@@ -110,6 +145,7 @@ def run(
         reuse=reuse,
         weights={**config.weights, **parse_pairs("--weights", weights)},
         cache=config.cache,
+        allow_overlap=allow_overlap,
     )
     # Names first: a typo must not wait for a cohort to be read.
     for name in request.models:
@@ -120,7 +156,19 @@ def run(
         from bench.train.numerics import device_for
 
         device_for(device)
-    wanted = _Data(root, table, parse_pairs("--data-set", data_set), target, new_split)
+    refuse_skull_strip(skull_strip)
+    options = dataset_options(
+        data_set,
+        table,
+        visits=visits,
+        classes=classes,
+        crop=crop,
+        space=space,
+        register=register,
+        withdrawals=withdrawals,
+        hold_out_site=hold_out_site,
+    )
+    wanted = _Data(root, options, target, new_split, test_data)
     requests = [wanted.request(name, config) for name in parse_names(data)]
     file = database_file(db or config.db)
     looking = dry_run or reuse == "only"
@@ -154,20 +202,21 @@ class _Data:
     def __init__(
         self,
         root: Path | None,
-        table: Path | None,
         options: dict[str, str],
         target: str | None,
         new_split: bool,
+        test_data: str | None,
     ) -> None:
         self.root = root
-        self.options = options if table is None else {**options, "table": str(table)}
+        self.options = options
         self.target = target
         self.new_split = new_split
+        self.test_data = test_data
 
     def request(self, name: str, config: Config) -> Any:
-        from bench.data.listing import cohort_request
+        from bench.data.listing import cohort_request, with_test_cohort
 
-        return cohort_request(
+        request = cohort_request(
             name,
             config.data.get(name, {}),
             root=self.root,
@@ -175,6 +224,12 @@ class _Data:
             target=self.target,
             new_split=self.new_split,
         )
+        if self.test_data is None:
+            return request
+        test = cohort_request(
+            self.test_data, config.data.get(self.test_data, {}), target=request.target
+        )
+        return with_test_cohort(request, test)
 
 
 def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
@@ -229,6 +284,9 @@ def _print_plan(plan: Plan, request: Request) -> None:
     print(f"{cohort.name}: {cohort.task.target} of {cohort.n_subjects} subjects ({sides})")
     for reason, count in cohort.flow:
         print(f"  {reason}: {count}")
+    for words in cohort.warnings:
+        print(f"  warning: {words}")
+    print(f"  split: {_balance_words(cohort)}")
     for what, why in plan.dropped:
         print(f"  dropped: {what}: {why}")
     sizes = ", ".join(map(str, plan.sizes))
@@ -246,6 +304,13 @@ def _print_plan(plan: Plan, request: Request) -> None:
     print(f"  trials: {', '.join(counts)}; studies to run: {len(plan.studies)}")
     if plan.seconds is not None:
         print(f"  expected: {plan.seconds / 3600:.2f} hours of one worker, from stored durations")
+
+
+def _balance_words(cohort: Cohort) -> str:
+    """Say how alike the sides are."""
+    found = cohort.balance.drop_duplicates("what")
+    tests = [f"{row.what} p = {row.p:.2f}" for row in found.itertuples() if row.p == row.p]
+    return f"sides compared by {', '.join(tests)}" if tests else "nothing to compare the sides by"
 
 
 def _finish_without_work(plans: Sequence[Plan], file: Path) -> None:

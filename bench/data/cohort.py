@@ -16,7 +16,7 @@ from bench.data import check, manifest
 from bench.data.adapters.reading import listed
 from bench.data.cache import VOLUMES, Conform, Progress, cohort_folder, prepare, write_csv
 from bench.data.listing import GROWING, CohortRequest, Listing, list_scans
-from bench.data.settle import SPLIT_SEED, Settled, settle
+from bench.data.settle import SPLIT_SEED, Settled, balance, settle
 from bench.data.split import SIDES, strata, subset, validation_subset
 from bench.data.volume import VERSION
 from bench.spec import seed_for
@@ -202,6 +202,11 @@ class Cohort:
             for row in self.subjects.sort_index().reset_index().to_dict("records")
         ]
         return about, people
+
+    @property
+    def balance(self) -> pd.DataFrame:
+        """How many subjects of which class, age, sex and site are on each side, and tests of it."""
+        return balance(self.frame, self.task)
 
     @cached_property
     def _strata(self) -> pd.DataFrame:

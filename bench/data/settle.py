@@ -281,7 +281,7 @@ def balance(used: pd.DataFrame, task: Task) -> pd.DataFrame:
     """
     from scipy import stats
 
-    people = used.drop_duplicates("subject_id")
+    people = used.drop_duplicates("subject")
     age = people["age"]
     columns = {
         "class": people["y"].map(dict(enumerate(task.classes))) if task.classes else None,

@@ -205,7 +205,7 @@ def test_the_withdrawn_are_left_out(tmp_path: Path) -> None:
     rows = [scan("0012", path="x"), scan("12", path="y"), scan("7", path="z")]
     found = chosen(rows, withdrawals=str(file))
     assert found["reason"].to_dict() == {"x": "withdrawn", "y": "", "z": "withdrawn"}
-    with pytest.raises(UserError, match="list of withdrawals .* does not exist"):
+    with pytest.raises(UserError, match=r"list of withdrawals .* does not exist"):
         chosen(rows, withdrawals=str(tmp_path / "none"))
 
 
