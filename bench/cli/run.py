@@ -284,8 +284,8 @@ def _print_plan(plan: Plan, request: Request) -> None:
     print(f"{cohort.name}: {cohort.task.target} of {cohort.n_subjects} subjects ({sides})")
     for reason, count in cohort.flow:
         print(f"  {reason}: {count}")
-    for words in cohort.warnings:
-        print(f"  warning: {words}")
+    for warning in cohort.warnings:
+        print(f"  warning: {warning}")
     print(f"  split: {_balance_words(cohort)}")
     for what, why in plan.dropped:
         print(f"  dropped: {what}: {why}")
@@ -309,7 +309,9 @@ def _print_plan(plan: Plan, request: Request) -> None:
 def _balance_words(cohort: Cohort) -> str:
     """Say how alike the sides are."""
     found = cohort.balance.drop_duplicates("what")
-    tests = [f"{row.what} p = {row.p:.2f}" for row in found.itertuples() if row.p == row.p]
+    tests = [
+        f"{what} p = {p:.2f}" for what, p in zip(found["what"], found["p"], strict=True) if p == p
+    ]
     return f"sides compared by {', '.join(tests)}" if tests else "nothing to compare the sides by"
 
 

@@ -1,14 +1,18 @@
-"""Conformed volumes on disk: one memory-mapped float16 array a cohort, made once.
+"""Conformed volumes on disk: one memory-mapped array a cohort, made once.
 
-A folder ``volumes/<digest>`` holds ``volumes.npy``, (N, X, Y, Z), one row for each scan that the
-adapter chose, and ``index.csv``, which says what each file was and why it was left out, if it was
-(its row is zeros, and nothing points to it). The digest is that of the files' bytes and the
-settings. A folder is complete or absent, whatever is killed when.
+A folder ``volumes/<digest>`` holds ``volumes.npy``, (N, X, Y, Z), one row for each scan that was
+chosen, and ``index.csv``, which says what each scan is (`bench.data.facts.FACTS`) and the checksum
+of its row; the row of a scan that cannot be used is zeros, and nothing points to it. The digest is
+that of the scans' voxels and the settings. A folder is complete or absent, whatever is killed when:
+rows are written into ``.building-*`` in the cohort's folder with a journal, from which the next
+process goes on.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
+import json
 import os
 import shutil
 import uuid
@@ -16,14 +20,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from bench.data import volume
+from bench.data import facts, formats, volume
 from bench.data.manifest import sha256_of
-from bench.data.volume import GRIDS, Grid, Info, ScanError
+from bench.data.scanning import Job, checksum, read_all, write_row
+from bench.data.volume import Conform
 from registry.errors import UserError
 
 Progress = Callable[[int, int], None]
@@ -32,30 +37,17 @@ Progress = Callable[[int, int], None]
 VOLUMES = "volumes.npy"
 INDEX = "index.csv"
 STAMPS = "scans.csv"
-
-
-@dataclass(frozen=True)
-class Conform:
-    """How scans become volumes of one shape."""
-
-    grid: str
-    zscore: str
-    space: str
-
-    @property
-    def target(self) -> Grid:
-        """The grid itself."""
-        return GRIDS[self.grid]
+JOURNAL = "rows.jsonl"
+EARLIER = "earlier.json"
+BUILDING = ".building-"
 
 
 @dataclass(frozen=True)
 class Cached:
-    """A complete cache: its folder, and for each scan the sha256 of its file and a reason."""
+    """A complete cache: its folder, and the facts of each scan, one row a row of the array."""
 
     folder: Path
-    sha256: Sequence[str]
-    reasons: Sequence[str]
-    """Why a scan was left out, ``""`` where its row is good."""
+    facts: pd.DataFrame
 
 
 @contextmanager
@@ -71,14 +63,11 @@ def cohort_folder(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            # Who holds the lock is alone: what is half built was left by a process that died.
-            for left in folder.glob(".building-*"):
-                shutil.rmtree(left)
             yield
     except OSError as error:
         raise UserError(
             f"The cache in {folder.parent.parent} cannot be written ({error.strerror}); make room "
-            "there, or set BENCH_CACHE to another folder."
+            "there, or set BENCH_CACHE to another folder; what is done is kept."
         ) from None
 
 
@@ -88,10 +77,13 @@ def prepare(
     cohort: Path,
     cache_dir: Path,
     progress: Progress | None = None,
+    *,
+    workers: int | None = None,
+    verify: bool = False,
 ) -> Cached:
     """Return the cache of these scans, reading them only when they or the settings are new.
 
-    A file counts as unchanged while its path, size and time of modification are the same. Call
+    A scan counts as unchanged while its path, size and time of modification are the same. Call
     inside `cohort_folder`.
 
     Parameters
@@ -106,6 +98,10 @@ def prepare(
         Holds ``volumes/``.
     progress : callable, optional
         Called after each scan that is read.
+    workers : int, optional
+        Processes that read; default: all cores, or this process where there is little to read.
+    verify : bool
+        Compare every stored volume with its checksum, and make those anew that differ.
 
     Returns
     -------
@@ -114,116 +110,193 @@ def prepare(
     Raises
     ------
     UserError
-        When there is not enough room.
+        When there is not enough room, or a process that reads is killed.
     OSError
         When the cache cannot be written; `cohort_folder` turns it into a sentence.
     """
-    stamps = [_stamp(file) for file in files]
-    known = _known_digests(cohort / STAMPS)
-    digests = [known.get(stamp) for stamp in stamps]
-    if all(digest is not None for digest in digests):
-        folder = _folder(cache_dir, [str(digest) for digest in digests], conform)
-        if _is_complete(folder, len(files), conform):
-            return _read(folder)
-    return _build(files, stamps, conform, cohort, cache_dir, progress)
-
-
-def _build(
-    files: Sequence[Path],
-    stamps: Sequence[tuple[str, int, int]],
-    conform: Conform,
-    cohort: Path,
-    cache_dir: Path,
-    progress: Progress | None,
-) -> Cached:
-    grid = conform.target
-    needed = len(files) * int(np.prod(grid.shape)) * 2
-    free = shutil.disk_usage(cohort).free
-    if needed > free:
-        raise UserError(
-            f"The volumes need {needed / 1e9:.1f} GB and {cache_dir} has {free / 1e9:.1f} GB left; "
-            "make room, set BENCH_CACHE to another folder, or choose a coarser grid with "
-            "--data-set grid=mni-4mm."
-        )
-    building = cohort / f".building-{uuid.uuid4().hex}"
-    building.mkdir()
+    found = complete(files, conform, cohort, cache_dir)
+    if found is not None and not (verify and _damaged(found, conform)):
+        return found
+    stamps = [(str(file), *formats.stamp(file)) for file in files]
+    building = cohort / f"{BUILDING}{sha256_of([_settings(conform), stamps])[:16]}"
+    for other in cohort.glob(f"{BUILDING}*"):
+        if other != building:
+            shutil.rmtree(other)
+    rows = _Rows(building, len(files), conform)
     try:
-        rows = []
-        # Written as a stream: a full disk is an error here and would kill a memory map's writer.
-        with open(building / VOLUMES, "wb") as stream:
-            shape = (len(files), *grid.shape)
-            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        if rows.fresh and not verify:
+            _copy_earlier(rows, stamps, cohort, cache_dir, conform)
+        todo = [number for number in range(len(files)) if number not in rows.done]
+        job = Job(conform, str(building / VOLUMES), rows.start)
+        for number, row in read_all([(i, files[i]) for i in todo], job, workers):
+            rows.add(number, row)
+            if progress is not None:
+                progress(len(rows.done), len(files))
+        index = rows.finish()
+    finally:
+        rows.close()
+    folder = _folder(cache_dir, _identities(index), conform)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.is_dir() and (verify or not _is_complete(folder, len(files), conform)):
+        shutil.rmtree(folder)
+    _publish(building, folder)
+    table = pd.DataFrame(stamps, columns=["path", "size", "mtime_ns"])
+    write_csv(table.assign(identity=_identities(index)), cohort / STAMPS)
+    (cohort / EARLIER).write_text(json.dumps({"settings": _settings(conform), "in": folder.name}))
+    return Cached(folder, index)
+
+
+def complete(
+    files: Sequence[Path], conform: Conform, cohort: Path, cache_dir: Path
+) -> Cached | None:
+    """Return the cache of these scans if it is there, None if anything must be read."""
+    known = _known_identities(cohort / STAMPS)
+    identities = [known.get((str(file), *formats.stamp(file))) for file in files]
+    if any(identity is None for identity in identities):
+        return None
+    folder = _folder(cache_dir, [str(identity) for identity in identities], conform)
+    if not _is_complete(folder, len(files), conform):
+        return None
+    return Cached(folder, _read_index(folder))
+
+
+class _Rows:
+    """The array that is being built, and the journal of its rows that are safe on disk."""
+
+    def __init__(self, building: Path, n: int, conform: Conform) -> None:
+        self.building, self.n, self.conform = building, n, conform
+        self.fresh = not (building / JOURNAL).is_file()
+        header = {
+            "descr": conform.dtype.str,
+            "fortran_order": False,
+            "shape": (n, *conform.target.shape),
+        }
+        if self.fresh:
+            shutil.rmtree(building, ignore_errors=True)
+            self._reserve(header)
+        with open(building / VOLUMES, "rb") as stream:
+            np.lib.format.read_magic(stream)
+            np.lib.format.read_array_header_1_0(stream)
+            self.start = stream.tell()
+        self._volumes = os.open(building / VOLUMES, os.O_RDWR)
+        self.done = self._resume()
+        self._journal = open(building / JOURNAL, "a", encoding="utf-8")  # noqa: SIM115
+
+    def _reserve(self, header: dict[str, Any]) -> None:
+        """Write the array's header and take all the room that it will need."""
+        needed = self.n * self.conform.row_bytes
+        free = shutil.disk_usage(self.building.parent).free
+        if needed > free:
+            raise UserError(
+                f"The volumes need {needed / 1e9:.1f} GB and {self.building.parent.parent.parent} "
+                f"has {free / 1e9:.1f} GB left; make room, set BENCH_CACHE to another folder, or "
+                "choose a coarser grid with --data-set grid=mni-4mm."
+            )
+        self.building.mkdir()
+        with open(self.building / VOLUMES, "wb") as stream:
             np.lib.format.write_array_header_1_0(stream, header)
-            for done, file in enumerate(files, start=1):
-                data, row = read_scan(file, conform)
-                stream.write(data.tobytes())
-                rows.append(row)
-                if progress is not None:
-                    progress(done, len(files))
+            stream.flush()
+            os.posix_fallocate(stream.fileno(), 0, stream.tell() + needed)
+            os.fsync(stream.fileno())
+
+    def _resume(self) -> dict[int, dict[str, Any]]:
+        """Return the rows that an earlier process finished and whose bytes are what they were."""
+        done: dict[int, dict[str, Any]] = {}
+        file = self.building / JOURNAL
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            # The last line was being written when its process died.
+            os.truncate(file, len(whole.encode()))
+        for line in whole.splitlines():
+            row = json.loads(line)
+            if checksum(self.read(row["row"])) == row["checksum"]:
+                done[row["row"]] = row
+        return done
+
+    def read(self, number: int) -> bytes:
+        """Return the bytes of a row."""
+        size = self.conform.row_bytes
+        return os.pread(self._volumes, size, self.start + number * size)
+
+    def write(self, number: int, content: bytes) -> None:
+        """Write the bytes of a row."""
+        write_row(self._volumes, content, self.start + number * self.conform.row_bytes)
+
+    def add(self, number: int, row: dict[str, Any]) -> None:
+        """Note a row as done; its bytes are on disk already."""
+        line = {"row": number, **row}
+        self._journal.write(json.dumps(line) + "\n")
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+        self.done[number] = line
+
+    def finish(self) -> pd.DataFrame:
+        """Write the index of a whole array and return it."""
+        os.fsync(self._volumes)
+        index = pd.DataFrame([self.done[number] for number in range(self.n)])
+        index = index.reindex(columns=["row", *facts.FACTS, "checksum"])
+        with open(self.building / INDEX, "w", encoding="utf-8") as stream:
+            index.to_csv(stream, index=False)
             stream.flush()
             os.fsync(stream.fileno())
-        index = pd.DataFrame(rows)
-        index.to_csv(building / INDEX, index_label="row")
-        folder = _folder(cache_dir, index["sha256"].tolist(), conform)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.is_dir() and not _is_complete(folder, len(files), conform):
-            shutil.rmtree(folder)
-        if not folder.is_dir():
-            _publish(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    table = pd.DataFrame(stamps, columns=["path", "size", "mtime_ns"])
-    table["sha256"] = index["sha256"]
-    write_csv(table, cohort / STAMPS)
-    return _read(folder)
+        return _read_index(self.building)
+
+    def close(self) -> None:
+        """Close both files; what is done stays."""
+        self._journal.close()
+        os.close(self._volumes)
 
 
-def read_scan(file: Path, conform: Conform) -> tuple[NDArray[np.float16], dict[str, object]]:
-    """Read, conform and standardise one scan.
-
-    Parameters
-    ----------
-    file : Path
-        The scan.
-    conform : Conform
-        What to.
-
-    Returns
-    -------
-    data : ndarray of float16, (X, Y, Z)
-        Zeros when the scan cannot be used.
-    row : dict
-        ``sha256`` of the file (``""`` when it cannot be read), ``reason`` (``""`` when the scan is
-        good), and what its header says.
-    """
-    grid = conform.target
-    row: dict[str, object] = {"sha256": "", "reason": ""}
+def _copy_earlier(
+    rows: _Rows,
+    stamps: Sequence[tuple[str, int, int]],
+    cohort: Path,
+    cache_dir: Path,
+    conform: Conform,
+) -> None:
+    """Take over the rows of this cohort's earlier cache whose scans are the same."""
     try:
-        content, row["sha256"] = volume.read_bytes(file)
-        scan = volume.parse(content, file.name)
-        row |= _describe(scan.info)
-        data = volume.zscore(volume.conform(scan, grid, conform.space), conform.zscore)
-        with np.errstate(over="ignore"):
-            stored = data.astype("<f2")
-        if not np.isfinite(stored).all():
-            raise ScanError("its values do not fit 16 bits; use zscore=whole")
-    except ScanError as error:
-        return np.zeros(grid.shape, "<f2"), row | {"reason": str(error)}
-    return np.ascontiguousarray(stored), row
+        earlier = json.loads((cohort / EARLIER).read_text())
+        folder = cache_dir / "volumes" / earlier["in"]
+        if earlier["settings"] != _settings(conform) or not (folder / INDEX).is_file():
+            return
+        index = _read_index(folder)
+        stored = np.load(folder / VOLUMES, mmap_mode="r")
+    except (OSError, ValueError, KeyError):
+        return
+    known = _known_identities(cohort / STAMPS)
+    at = {identity: number for number, identity in enumerate(_identities(index))}
+    for number, stamp in enumerate(stamps):
+        place = at.get(known.get(stamp, ""))
+        if place is None or index["sha256"][place] == "":
+            continue
+        content = stored[place].tobytes()
+        row = index.iloc[place].to_dict()
+        if checksum(content) == row["checksum"]:
+            rows.write(number, content)
+            rows.add(number, {name: row[name] for name in row if name != "row"})
 
 
-def _describe(info: Info) -> dict[str, object]:
-    return {
-        "shape": "x".join(map(str, info.shape)),
-        "voxel_mm": "x".join(f"{mm:g}" for mm in info.voxel_mm),
-        "orientation": info.orientation if info.oriented else "unknown",
-        "n_nonfinite": info.n_nonfinite,
-    }
+def _damaged(found: Cached, conform: Conform) -> bool:
+    """Tell whether a stored volume differs from its checksum."""
+    stored = np.load(found.folder / VOLUMES, mmap_mode="r")
+    sums = found.facts["checksum"]
+    return any(checksum(stored[row].tobytes()) != sums[row] for row in range(len(stored)))
 
 
-def _folder(cache_dir: Path, digests: Sequence[str], conform: Conform) -> Path:
-    settings = [volume.VERSION, conform.grid, conform.zscore, conform.space]
-    return cache_dir / "volumes" / sha256_of([settings, list(digests)])[:16]
+def _settings(conform: Conform) -> list[Any]:
+    return [volume.VERSION, dataclasses.asdict(conform)]
+
+
+def _folder(cache_dir: Path, identities: Sequence[str], conform: Conform) -> Path:
+    return cache_dir / "volumes" / sha256_of([_settings(conform), list(identities)])[:16]
+
+
+def _identities(index: pd.DataFrame) -> list[str]:
+    """Return what decides each row: the scan's voxels and affine, or why it has none."""
+    rows = zip(index["sha256"], index["affine"], index["reason"], strict=True)
+    return [f"{digest} {affine}" if digest else reason for digest, affine, reason in rows]
 
 
 def _publish(building: Path, folder: Path) -> None:
@@ -233,6 +306,8 @@ def _publish(building: Path, folder: Path) -> None:
     except OSError:
         if not folder.is_dir():
             raise
+        shutil.rmtree(building)
+    (folder / JOURNAL).unlink(missing_ok=True)
 
 
 def _is_complete(folder: Path, n: int, conform: Conform) -> bool:
@@ -244,26 +319,22 @@ def _is_complete(folder: Path, n: int, conform: Conform) -> bool:
     return found.shape == (n, *conform.target.shape) and (folder / INDEX).is_file()
 
 
-def _read(folder: Path) -> Cached:
+NUMBERS = ("n_nonfinite", "mean", "sd", "overlap", "outside", "likeness")
+
+
+def _read_index(folder: Path) -> pd.DataFrame:
     index = pd.read_csv(folder / INDEX, dtype=str, keep_default_na=False)
-    return Cached(folder, index["sha256"].tolist(), index["reason"].tolist())
+    for name in NUMBERS:
+        index[name] = pd.to_numeric(index[name].replace("", "nan"))
+    return index
 
 
-def _stamp(file: Path) -> tuple[str, int, int]:
-    """Return path, size and time of modification; size -1 when there is no such file."""
-    try:
-        status = os.stat(file)
-    except OSError:
-        return str(file), -1, 0
-    return str(file), status.st_size, status.st_mtime_ns
-
-
-def _known_digests(file: Path) -> dict[tuple[str, int, int], str]:
+def _known_identities(file: Path) -> dict[tuple[str, int, int], str]:
     if not file.is_file():
         return {}
-    table = pd.read_csv(file, dtype={"path": str, "sha256": str}, keep_default_na=False)
-    rows = zip(table["path"], table["size"], table["mtime_ns"], table["sha256"], strict=True)
-    return {(path, int(size), int(mtime)): digest for path, size, mtime, digest in rows}
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    rows = zip(table["path"], table["size"], table["mtime_ns"], table["identity"], strict=True)
+    return {(path, int(size), int(mtime)): identity for path, size, mtime, identity in rows}
 
 
 def write_csv(table: pd.DataFrame, file: Path) -> None:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from bench.data import check, manifest
 from bench.data.adapters.reading import listed
-from bench.data.cache import VOLUMES, Conform, Progress, cohort_folder, prepare, write_csv
+from bench.data.cache import VOLUMES, Progress, cohort_folder, prepare, write_csv
 from bench.data.listing import GROWING, CohortRequest, Listing, list_scans
 from bench.data.settle import SPLIT_SEED, Settled, balance, settle
 from bench.data.split import SIDES, strata, subset, validation_subset
-from bench.data.volume import VERSION
+from bench.data.volume import VERSION, Conform
 from bench.spec import seed_for
 from registry.cards import Task, Value
 from registry.core import plugin_digest

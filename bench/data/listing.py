@@ -12,7 +12,8 @@ import pandas as pd
 
 from bench.data import choices, manifest
 from bench.data.adapters.reading import listed
-from bench.data.cache import Conform, Progress
+from bench.data.cache import Progress
+from bench.data.volume import Conform
 from registry.cards import DatasetCard, Task, Value
 from registry.core import catalogue, did_you_mean, resolve
 from registry.datasets import CONFORM, options_of

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,16 +13,13 @@ from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 from scipy import ndimage
 
-VERSION = 1
+from bench.data import formats
+from bench.data.formats import ScanError, Stored
+
+VERSION = 2
 """Raised whenever the same file and settings would give other voxels; part of every fingerprint."""
 
 Array = NDArray[np.float32]
-
-SUFFIXES = (".nii", ".nii.gz")
-
-
-class ScanError(Exception):
-    """A scan that cannot be used; the message is the reason, the same for all scans it befalls."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +54,55 @@ class Grid:
 
 
 MNI_ORIGIN = (-90.0, -126.0, -72.0)
+
+BRAIN_BOX = ((-74.0, 74.0), (-110.0, 74.0), (-72.0, 84.0))
+"""Along x, y and z in mm: what holds the MNI152 brain (nilearn's mask: -72 to 72, -107 to 73, -72
+to 82) and lies on voxels of all grids."""
+
 GRIDS = {
     "mni-1mm": Grid((182, 218, 182), 1.0, MNI_ORIGIN),
     "mni-2mm": Grid((91, 109, 91), 2.0, MNI_ORIGIN),
     "mni-4mm": Grid((46, 55, 46), 4.0, MNI_ORIGIN),
 }
+
+
+def cropped(grid: Grid) -> Grid:
+    """Return the part of a grid that holds the brain, voxel on voxel."""
+    first = [
+        round((low - start) / grid.voxel_mm)
+        for (low, _), start in zip(BRAIN_BOX, grid.origin, strict=True)
+    ]
+    shape = [round((high - low) / grid.voxel_mm) + 1 for low, high in BRAIN_BOX]
+    origin = [start + grid.voxel_mm * step for start, step in zip(grid.origin, first, strict=True)]
+    return Grid((shape[0], shape[1], shape[2]), grid.voxel_mm, (origin[0], origin[1], origin[2]))
+
+
+@dataclass(frozen=True)
+class Conform:
+    """How scans become volumes of one shape; see `registry.datasets.CONFORM`."""
+
+    grid: str
+    zscore: str
+    space: str
+    crop: str = "none"
+    storage: str = "float16"
+    register: str = "none"
+
+    @property
+    def target(self) -> Grid:
+        """The grid itself."""
+        grid = GRIDS[self.grid]
+        return cropped(grid) if self.crop == "brain" else grid
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type that volumes are stored in."""
+        return np.dtype("<f4" if self.storage == "float32" else "<f2")
+
+    @property
+    def row_bytes(self) -> int:
+        """The size of one stored volume."""
+        return int(np.prod(self.target.shape)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -83,6 +121,10 @@ class Info:
         False when the header gives no orientation: left and right are then a guess.
     n_nonfinite : int
         Voxels that were NaN or infinite and are 0 now.
+    sha256 : str
+        Hash of the stored voxels.
+    affine : str
+        From stored voxel indices to mm, row by row.
     """
 
     shape: tuple[int, ...]
@@ -90,38 +132,24 @@ class Info:
     orientation: str
     oriented: bool
     n_nonfinite: int
+    sha256: str
+    affine: str
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A scan in memory: `data` (X, Y, Z) in RAS order, `affine` (4, 4) to mm, and its `info`."""
+    """A scan in memory: `data` (X, Y, Z) in RAS order, `affine` (4, 4) to mm, and its `info`.
 
-    data: Array
+    `data` is of any number type and order in memory; it may be a view of what was stored.
+    """
+
+    data: NDArray[Any]
     affine: NDArray[np.float64]
     info: Info
 
 
-def read_bytes(path: Path) -> tuple[bytes, str]:
-    """Return the bytes of a file and their sha256 in hex.
-
-    Raises
-    ------
-    ScanError
-        When there is no such file or it cannot be read.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        # A data set under version control holds links until its files are fetched.
-        broken = "a link to a file that is not there" if path.is_symlink() else "file not found"
-        raise ScanError(broken) from None
-    except OSError as error:
-        raise ScanError(f"cannot be read: {error.strerror}") from None
-    return content, hashlib.sha256(content).hexdigest()
-
-
 def load(path: Path) -> Volume:
-    """Read every voxel of a NIfTI-1 or NIfTI-2 file, ``.nii`` or ``.nii.gz``.
+    """Read every voxel of a scan of any format that `bench.data.formats` knows.
 
     A slope of 0 or NaN means no scaling, trailing axes of length 1 are dropped, axes are put into
     RAS order, and voxels that are not finite become 0.
@@ -129,7 +157,7 @@ def load(path: Path) -> Volume:
     Parameters
     ----------
     path : Path
-        The file.
+        The scan.
 
     Returns
     -------
@@ -138,91 +166,42 @@ def load(path: Path) -> Volume:
     Raises
     ------
     ScanError
-        When the file cannot be used, with the reason.
+        When the scan cannot be used, with the reason.
     """
-    return parse(read_bytes(path)[0], path.name)
+    return turn(formats.read(path))
 
 
-def parse(content: bytes, name: str) -> Volume:
-    """Return the volume in the bytes of a file of that name; see `load`."""
-    if not name.endswith(SUFFIXES):
-        raise ScanError("not a .nii or .nii.gz file")
-    if not content:
-        raise ScanError("the file is empty")
-    if name.endswith(".gz"):
-        content = _unzip(content)
-    kind = _nifti_class(content)
-    try:
-        header = kind.header_class.from_fileobj(io.BytesIO(content))
-        shape = tuple(int(n) for n in header.get_data_shape())
-        dtype = header.get_data_dtype()
-        slope, intercept = header.get_slope_inter()
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-        offset = int(header.get_data_offset())
-    except Exception as error:
-        # nibabel answers a stranger's bytes with many kinds of exceptions; all mean the same here.
-        raise ScanError("the NIfTI header is invalid") from error
-    if dtype.kind not in "iufb":
-        raise ScanError("its voxels are not real numbers")
-    if min(shape, default=0) < 1:
-        raise ScanError("the NIfTI header is invalid")
-    count = int(np.prod([int(n) for n in shape], dtype=object))
-    if offset < kind.header_class.sizeof_hdr or len(content) < offset + count * dtype.itemsize:
-        raise ScanError("the header promises more voxels than the file holds")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise ScanError("its affine is not invertible")
-
-    stored = np.frombuffer(content, dtype, count, offset).reshape(shape, order="F")
-    while stored.ndim > 3 and stored.shape[-1] == 1:
-        stored = stored[..., 0]
-    if stored.ndim != 3 or min(stored.shape) < 2:
-        raise ScanError("it is not one three-dimensional image")
-
-    with np.errstate(over="ignore", invalid="ignore"):
-        if slope is None or (slope, intercept) == (1, 0):
-            data = stored.astype(np.float32)
-        else:
-            data = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
-    finite = np.isfinite(data)
-    n_nonfinite = int(data.size - finite.sum())
-    if n_nonfinite:
-        data[~finite] = 0
-    if data.min() == data.max():
+def turn(stored: Stored) -> Volume:
+    """Return a stored scan in RAS order, scaled and finite; see `load`."""
+    data = stored.voxels
+    if (stored.slope, stored.intercept) != (1, 0):
+        with np.errstate(over="ignore", invalid="ignore"):
+            data = (data.astype(np.float64) * stored.slope + stored.intercept).astype(np.float32)
+    elif data.dtype == np.float64:
+        with np.errstate(over="ignore", invalid="ignore"):
+            data = data.astype(np.float32)
+    n_nonfinite = 0
+    low, high = data.min(), data.max()
+    # One look at the extremes tells whether every voxel must be looked at.
+    if not (np.isfinite(low) and np.isfinite(high)):
+        finite = np.isfinite(data)
+        n_nonfinite = int(data.size - finite.sum())
+        data = np.where(finite, data, data.dtype.type(0))
+        low, high = data.min(), data.max()
+    if low == high:
         raise ScanError("all its voxels are equal")
-
-    orientation = nib.io_orientation(affine)
-    if np.isnan(orientation).any():
-        raise ScanError("its affine is not invertible")
+    orientation = nib.io_orientation(stored.affine)
     info = Info(
-        shape=shape,
-        voxel_mm=tuple(round(float(mm), 4) for mm in voxel_sizes(affine)),
-        orientation="".join(aff2axcodes(affine)),
-        oriented=bool(header["qform_code"] > 0 or header["sform_code"] > 0),
+        shape=stored.shape,
+        voxel_mm=tuple(round(float(mm), 4) for mm in voxel_sizes(stored.affine)),
+        orientation="".join(aff2axcodes(stored.affine)),
+        oriented=stored.oriented,
         n_nonfinite=n_nonfinite,
+        sha256=stored.sha256,
+        affine=" ".join(f"{round(float(x), 4) + 0.0:g}" for x in stored.affine[:3].ravel()),
     )
-    turned = nib.apply_orientation(data, orientation)
-    affine = affine @ nib.orientations.inv_ornt_aff(orientation, data.shape)
-    return Volume(np.ascontiguousarray(turned), affine, info)
-
-
-def _unzip(content: bytes) -> bytes:
-    if content[:2] != b"\x1f\x8b":
-        raise ScanError("named .gz but not a gzip file")
-    try:
-        return gzip.decompress(content)
-    except EOFError:
-        raise ScanError("the gzip file is truncated") from None
-    except (gzip.BadGzipFile, zlib.error):
-        raise ScanError("the gzip file is damaged") from None
-
-
-def _nifti_class(content: bytes) -> type[nib.Nifti1Image] | type[nib.Nifti2Image]:
-    """Return nibabel's class for the magic of a single-file NIfTI."""
-    if content[344:348] == b"n+1\0":
-        return nib.Nifti1Image
-    if content[4:12] == b"n+2\0\r\n\x1a\n":
-        return nib.Nifti2Image
-    raise ScanError("not a NIfTI file")
+    affine = stored.affine @ nib.orientations.inv_ornt_aff(orientation, data.shape)
+    return Volume(nib.apply_orientation(data, orientation), affine, info)
 
 
 def conform(volume: Volume, grid: Grid, space: str) -> Array:
@@ -241,8 +220,9 @@ def conform(volume: Volume, grid: Grid, space: str) -> Array:
     grid : Grid
         Where to.
     space : str
-        ``"mni"`` when the affine leads to MNI space; ``"native"`` to keep the axes of the scanner
-        and move the head's centre of mass (that of voxels above the mean) to the grid's middle.
+        ``"mni"`` when the affine leads to MNI space; ``"native"`` to keep the axes of the scan's
+        voxels, put the nearest way into RAS order, and move the head's centre of mass (that of
+        voxels above the mean) to the grid's middle.
 
     Returns
     -------
@@ -255,30 +235,119 @@ def conform(volume: Volume, grid: Grid, space: str) -> Array:
         When nothing of the scan falls into the grid, or its header gives no orientation while
         ``space="mni"`` rests on it.
     """
-    affine = volume.affine
+    data, affine = volume.data, volume.affine
     if space == "mni":
         if not volume.info.oriented:
             raise ScanError("its header gives no orientation, so it has no place in MNI space")
-        if volume.data.shape == grid.shape and np.allclose(affine, grid.affine, atol=1e-3):
-            return volume.data
     else:
-        middle = ndimage.center_of_mass(volume.data > volume.data.mean())
-        affine = affine.copy()
-        affine[:3, 3] += grid.centre - (affine @ [*middle, 1.0])[:3]
-
-    data = volume.data
-    ratio = grid.voxel_mm / voxel_sizes(affine)
-    sigma = np.sqrt(np.maximum(ratio**2 - 1, 0) / (8 * np.log(2)))
-    if (sigma > 0).any():
-        data = ndimage.gaussian_filter(data, sigma, mode="nearest")
+        affine = np.diag([*voxel_sizes(affine), 1.0])
+        affine[:3, 3] = grid.centre - affine[:3, :3] @ _head_centre(data)
+    if data.shape == grid.shape and np.allclose(affine, grid.affine, atol=1e-3):
+        return np.ascontiguousarray(data, dtype=np.float32)
     matrix = np.linalg.inv(affine) @ grid.affine
     linear, offset = matrix[:3, :3], matrix[:3, 3]
-    diagonal = np.diag(np.diag(linear))
-    if np.allclose(linear, diagonal, atol=1e-6):
-        linear = np.diag(linear)  # parallel axes, for which scipy has a faster way
-    moved = ndimage.affine_transform(data, linear, offset, grid.shape, np.float32, order=1)
+    sigma = _smoothing(grid.voxel_mm / voxel_sizes(affine))
+    if np.allclose(linear, np.diag(np.diag(linear)), atol=1e-6):
+        moved = _along_axes(data, np.diag(linear), offset, grid.shape, sigma)
+    else:
+        moved = _oblique(data, linear, offset, grid.shape, sigma)
     if moved.min() == moved.max():
         raise ScanError("nothing of it lies inside the grid")
+    return moved
+
+
+def _smoothing(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the standard deviation of the Gaussian along each axis, in voxels of the scan."""
+    return np.sqrt(np.maximum(ratio**2 - 1, 0) / (8 * np.log(2)))
+
+
+def _head_centre(data: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the centre of mass of the voxels above the mean, (3,), found on every other voxel."""
+    coarse = data[::2, ::2, ::2]
+    above = coarse > coarse.mean()
+    total = above.sum()
+    centre = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        profile = above.sum(axis=others)
+        centre.append(2 * float(profile @ np.arange(len(profile))) / total)
+    return np.array(centre)
+
+
+def _along_axes(
+    data: NDArray[Any],
+    scale: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    sigma: NDArray[np.float64],
+) -> Array:
+    """Smooth and interpolate where the axes of scan and grid are parallel: a matrix an axis."""
+    weights, parts = [], []
+    for axis in range(3):
+        full = _weights(data.shape[axis], shape[axis], scale[axis], offset[axis], sigma[axis])
+        seen = np.flatnonzero(full.any(axis=0))
+        part = slice(int(seen[0]), int(seen[-1]) + 1) if len(seen) else slice(0, 1)
+        weights.append(full[:, part])
+        parts.append(part)
+    moved = data[parts[0], parts[1], parts[2]]
+    # The axis that lies closest in memory first: its product needs no copy of the scan.
+    for axis in np.argsort(np.abs(moved.strides), kind="stable"):
+        moved = _apply(weights[axis], moved, int(axis))
+    return np.ascontiguousarray(moved)
+
+
+def _apply(weights: Array, data: NDArray[Any], axis: int) -> Array:
+    """Multiply along one axis; the result has that axis in its place."""
+    front = np.moveaxis(data, axis, -1)
+    rows = front.reshape(-1, front.shape[-1]).astype(np.float32, copy=False)
+    return np.moveaxis((rows @ weights.T).reshape(*front.shape[:-1], len(weights)), -1, axis)
+
+
+def _weights(n: int, n_grid: int, scale: float, offset: float, sigma: float) -> Array:
+    """Return what each voxel of a grid's axis takes of each voxel of the scan's, (n_grid, n).
+
+    The same as a Gaussian that repeats the border, cut at four sigma, and then linear interpolation
+    between neighbours; 0 outside the scan.
+    """
+    places = scale * np.arange(n_grid) + offset
+    inside = (places >= 0) & (places <= n - 1)
+    below = np.clip(np.floor(places).astype(int), 0, max(n - 2, 0))
+    share = places - below
+    linear = np.zeros((n_grid, n))
+    rows = np.flatnonzero(inside)
+    linear[rows, below[rows]] = 1 - share[rows]
+    linear[rows, below[rows] + 1] += share[rows]
+    if sigma == 0:
+        return linear.astype(np.float32)
+    radius = int(4 * sigma + 0.5)
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    taps /= taps.sum()
+    smooth = np.zeros((n, n))
+    for step, tap in zip(range(-radius, radius + 1), taps, strict=True):
+        np.add.at(smooth, (np.arange(n), np.clip(np.arange(n) + step, 0, n - 1)), tap)
+    return (linear @ smooth).astype(np.float32)
+
+
+def _oblique(
+    data: NDArray[Any],
+    linear: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    sigma: NDArray[np.float64],
+) -> Array:
+    """Smooth and interpolate any other way; only what the grid can see is smoothed."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
+    places = linear @ corners + offset[:, None]
+    margin = np.ceil(4 * sigma) + 1
+    first = np.clip(np.floor(places.min(axis=1) - margin), 0, np.array(data.shape) - 1).astype(int)
+    last = np.clip(np.ceil(places.max(axis=1) + margin), 0, np.array(data.shape) - 1).astype(int)
+    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))
+    part = np.asarray(data[box], dtype=np.float32)
+    if (sigma > 0).any():
+        part = ndimage.gaussian_filter(part, sigma, mode="nearest")
+    moved: Array = ndimage.affine_transform(
+        part, linear, offset - first, shape, np.float32, order=1
+    )
     return moved
 
 

@@ -243,7 +243,8 @@ def test_tuned_trials_carry_the_settings_of_their_study(bench, tmp_path, tune, s
 
 
 def test_every_model_sees_the_same_subjects_and_sizes_are_nested(cache):
-    from bench.data.cohort import cohort_request, open_cohort
+    from bench.data.cohort import open_cohort
+    from bench.data.listing import cohort_request
 
     cohort = open_cohort(cohort_request("synthetic-ad-4mm", {}), cache)
     small, large = (set(cohort.train_rows(n, "3")) for n in (24, 48))
@@ -260,7 +261,8 @@ def test_every_model_sees_the_same_subjects_and_sizes_are_nested(cache):
 
 
 def test_a_worker_is_given_no_label_of_the_test_set(cache, tmp_path):
-    from bench.data.cohort import cohort_request, open_cohort
+    from bench.data.cohort import open_cohort
+    from bench.data.listing import cohort_request
     from bench.execute.driver import Driver, Place, _Job, record
     from bench.plan import Request, make_plan
 

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from bench.data import check
-from bench.data.cohort import Cohort, cohort_request, open_cohort
+from bench.data.cohort import Cohort, open_cohort
+from bench.data.listing import cohort_request
 from registry.cards import DatasetCard, Task
 from registry.core import catalogue
 from registry.datasets import DATASETS, options_of

@@ -13,7 +13,8 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from bench.data.cohort import cohort_request, open_cohort
+from bench.data.cohort import open_cohort
+from bench.data.listing import cohort_request
 from bench.data.synthetic import Spec, write_cohort
 from bench.train.feed import Feed
 

@@ -1,0 +1,128 @@
+"""What reading a scan says of it: facts that the cache keeps and the check judges by."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bench.data import formats
+from bench.data.volume import Array, Grid, Info, conform, turn
+
+FACTS: dict[str, str] = {
+    "sha256": "hash of the stored voxels; empty when they cannot be read",
+    "affine": "from stored voxel indices to mm, row by row",
+    "shape": "voxels along the stored axes",
+    "voxel_mm": "edges of a voxel along the stored axes",
+    "orientation": "where the stored axes point; unknown when the header does not say",
+    "n_nonfinite": "voxels that were NaN or infinite and count as 0",
+    "mean": "of the conformed voxels, before they are standardised",
+    "sd": "their standard deviation",
+    "overlap": "Dice coefficient of the voxels with signal and the template's brain",
+    "outside": "share of the voxels with signal that are more than 8 mm outside that brain",
+    "likeness": "correlation with the template within its brain",
+    "reason": "why the scan is not used; empty when it is",
+}
+"""Columns of the cache's ``index.csv``."""
+
+COARSE_MM = 4.0
+SIGNAL = 0.25
+"""Of the 98th percentile: what is brighter counts as signal."""
+
+TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+"""The skull-stripped MNI152 (ICBM 2009a) T1 average in nilearn's package."""
+
+THUMBNAIL = 64
+"""Longest side of a thumbnail in pixels."""
+
+
+def described(info: Info) -> dict[str, object]:
+    """Return the facts of a header."""
+    return {
+        "sha256": info.sha256,
+        "affine": info.affine,
+        "shape": "x".join(map(str, info.shape)),
+        "voxel_mm": "x".join(f"{mm:g}" for mm in info.voxel_mm),
+        "orientation": info.orientation if info.oriented else "unknown",
+        "n_nonfinite": info.n_nonfinite,
+    }
+
+
+def measured(data: Array, grid: Grid) -> dict[str, object]:
+    """Return the facts of a conformed volume that is not standardised yet.
+
+    Parameters
+    ----------
+    data : ndarray of float32, (X, Y, Z)
+        On the grid.
+    grid : Grid
+        In MNI space, as far as the scan is.
+
+    Returns
+    -------
+    dict
+        ``mean``, ``sd``, ``overlap``, ``outside`` and ``likeness`` of `FACTS`; the last three on
+        every voxel that lies on a grid of 4 mm.
+    """
+    step = max(1, round(COARSE_MM / grid.voxel_mm))
+    coarse = data[::step, ::step, ::step]
+    template, brain, near = _template(grid, step)
+    signal = coarse > SIGNAL * np.percentile(coarse, 98)
+    both, n_signal = int((signal & brain).sum()), int(signal.sum())
+    found = {
+        "mean": data.mean(dtype=np.float64),
+        "sd": data.std(dtype=np.float64),
+        "overlap": 2 * both / max(1, n_signal + int(brain.sum())),
+        "outside": int((signal & ~near).sum()) / max(1, n_signal),
+        "likeness": _correlation(coarse[brain], template[brain]),
+    }
+    return {name: float(f"{value:.6g}") for name, value in found.items()}
+
+
+def _correlation(a: Array, b: Array) -> float:
+    a, b = a - a.mean(dtype=np.float64), b - b.mean(dtype=np.float64)
+    norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / norm if norm > 0 else 0.0
+
+
+@lru_cache(maxsize=4)
+def _template(grid: Grid, step: int) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the template on the coarse grid, its brain, and what lies within 8 mm of that."""
+    data = conform(turn(formats.read(template_file())), grid, "mni")[::step, ::step, ::step]
+    brain = data > 0.2
+    rounds = max(1, round(8 / (grid.voxel_mm * step)))
+    return data, brain, ndimage.binary_dilation(brain, iterations=rounds)
+
+
+def template_file() -> Path:
+    """Return the template's file without importing nilearn, which takes seconds."""
+    spec = importlib.util.find_spec("nilearn")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / TEMPLATE
+
+
+def thumbnail(data: Array) -> NDArray[np.uint8]:
+    """Return the three middle planes of a volume, one row of pictures, (<=64, <=192).
+
+    Parameters
+    ----------
+    data : ndarray of float32, (X, Y, Z)
+        RAS; black is the 1st and white the 99.5th percentile.
+    """
+    step = -(-max(data.shape) // THUMBNAIL)
+    low, high = np.percentile(data[::4, ::4, ::4], (1, 99.5))
+    planes = [np.take(data, n // 2, axis=axis) for axis, n in enumerate(data.shape)]
+    size = -(-max(data.shape) // step)
+    row = np.zeros((size, 3 * size), np.float32)
+    for number, plane in enumerate(planes):
+        picture = plane[::step, ::step].T[::-1]
+        top, left = (size - picture.shape[0]) // 2, (size - picture.shape[1]) // 2
+        at = number * size + left
+        row[top : top + picture.shape[0], at : at + picture.shape[1]] = picture - low
+    scaled = 255 * row / max(float(high - low), 1e-12)
+    return np.clip(scaled, 0, 255).astype(np.uint8)

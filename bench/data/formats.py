@@ -1,0 +1,318 @@
+"""Scan files of every format: bytes to voxels as they are stored, and where they lie in space.
+
+A path may lead into an archive: ``FILE.zip!/T1/T1.nii.gz`` is read in place. A pair of ``.img`` and
+``.hdr`` is named by either; a DICOM series is named by its folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from isal import isal_zlib
+from nibabel.freesurfer.mghformat import MGHHeader
+from numpy.typing import NDArray
+
+from registry.errors import UserError
+
+SUFFIXES = (".nii", ".img", ".hdr", ".mgh", ".mgz")
+"""Of files, besides ``.gz``; anything else is taken for a folder of DICOM slices."""
+
+ARCHIVE = ".zip!/"
+
+MORE = 1 << 20
+"""Bytes beyond what a header promises that are still inflated: some writers append a footer."""
+
+HEADER = 1 << 12
+"""Bytes that hold any header."""
+
+
+class ScanError(Exception):
+    """A scan that cannot be used; the message is the reason, the same for all scans it befalls."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A scan as its file has it.
+
+    Parameters
+    ----------
+    voxels : ndarray, (X, Y, Z)
+        Of the stored type, in the stored order of axes.
+    slope, intercept : float
+        ``voxels * slope + intercept`` are the values.
+    affine : ndarray, (4, 4)
+        From voxel indices to mm.
+    shape : tuple of int
+        As stored, trailing axes of length 1 included.
+    oriented : bool
+        False when the header gives no orientation.
+    """
+
+    voxels: NDArray[Any]
+    slope: float
+    intercept: float
+    affine: NDArray[np.float64]
+    shape: tuple[int, ...]
+    oriented: bool
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the voxels: the same for a copy that was renamed or compressed again."""
+        # In the order of the file: most are stored so, and those are not copied.
+        order = np.asfortranarray(self.voxels)
+        about = [self.voxels.shape, order.dtype.str, float(self.slope), float(self.intercept)]
+        found = hashlib.sha256(repr(about).encode())
+        found.update(np.ascontiguousarray(order.T).data)
+        return found.hexdigest()
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Return the size in bytes and the time of modification (ns) of a scan, of all its files.
+
+    Size -1 means that there is no such scan.
+    """
+    try:
+        states = [os.stat(file) for file in files_of(path)]
+    except (OSError, ScanError):
+        return -1, 0
+    if not states:
+        return -1, 0
+    return sum(s.st_size for s in states), max(s.st_mtime_ns for s in states)
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that a scan is made of."""
+    archive, _ = _member(path)
+    if archive is not None:
+        return [archive]
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file())
+    return [path, partner] if (partner := _partner(path)) is not None else [path]
+
+
+def read(path: Path) -> Stored:
+    """Read every voxel of a scan.
+
+    Raises
+    ------
+    ScanError
+        When the file cannot be used, with the reason.
+    UserError
+        When reading it needs a library that is not installed.
+    """
+    if _member(path)[0] is None and path.is_dir():
+        return _read_dicom(path)
+    name = path.name.removesuffix(".gz")
+    if not name.endswith(SUFFIXES):
+        raise ScanError("not a file of a known format (.nii, .img, .hdr, .mgh, .mgz, each .gz)")
+    if name.endswith((".img", ".hdr")):
+        return _read_pair(path)
+    content = _open(path)
+    kind = MGHHeader if name.endswith((".mgh", ".mgz")) else _nifti(content.start)
+    return _read_voxels(kind, content.start, content)
+
+
+class _Content:
+    """The bytes of one file, inflated no further than they are wanted."""
+
+    def __init__(self, raw: bytes, compressed: bool) -> None:
+        self._raw = raw
+        self._compressed = compressed
+        if compressed and raw[:2] != b"\x1f\x8b":
+            raise ScanError("named .gz but not a gzip file")
+        self.start = self._inflate(HEADER)[0] if compressed else raw[:HEADER]
+
+    def get(self, size: int) -> bytes:
+        """Return at least `size` bytes, or what there is, once the file's checksum was verified."""
+        if not self._compressed:
+            return self._raw
+        content, ended = self._inflate(size + MORE)
+        if not ended:
+            raise ScanError("the file holds far more than its header promises")
+        return content
+
+    def _inflate(self, most: int) -> tuple[bytes, bool]:
+        """Return up to so many bytes, and whether the file ended there."""
+        parts, rest, left = [], self._raw, most
+        try:
+            # A file may be several gzip streams, one after another.
+            while rest[:2] == b"\x1f\x8b" and left > 0:
+                stream = isal_zlib.decompressobj(31)
+                parts.append(stream.decompress(rest, left))
+                left -= len(parts[-1])
+                if not stream.eof and left > 0:
+                    raise ScanError("the gzip file is truncated")
+                if not stream.eof:
+                    return b"".join(parts), False
+                rest = stream.unused_data
+        except (isal_zlib.error, zlib.error):  # type: ignore[misc]
+            raise ScanError("the gzip file is damaged") from None
+        return (parts[0] if len(parts) == 1 else b"".join(parts)), True
+
+
+def _open(path: Path) -> _Content:
+    raw = _bytes(path)
+    if not raw:
+        raise ScanError("the file is empty")
+    return _Content(raw, path.name.endswith((".gz", ".mgz")))
+
+
+def _bytes(path: Path) -> bytes:
+    archive, member = _member(path)
+    try:
+        if archive is not None:
+            return _member_bytes(archive, member)
+        return path.read_bytes()
+    except FileNotFoundError:
+        # A data set under version control holds links until its files are fetched.
+        broken = "a link to a file that is not there" if path.is_symlink() else "file not found"
+        raise ScanError(broken) from None
+    except OSError as error:
+        raise ScanError(f"cannot be read: {error.strerror}") from None
+
+
+def _member(path: Path) -> tuple[Path | None, str]:
+    """Return the archive and the member that a path names, None for a plain file."""
+    archive, sign, member = str(path).partition(ARCHIVE)
+    return (Path(archive + ".zip"), member) if sign else (None, "")
+
+
+def _member_bytes(archive: Path, member: str) -> bytes:
+    try:
+        with zipfile.ZipFile(archive) as content:
+            if any(leaves_folder(name) for name in content.namelist()):
+                raise ScanError("its archive has names that lead out of its folder")
+            info = content.getinfo(member)
+            if info.file_size > 100 * max(info.compress_size, MORE):
+                raise ScanError("its archive inflates to far more than a scan")
+            return content.read(info)
+    except KeyError:
+        raise ScanError("not in its archive") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+        raise ScanError("its archive is damaged") from None
+    except RuntimeError:
+        raise ScanError("its archive is encrypted") from None
+
+
+def leaves_folder(name: str) -> bool:
+    """Tell whether a name in an archive leads out of the folder that it is unpacked in."""
+    parts = name.replace("\\", "/").split("/")
+    return name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]
+
+
+def _partner(path: Path) -> Path | None:
+    """Return the other file of a pair, None for a format of one file."""
+    for mine, others in ((".img", ".hdr"), (".hdr", ".img")):
+        name = path.name.removesuffix(".gz")
+        if name.endswith(mine):
+            stem = name.removesuffix(mine) + others
+            options = [path.with_name(stem), path.with_name(stem + ".gz")]
+            return next((file for file in options if file.exists()), options[0])
+    return None
+
+
+def _read_pair(path: Path) -> Stored:
+    partner = _partner(path)
+    assert partner is not None
+    named_header = path.name.removesuffix(".gz").endswith(".hdr")
+    header_file, image_file = (path, partner) if named_header else (partner, path)
+    try:
+        header = _open(header_file).start
+    except ScanError as error:
+        raise ScanError(f"its .hdr: {error}") from None
+    kind: Any = nib.AnalyzeHeader
+    if header[344:348] == b"ni1\0":
+        kind = nib.Nifti1Pair.header_class
+    elif header[4:12] == b"ni2\0\r\n\x1a\n":
+        kind = nib.Nifti2Pair.header_class
+    return _read_voxels(kind, header, _open(image_file))
+
+
+def _nifti(start: bytes) -> Any:
+    """Return nibabel's header class for the magic of a single-file NIfTI."""
+    if start[344:348] == b"n+1\0":
+        return nib.Nifti1Header
+    if start[4:12] == b"n+2\0\r\n\x1a\n":
+        return nib.Nifti2Header
+    raise ScanError("not a NIfTI file")
+
+
+def _read_voxels(kind: Any, start: bytes, content: _Content) -> Stored:
+    """Return the voxels that follow a header, which may stand in a file of its own."""
+    single = content.start is start
+    try:
+        header = kind.from_fileobj(io.BytesIO(start))
+        shape = tuple(int(n) for n in header.get_data_shape())
+        dtype = header.get_data_dtype()
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        offset = int(header.get_data_offset())
+        oriented = _oriented(header)
+        slope, intercept = _scaling(header)
+    except Exception as error:
+        # nibabel answers a stranger's bytes with many kinds of exceptions; all mean the same here.
+        raise ScanError("the header is invalid") from error
+    if dtype.kind not in "iufb":
+        raise ScanError("its voxels are not real numbers")
+    if min(shape, default=0) < 1 or offset < (getattr(kind, "sizeof_hdr", 0) if single else 0):
+        raise ScanError("the header is invalid")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        raise ScanError("its affine is not invertible")
+    if np.isnan(nib.io_orientation(affine)).any():
+        raise ScanError("its affine is not invertible")
+    count = int(np.prod([int(n) for n in shape], dtype=object))
+    if count > 1 << 34:
+        raise ScanError("the header promises more voxels than the file holds")
+    found = content.get(offset + count * dtype.itemsize)
+    if len(found) < offset + count * dtype.itemsize:
+        raise ScanError("the header promises more voxels than the file holds")
+    voxels = np.frombuffer(found, dtype, count, offset).reshape(shape, order="F")
+    while voxels.ndim > 3 and voxels.shape[-1] == 1:
+        voxels = voxels[..., 0]
+    if voxels.ndim != 3 or min(voxels.shape) < 2:
+        raise ScanError("it is not one three-dimensional image")
+    return Stored(voxels, slope, intercept, affine, shape, oriented)
+
+
+def _scaling(header: Any) -> tuple[float, float]:
+    """Return slope and intercept; a slope of 0 or NaN means no scaling."""
+    find: Callable[[], tuple[float | None, float | None]] | None
+    find = getattr(header, "get_slope_inter", None)
+    slope, intercept = find() if find is not None else (None, None)
+    return (1.0, 0.0) if slope is None else (float(slope), float(intercept or 0.0))
+
+
+def _oriented(header: Any) -> bool:
+    if isinstance(header, nib.Nifti1Header):
+        return bool(header["qform_code"] > 0 or header["sform_code"] > 0)
+    return isinstance(header, MGHHeader) and bool(header["goodRASFlag"])
+
+
+def _read_dicom(folder: Path) -> Stored:
+    try:
+        import dicom2nifti
+        from dicom2nifti import settings
+    except ImportError:
+        raise UserError(
+            "Reading DICOM series needs the extra `dicom`: pip install 'slicebench[dicom]'; or "
+            "convert them to NIfTI with dcm2niix."
+        ) from None
+    settings.disable_validate_slicecount()
+    try:
+        image = dicom2nifti.dicom_series_to_nifti(str(folder), None, reorient_nifti=False)["NII"]
+        voxels = np.asanyarray(image.dataobj)
+    except Exception as error:
+        # Of many kinds, by dicom2nifti, pydicom and numpy; a series that is not one is the reason.
+        raise ScanError(f"its DICOM series cannot be converted ({type(error).__name__})") from error
+    if voxels.ndim != 3 or min(voxels.shape) < 2:
+        raise ScanError("it is not one three-dimensional image")
+    return Stored(voxels, 1.0, 0.0, image.affine, voxels.shape, True)
