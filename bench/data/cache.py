@@ -193,11 +193,15 @@ class _Rows:
                 "choose a coarser grid with --data-set grid=mni-4mm."
             )
         self.building.mkdir()
-        with open(self.building / VOLUMES, "wb") as stream:
-            np.lib.format.write_array_header_1_0(stream, header)
-            stream.flush()
-            os.posix_fallocate(stream.fileno(), 0, stream.tell() + needed)
-            os.fsync(stream.fileno())
+        try:
+            with open(self.building / VOLUMES, "wb") as stream:
+                np.lib.format.write_array_header_1_0(stream, header)
+                stream.flush()
+                os.posix_fallocate(stream.fileno(), 0, stream.tell() + needed)
+                os.fsync(stream.fileno())
+        except OSError:
+            shutil.rmtree(self.building)
+            raise
 
     def _resume(self) -> dict[int, dict[str, Any]]:
         """Return the rows that an earlier process finished and whose bytes are what they were."""
@@ -272,7 +276,7 @@ def _copy_earlier(
         if place is None or index["sha256"][place] == "":
             continue
         content = stored[place].tobytes()
-        row = index.iloc[place].to_dict()
+        row = {str(name): value for name, value in index.iloc[place].to_dict().items()}
         if checksum(content) == row["checksum"]:
             rows.write(number, content)
             rows.add(number, {name: row[name] for name in row if name != "row"})
@@ -325,7 +329,7 @@ NUMBERS = ("n_nonfinite", "mean", "sd", "overlap", "outside", "likeness")
 def _read_index(folder: Path) -> pd.DataFrame:
     index = pd.read_csv(folder / INDEX, dtype=str, keep_default_na=False)
     for name in NUMBERS:
-        index[name] = pd.to_numeric(index[name].replace("", "nan"))
+        index[name] = pd.to_numeric(index[name], errors="coerce")
     return index
 
 

@@ -242,6 +242,7 @@ def open_cohort(
     """
     listing = list_scans(request, cache_dir, progress)
     conform, folder = listing.conform, listing.folder
+    listing.task  # noqa: B018  refuses what cannot be learned before hours of reading
     with cohort_folder(folder):
         cached = prepare(listing.files, conform, folder, cache_dir, progress)
         settled = settle(listing, cached.facts, stored_split(listing))

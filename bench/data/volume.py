@@ -262,15 +262,19 @@ def _smoothing(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _head_centre(data: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the centre of mass of the voxels above the mean, (3,), found on every other voxel."""
-    coarse = data[::2, ::2, ::2]
+    """Return the centre of mass of the voxels above the mean, (3,).
+
+    On a large scan every other voxel is precise enough.
+    """
+    step = max(1, min(data.shape) // 64)
+    coarse = data[::step, ::step, ::step]
     above = coarse > coarse.mean()
     total = above.sum()
     centre = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
         profile = above.sum(axis=others)
-        centre.append(2 * float(profile @ np.arange(len(profile))) / total)
+        centre.append(step * float(profile @ np.arange(len(profile))) / total)
     return np.array(centre)
 
 
