@@ -1,0 +1,100 @@
+"""Check and prepare against nibabel reading the same files with as many processes.
+
+Raw scans as a scanner writes them (256 x 256 x 170, int16, noise everywhere) and scans in MNI space
+(182 x 218 x 182, float32), each compressed, brought to the 2 mm grid. Goal: at most 1.5 times.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from bench.data.cache import cohort_folder, prepare
+from bench.data.facts import template_file
+from bench.data.scanning import Job, read_all
+from bench.data.volume import GRIDS, Conform, conform, load
+
+N, WORKERS, ROUNDS = 24, 2, 3
+
+
+def write(folder: Path, kind: str) -> list[Path]:
+    template = load(template_file())
+    if kind == "float32":
+        grid = GRIDS["mni-1mm"]
+        base, affine, dtype = conform(template, grid, "mni"), grid.affine, np.float32
+    else:
+        base = np.zeros((170, 256, 256), np.float32)
+        base[:, 12:245, 33:222] = template.data[13:183]
+        affine, dtype = np.diag([1.0, 1, 1, 1]), np.int16
+        affine[:3, 3] = (-85, -128, -128)
+    rng = np.random.default_rng(0)
+    files = []
+    for number in range(N):
+        noisy = 600 * base + np.abs(rng.normal(0, 8, base.shape))
+        files.append(folder / f"{kind}-{number:02d}.nii.gz")
+        nib.save(nib.Nifti1Image(noisy.astype(dtype), affine), files[-1])
+    return files
+
+
+def read_by_nibabel(file: Path) -> float:
+    return float(np.asarray(nib.load(file).dataobj)[0, 0, 0])
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        for kind, space in (("int16", "native"), ("float32", "mni")):
+            files = write(Path(place), kind)
+            settings = Conform("mni-2mm", "whole", space)
+            ratios: dict[str, list[float]] = {"check": [], "prepare": []}
+            for _ in range(ROUNDS):
+                with ProcessPoolExecutor(WORKERS, mp_context=get_context("forkserver")) as pool:
+                    list(pool.map(read_by_nibabel, files[:WORKERS]))
+                    start = time.perf_counter()
+                    list(pool.map(read_by_nibabel, files))
+                    nibabel = time.perf_counter() - start
+                reading = read_all(list(enumerate(files)), Job(settings, pictures=True), WORKERS)
+                for _ in range(WORKERS):  # processes start and import, like nibabel's
+                    next(reading)
+                start = time.perf_counter()
+                for _ in reading:
+                    pass
+                checked = (time.perf_counter() - start) * N / (N - WORKERS)
+                cache = Path(place) / "cache"
+                ticks: list[float] = []
+                with cohort_folder(cache / "cohorts" / "c"):
+                    prepare(
+                        files,
+                        settings,
+                        cache / "cohorts" / "c",
+                        cache,
+                        lambda done, total, ticks=ticks: ticks.append(time.perf_counter()),
+                        workers=WORKERS,
+                    )
+                made = (ticks[-1] - ticks[WORKERS - 1]) * N / (N - WORKERS)
+                shutil.rmtree(cache)
+                ratios["check"].append(checked / nibabel)
+                ratios["prepare"].append(made / nibabel)
+            print(f"{kind}: nibabel {nibabel / N * 1e3:.0f} ms a scan with {WORKERS} processes")
+            for what, found in ratios.items():
+                print(
+                    f"  {what}: {statistics.median(found):.2f} times that ({min(found):.2f} best)"
+                )
+    for who, name in (
+        (resource.RUSAGE_SELF, "this process"),
+        (resource.RUSAGE_CHILDREN, "a child"),
+    ):
+        peak = resource.getrusage(who).ru_maxrss / 1e6
+        print(f"peak memory of {name}: {peak:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()
