@@ -50,12 +50,66 @@ def tables_of(root: Path, options: Mapping[str, Value]) -> list[Path]:
     return named + [file for file in found if file.is_file() and file.resolve() not in known]
 
 
-def table_with(tables: Sequence[Path], columns: Sequence[str]) -> Path | None:
-    """Return the first table that has all these columns, whatever it is called."""
+def find_table(
+    tables: Sequence[Path], marks: Sequence[str], wanted: Sequence[str] = ()
+) -> tuple[Path, pd.DataFrame] | None:
+    """Return the first table that has certain columns, whatever it is called.
+
+    Names of columns are compared without case, spaces and punctuation (``Image Data ID``,
+    ``Image.Data.ID``); in the table that is returned those of `marks` and `wanted` are spelled as
+    here.
+
+    Parameters
+    ----------
+    tables : sequence of Path
+        Where to look, in order.
+    marks : sequence of str
+        Columns by which the table is known.
+    wanted : sequence of str
+        Columns that are used if they are there.
+    """
     for file in tables:
-        if set(columns) <= set(columns_of(file)):
-            return file
+        if {_plain(name) for name in marks} <= {_plain(name) for name in columns_of(file)}:
+            table = read_table(file)
+            spelled = {_plain(name): name for name in (*marks, *wanted)}
+            names = {name: spelled.get(_plain(name), name) for name in table.columns}
+            return file, table.rename(columns=names)
     return None
+
+
+def need_table(
+    tables: Sequence[Path], marks: Sequence[str], wanted: Sequence[str], what: str, root: Path
+) -> tuple[Path, pd.DataFrame]:
+    """Return what `find_table` does.
+
+    Raises
+    ------
+    UserError
+        When there is none; the sentence says what the tables at hand lack.
+    """
+    found = find_table(tables, marks, wanted)
+    if found is not None:
+        return found
+    nearest = ""
+    for file in tables:
+        columns = columns_of(file)
+        have = {_plain(name) for name in columns}
+        lacking = [name for name in marks if _plain(name) not in have]
+        if len(lacking) < len(marks):
+            nearest = (
+                f" {file.name} has no column {listed(lacking)}"
+                f"{did_you_mean(lacking[0], columns)}; it has {listed(columns)}."
+            )
+            break
+    looked = listed(file.name for file in tables)
+    raise UserError(
+        f"{what} is needed, a table with the columns {listed(marks)}; there is none among "
+        f"{looked} (looked in {root} and at --table).{nearest} Name it with --table FILE."
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def columns_of(file: Path) -> list[str]:
@@ -100,7 +154,9 @@ def refuse_disjoint(images: Iterable[str], rows: Iterable[str], root: Path, tabl
         )
 
 
-def read_table(file: Path, rows: int | None = None) -> pd.DataFrame:
+def read_table(
+    file: Path, rows: int | None = None, columns: list[str] | None = None
+) -> pd.DataFrame:
     """Read a CSV, TSV, Parquet or Excel file as text.
 
     Parameters
@@ -109,7 +165,9 @@ def read_table(file: Path, rows: int | None = None) -> pd.DataFrame:
         Its name ends in ``.csv`` (comma, semicolon or tab), ``.tsv``, ``.txt``, ``.parquet``,
         ``.xls`` or ``.xlsx`` (the first sheet).
     rows : int, optional
-        So many of the first rows.
+        So many of the first rows, of a text.
+    columns : sequence of str, optional
+        Of a Parquet file only these.
 
     Returns
     -------
@@ -124,7 +182,7 @@ def read_table(file: Path, rows: int | None = None) -> pd.DataFrame:
     suffix = file.suffix.lower()
     try:
         if suffix == ".parquet":
-            table = _as_text(pd.read_parquet(file))
+            table = _as_text(pd.read_parquet(file, columns=columns))
         elif suffix in (".xls", ".xlsx"):
             table = _as_text(pd.read_excel(file, engine="calamine"))
         elif suffix in SUFFIXES:

@@ -13,6 +13,9 @@ from registry.errors import UserError
 YEAR = 365.25
 """Days."""
 
+NOT_LISTED = "subject not in the table"
+"""Why a scan is left out whose subject no table knows."""
+
 
 def days_of(texts: pd.Series, file: Path, formats: tuple[str, ...]) -> pd.Series:
     """Return dates as days since 1970, NaN where there is none.
@@ -71,3 +74,12 @@ def nearest_exam(scans: pd.DataFrame, exams: pd.DataFrame, within: float) -> pd.
     pairs = pairs[pairs["far"] <= within].sort_values(["scan", "far", "day"], kind="stable")
     best = pairs.drop_duplicates("scan").set_index("scan")
     return best[[*columns, "distance"]].reindex(scans.index)
+
+
+def sources(near: pd.DataFrame, within: float) -> pd.Series:
+    """Return where each label came from: the exam's ``source``, and how far it is from the scan."""
+    days = near["distance"].fillna(0).round().astype(int)
+    words = {-1: "{} days before", 0: "on the day", 1: "{} days after"}
+    when = [words[int(np.sign(n))].format(abs(n)) for n in days]
+    found = near["source"] + ", " + pd.Series(when, index=near.index)
+    return found.fillna(f"no exam within {within:g} days")

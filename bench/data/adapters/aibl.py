@@ -1,0 +1,116 @@
+"""AIBL as downloaded from LONI, labelled by its clinical tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.data.adapters.loni import find_images, rank_images
+from bench.data.adapters.reading import need_table, refuse_disjoint, tables_of
+from bench.data.adapters.visits import NOT_LISTED, YEAR, days_of, nearest_exam, sources
+from registry.cards import Value
+
+DATES = ("%m/%d/%Y", "%Y-%m-%d")
+MISSING = "-4"
+DIAGNOSES = {"1": "CN", "2": "MCI", "3": "AD"}
+SEXES = {"1": "M", "2": "F"}
+_SUBJECT = re.compile(r"AIBL_(\d+)_|(?:^|/)(\d{1,5})(?=/)")
+
+
+def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
+    """List every image of AIBL below a folder; see `bench.data.manifest.tidy`.
+
+    A visit is a day. Diagnoses have a visit's name and no date: theirs is the date of the MRI of
+    that visit, else the baseline MRI and the months in the name. Of the birth only the year is
+    known: subjects are taken to be born in the middle of it.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that the downloads were unpacked in.
+    options : mapping
+        ``table``, ``image``, ``labels``, ``within_days``.
+
+    Raises
+    ------
+    UserError
+        When there are no images, or a table is missing.
+    """
+    images = find_images(root, _subject_of, "AIBL")
+    tables = tables_of(root, options)
+    _, people = need_table(tables, ("RID", "PTDOB", "PTGENDER"), (), "aibl_ptdemog", root)
+    _, diagnoses = need_table(tables, ("RID", "VISCODE", "DXCURREN"), (), "aibl_pdxconv", root)
+    mri_file, mri = need_table(
+        [file for file in tables if "conv" not in file.name.lower()],
+        ("RID", "VISCODE", "EXAMDATE"),
+        (),
+        "aibl_mrimeta",
+        root,
+    )
+    refuse_disjoint(images["subject_id"], people["RID"], root, "aibl_ptdemog")
+    scans = images.assign(rank=rank_images(images, str(options["image"])))
+    scans["reason"] = np.where(scans["subject_id"].isin(people["RID"]), "", NOT_LISTED)
+    scans["session_id"] = scans["date"]
+    scans["day"] = days_of(scans["date"], root, DATES)
+    scans.loc[(scans["date"] == "") & (scans["reason"] == ""), "reason"] = "scan date unknown"
+
+    people = people.drop_duplicates("RID").set_index("RID")
+    born = pd.to_numeric(people["PTDOB"].str.extract(r"(\d{4})")[0]) + 0.5
+    year = 1970 + scans["day"] / YEAR
+    scans["age"] = year - scans["subject_id"].map(born)
+    scans["sex"] = scans["subject_id"].map(people["PTGENDER"].map(SEXES)).fillna("")
+
+    exams = _exams(diagnoses, mri.assign(day=days_of(_present(mri["EXAMDATE"]), mri_file, DATES)))
+    warnings = []
+    if options["labels"] == "baseline":
+        first = exams.sort_values("day").drop_duplicates("subject_id").set_index("subject_id")
+        scans["diagnosis"] = scans["subject_id"].map(first["diagnosis"]).fillna("")
+        scans["source"] = scans["subject_id"].map("first exam, " + first["source"]).fillna("")
+        warnings.append("Labels are those at the subject's baseline, not at the scan.")
+    else:
+        near = nearest_exam(scans, exams, float(options["within_days"]))
+        scans["diagnosis"] = near["diagnosis"].fillna("")
+        scans["source"] = sources(near, float(options["within_days"]))
+    scans.attrs = {
+        "columns": [*people.columns, *diagnoses.columns],
+        "exams": exams[["subject_id", "day", "diagnosis"]],
+        "warnings": warnings,
+    }
+    return scans
+
+
+def _subject_of(path: str) -> str:
+    found = [one or other for one, other in _SUBJECT.findall(path)]
+    return found[-1] if found else ""
+
+
+def _present(texts: pd.Series) -> pd.Series:
+    return texts.where(texts != MISSING, "")
+
+
+def _exams(diagnoses: pd.DataFrame, mri: pd.DataFrame) -> pd.DataFrame:
+    """Return every diagnosis with the day of its visit."""
+    code = diagnoses["DXCURREN"].str.removesuffix(".0")
+    exams = pd.DataFrame(
+        {
+            "subject_id": diagnoses["RID"],
+            "visit": diagnoses["VISCODE"],
+            "diagnosis": code.map(DIAGNOSES).fillna(""),
+            "source": "DXCURREN " + code + " at " + diagnoses["VISCODE"],
+        }
+    )
+    days = mri.dropna(subset="day").drop_duplicates(["RID", "VISCODE"])
+    at = days.set_index(["RID", "VISCODE"])["day"]
+    visits = pd.MultiIndex.from_frame(exams[["subject_id", "visit"]])
+    day = pd.Series(at.reindex(visits).to_numpy(), index=exams.index)
+    baseline = exams["subject_id"].map(days[days["VISCODE"] == "bl"].set_index("RID")["day"])
+    months = pd.to_numeric(
+        exams["visit"].replace("bl", "m0").str.removeprefix("m"), errors="coerce"
+    )
+    exams["day"] = day.fillna(baseline + months * YEAR / 12)
+    exams = exams[(exams["diagnosis"] != "") & exams["day"].notna()]
+    return exams.drop(columns="visit").reset_index(drop=True)

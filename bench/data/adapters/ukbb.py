@@ -1,0 +1,180 @@
+"""UK Biobank: T1 images of the bulk field 20252, unzipped, flat or still zipped."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.data.adapters.reading import listed, parse_ages, refuse_disjoint, tables_of
+from bench.data.adapters.visits import NOT_LISTED
+from bench.data.adapters.wide import read_columns
+from registry.cards import Value
+from registry.errors import UserError
+
+SEX, AGE, CENTRE = 31, 21003, 54
+SEXES = {"0": "F", "1": "M"}
+FIRST_IMAGING = "2"
+UNUSABLE = "unusable by UK Biobank"
+
+_BULK = re.compile(r"^(\d+)_20252_(\d)_\d+$")
+_FLAT = re.compile(r"^(\d+)(?:_20252_(\d)_\d+)?_(T1\w*)$")
+_FIELD = re.compile(r"^(?:f\.|.*_f|x|f|p)?(\d+)(?:[-._]i?(\d+))?(?:[._]a?(\d+))?$")
+_EID = re.compile(r"^(?:.*\.)?(?:n_|x)?eid$", re.IGNORECASE)
+
+
+def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
+    """List the T1 scans of UK Biobank; see `bench.data.manifest.tidy`.
+
+    A scan is one imaging visit (2 the first, 3 the repeat) of one participant; its age is field
+    21003 at that visit. The tables may name fields in any of UK Biobank's four ways and have any
+    number of columns.
+
+    Parameters
+    ----------
+    root : Path
+        Holds ``<eid>_20252_2_0.zip``, ``<eid>_20252_2_0/T1/``, ``<eid>/T1/`` or files
+        ``<eid>_T1_brain_to_MNI.nii.gz``, at any depth.
+    options : mapping
+        ``table``, and ``image``: which file of a scan is used.
+
+    Raises
+    ------
+    UserError
+        When there are no scans, or no table with ``eid`` and the fields 21003 or 31.
+    """
+    image = str(options["image"])
+    scans = _scans(root, image)
+    people = _people(root, options)
+    refuse_disjoint(scans["subject_id"], people.index, root, "the tables")
+    known = scans["subject_id"].isin(people.index)
+    scans.loc[~known & (scans["reason"] == ""), "reason"] = NOT_LISTED
+
+    def value(field: int, instance: str) -> pd.Series:
+        column = f"{field}-{instance}"
+        if column not in people.columns:
+            return pd.Series("", index=scans.index)
+        return scans["subject_id"].map(people[column]).fillna("")
+
+    scans["sex"] = value(SEX, "0").map(SEXES).fillna("")
+    scans["age"], scans["site"], scans["source"] = np.nan, "", ""
+    for instance in sorted(scans["session_id"].unique()):
+        here = scans["session_id"] == instance
+        texts = value(AGE, instance).rename(f"{AGE}-{instance}.0")
+        scans.loc[here, "age"] = parse_ages(texts, root)[here]
+        scans.loc[here, "site"] = value(CENTRE, instance)[here]
+        scans.loc[here, "source"] = f"field {AGE} at instance {instance}"
+    scans["space"] = "mni" if image.endswith("_to_MNI") else ""
+    warnings = []
+    if image == "T1_brain_to_MNI":
+        warnings.append(
+            "T1_brain_to_MNI is warped to MNI space non-linearly, while the published models used "
+            "linear registration; --data-set image=T1_brain with --register affine is nearer to it."
+        )
+    scans.attrs = {"columns": list(people.columns), "warnings": warnings}
+    return scans
+
+
+def _scans(root: Path, image: str) -> pd.DataFrame:
+    """Return one row a scan and form on disk: the path of its image, or why there is none."""
+    rows = []
+    for (subject, instance, packed), files in _images(root).items():
+        usable = {name: path for name, path in files if "/unusable/" not in f"/{path}"}
+        reason = ""
+        if not usable:
+            reason = UNUSABLE
+        elif image not in usable:
+            reason = f"no {image} among its files"
+        path = usable.get(image) or sorted(path for _, path in files)[0]
+        rows.append((subject, instance, path, str(int(packed)), reason))
+    if not rows:
+        raise UserError(
+            f"There is no T1 scan of UK Biobank in {root}: no <eid>_20252_2_0.zip, no folder "
+            "<eid>_20252_2_0/T1 or <eid>/T1, and no file <eid>_T1_brain_to_MNI.nii.gz."
+        )
+    columns = ["subject_id", "session_id", "path", "rank", "reason"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _images(root: Path) -> dict[tuple[str, str, bool], list[tuple[str, str]]]:
+    """Return the images (name, path) of each participant, visit and form, packed or not."""
+    found: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
+    for folder, _, names in os.walk(root, followlinks=True):
+        place = Path(folder).relative_to(root)
+        for name in names:
+            path = (place / name).as_posix()
+            if name.endswith(".zip"):
+                match = _BULK.match(name.removesuffix(".zip"))
+                if match:
+                    key = (match[1], match[2], True)
+                    found.setdefault(key, []).extend(_members(root, path))
+            elif name.endswith((".nii", ".nii.gz")):
+                stem = name.removesuffix(".gz").removesuffix(".nii")
+                match = _FLAT.match(stem)
+                if match:
+                    key = (match[1], match[2] or FIRST_IMAGING, False)
+                    found.setdefault(key, []).append((match[3], path))
+                elif stem.startswith("T1") and (owner := _owner(place)) is not None:
+                    found.setdefault((*owner, False), []).append((stem, path))
+    return found
+
+
+def _owner(place: Path) -> tuple[str, str] | None:
+    """Return participant and visit of a folder below ``<eid>[_20252_2_0]/T1``."""
+    for part in reversed(place.parts):
+        match = _BULK.match(part)
+        if match:
+            return match[1], match[2]
+        if part.isdecimal():
+            return part, FIRST_IMAGING
+    return None
+
+
+def _members(root: Path, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the images in an archive; one that cannot be opened yields one, to fail the check."""
+    try:
+        with zipfile.ZipFile(root / path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        names = ["T1/T1.nii.gz"]
+    for name in names:
+        stem = Path(name).name.removesuffix(".gz").removesuffix(".nii")
+        if name.endswith((".nii", ".nii.gz")) and stem.startswith("T1"):
+            yield stem, f"{path}!/{name}"
+
+
+def _people(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
+    """Return the fields that are needed, by participant, of all tables: columns ``21003-2``."""
+    parts = []
+    tables = tables_of(root, options)
+    for file in tables:
+        table = read_columns(file, lambda name: bool(_EID.match(name)) or _wanted(name) is not None)
+        ids = [name for name in table.columns if _EID.match(name)]
+        if ids and len(table.columns) > 1:
+            fields = {name: _wanted(name) for name in table.columns if name != ids[0]}
+            named = table.rename(columns={**fields, ids[0]: "eid"})
+            named = named.loc[:, ~named.columns.duplicated()].drop_duplicates("eid")
+            parts.append(named.set_index("eid").replace("", np.nan))
+    if not parts:
+        raise UserError(
+            "UK Biobank needs a table with eid and the fields 21003 (age) and 31 (sex), such as "
+            f"21003-2.0, f.21003.2.0, 21003_2_0 or p21003_i2; there is none among "
+            f"{listed(file.name for file in tables)}: name it with --table FILE."
+        )
+    people = parts[0]
+    for more in parts[1:]:
+        people = people.combine_first(more)
+    return people.astype(object).fillna("").astype(str)
+
+
+def _wanted(name: str) -> str | None:
+    """Return ``21003-2`` for a column of a field that is needed, of its first value."""
+    match = _FIELD.match(name)
+    if match is None or int(match[1]) not in (SEX, AGE, CENTRE) or int(match[3] or 0):
+        return None
+    return f"{int(match[1])}-{int(match[2] or 0)}"
