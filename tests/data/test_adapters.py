@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +7,11 @@ import pytest
 
 from bench.data.adapters import bids, table
 from bench.data.adapters.reading import parse_ages, read_table, space_of
+from bench.data.choices import NOT_CHOSEN, choose
+from bench.data.manifest import tidy
 from registry.errors import UserError
+
+DEFAULTS = {"withdrawals": "", "visits": "all", "classes": "", "horizon": 36.0}
 
 
 def touch(root: Path, *places: str) -> None:
@@ -72,9 +75,9 @@ def test_one_image_of_a_visit_is_used_and_the_others_are_listed(
 ) -> None:
     touch(tmp_path, *(f"sub-1/ses-a/anat/sub-1_ses-a_{name}" for name in names))
     participants(tmp_path, "participant_id age\nsub-1 60\n")
-    scans = bids.manifest(tmp_path, {})
+    scans = choose(tidy(bids.manifest(tmp_path, {})), DEFAULTS)
     assert used(scans).index.tolist() == [f"sub-1/ses-a/anat/sub-1_ses-a_{chosen}"]
-    assert set(scans["reason"]) == {"", bids.NOT_CHOSEN}
+    assert set(scans["reason"]) == {"", NOT_CHOSEN}
     assert len(scans) == len(names)
 
 
@@ -227,7 +230,9 @@ def test_a_table_may_call_its_columns_as_it_likes(tmp_path: Path) -> None:
         ("t.csv", "path,subject_id\nä,1\n".encode("latin-1"), "UTF-8"),
         ("t.csv", b"path, path,subject_id\nx,y,1\n", "columns of one name"),
         ("t.csv", b"path,subject_id\nx.nii,\n", "without a subject"),
-        ("t.xlsx", b"PK", r"none of \.csv"),
+        ("t.xlsx", b"PK", "not an Excel file"),
+        ("t.parquet", b"PK", "not a Parquet file"),
+        ("t.doc", b"PK", r"none of \.csv"),
     ],
 )
 def test_a_table_that_cannot_serve_is_refused_in_a_sentence(
@@ -245,17 +250,6 @@ def test_no_table_and_a_missing_table_are_told_apart(tmp_path: Path) -> None:
         table.manifest(tmp_path, {"table": str(tmp_path / "t.csv")})
 
 
-HAVE_PYARROW = importlib.util.find_spec("pyarrow") is not None
-
-
-@pytest.mark.skipif(HAVE_PYARROW, reason="pyarrow is installed")
-def test_parquet_without_pyarrow_says_how_to_read_it(tmp_path: Path) -> None:
-    (tmp_path / "t.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match="pip install pyarrow"):
-        read_table(tmp_path / "t.parquet")
-
-
-@pytest.mark.skipif(not HAVE_PYARROW, reason="needs pyarrow")
 def test_parquet_ids_stay_text_and_gaps_make_no_floats(tmp_path: Path) -> None:
     frame = pd.DataFrame({"id": ["007", "8"], "n": [7.0, None], "x": [0.5, 1.0], "k": [1, 2]})
     frame.to_parquet(tmp_path / "t.parquet")

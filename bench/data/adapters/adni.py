@@ -23,7 +23,7 @@ from bench.data.adapters.reading import (
     tables_of,
     take_columns,
 )
-from bench.data.adapters.visits import NOT_LISTED, YEAR, days_of, nearest_exam, sources
+from bench.data.adapters.visits import BASELINE, NOT_LISTED, YEAR, days_of, label
 from registry.cards import Value
 
 PTID = re.compile(r"(?<!\d)(\d{3}_S_\d{4,5})(?!\d)")
@@ -80,7 +80,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     scans["reason"] = np.where(scans["subject_id"].isin(known), "", NOT_LISTED)
     _date(scans, search, merge)
     _describe(scans, search, merge)
-    warnings = _label(scans, labels, float(options["within_days"]), search, merge, exams)
+    warnings = _label(scans, options, search, merge, exams)
     if exams is not None:
         scans.attrs["exams"] = exams[["subject_id", "day", "diagnosis"]]
     scans.attrs["warnings"] = warnings
@@ -203,14 +203,13 @@ def _describe(scans: pd.DataFrame, search: Found, merge: Found) -> None:
 
 def _label(
     scans: pd.DataFrame,
-    labels: str,
-    within: float,
+    options: Mapping[str, Value],
     search: Found,
     merge: Found,
     exams: pd.DataFrame | None,
 ) -> list[str]:
     """Fill diagnosis and source; return what a user must know of them."""
-    if labels == "group":
+    if options["labels"] == "group":
         assert search is not None
         table = search[1].assign(image=search[1]["Image Data ID"].str.removeprefix("I"))
         group = scans["image_id"].map(table.drop_duplicates("image").set_index("image")["Group"])
@@ -222,17 +221,9 @@ def _label(
             "not the diagnosis at the scan."
         ]
     assert exams is not None
-    if labels == "baseline":
-        if merge is not None and "DX_bl" in merge[1].columns:
-            rows = merge[1][merge[1]["DX_bl"] != ""].drop_duplicates("PTID").set_index("PTID")
-            first, name = rows["DX_bl"], f"{merge[0].stem} DX_bl"
-        else:
-            earliest = exams.sort_values("day").drop_duplicates("subject_id")
-            first, name = earliest.set_index("subject_id")["diagnosis"], "first exam"
-        scans["diagnosis"] = scans["subject_id"].map(first).fillna("")
-        scans["source"] = f"{name} " + _quoted(scans["diagnosis"])
-        return ["Labels are those at the subject's baseline, not at the scan."]
-    near = nearest_exam(scans, exams, within)
-    scans["diagnosis"] = near["diagnosis"].fillna("")
-    scans["source"] = sources(near, within)
-    return []
+    if options["labels"] == "baseline" and merge is not None and "DX_bl" in merge[1].columns:
+        rows = merge[1][merge[1]["DX_bl"] != ""].drop_duplicates("PTID").set_index("PTID")
+        scans["diagnosis"] = scans["subject_id"].map(rows["DX_bl"]).fillna("")
+        scans["source"] = f"{merge[0].stem} DX_bl " + _quoted(scans["diagnosis"])
+        return [BASELINE]
+    return label(scans, exams, options)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench.data.adapters.loni import find_images, rank_images
 from bench.data.adapters.reading import need_table, refuse_disjoint, tables_of
-from bench.data.adapters.visits import NOT_LISTED, YEAR, days_of, nearest_exam, sources
+from bench.data.adapters.visits import NOT_LISTED, YEAR, days_of, label
 from registry.cards import Value
 
 DATES = ("%m/%d/%Y", "%Y-%m-%d")
@@ -65,16 +65,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     scans["sex"] = scans["subject_id"].map(people["PTGENDER"].map(SEXES)).fillna("")
 
     exams = _exams(diagnoses, mri.assign(day=days_of(_present(mri["EXAMDATE"]), mri_file, DATES)))
-    warnings = []
-    if options["labels"] == "baseline":
-        first = exams.sort_values("day").drop_duplicates("subject_id").set_index("subject_id")
-        scans["diagnosis"] = scans["subject_id"].map(first["diagnosis"]).fillna("")
-        scans["source"] = scans["subject_id"].map("first exam, " + first["source"]).fillna("")
-        warnings.append("Labels are those at the subject's baseline, not at the scan.")
-    else:
-        near = nearest_exam(scans, exams, float(options["within_days"]))
-        scans["diagnosis"] = near["diagnosis"].fillna("")
-        scans["source"] = sources(near, float(options["within_days"]))
+    warnings = label(scans, exams, options)
     scans.attrs = {
         "columns": [*people.columns, *diagnoses.columns],
         "exams": exams[["subject_id", "day", "diagnosis"]],

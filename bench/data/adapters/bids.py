@@ -16,39 +16,37 @@ from bench.data.adapters.reading import (
     parse_ages,
     parse_sexes,
     read_table,
+    refuse_disjoint,
     space_of,
 )
 from registry.cards import Value
 from registry.errors import UserError
 
-LABELS = ("age", "diagnosis", "sex", "site")
+LABELS = ("age", "diagnosis", "sex", "site", "family", "split")
 CHANGING = ("age", "diagnosis")
 """Labels that differ between visits of one person."""
 
-NOT_CHOSEN = "another T1w image of the same visit is used"
 NOT_LISTED = "subject not in participants.tsv"
 
 
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     """List every T1w image of a BIDS folder.
 
-    Of several images of one visit one is used: in MNI space rather than not, then without further
-    entities (``acq``, ``rec``, ``run`` ...) rather than with, then the lowest name.
+    The first in rank of several images of one visit is in MNI space rather than not, then without
+    further entities (``acq``, ``rec``, ``run`` ...) rather than with, then has the lowest name.
 
     Parameters
     ----------
     root : Path
         The folder that holds ``participants.tsv``; ``derivatives`` are not searched.
     options : mapping
-        ``age``, ``diagnosis``, ``sex`` and ``site`` name the columns, if they are called otherwise.
+        ``age``, ``diagnosis``, ``sex``, ``site``, ``family`` and ``split`` name the columns, if
+        they are called otherwise.
 
     Returns
     -------
     DataFrame
-        ``subject_id`` and ``session_id`` (str, without ``sub-`` and ``ses-``), ``path`` (relative
-        to the root), ``space`` (``mni`` or ``unknown``), ``reason`` (why the image is not used, or
-        empty), and of ``age`` (years), ``diagnosis``, ``sex`` (F, M), ``site`` those that the
-        tables have; ``attrs["columns"]`` lists the tables' columns.
+        See `bench.data.manifest.tidy`; ids without ``sub-`` and ``ses-``.
 
     Raises
     ------
@@ -56,28 +54,23 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         When there is no T1w image or no ``participants.tsv``, when a table contradicts itself,
         or when no subject of the table has an image.
     """
-    scans = _find_scans(root)
+    scans = find_scans(root)
     file = root / "participants.tsv"
     if not file.is_file():
         raise UserError(
             f"{root} has no participants.tsv; a BIDS folder needs one with participant_id and the "
             "labels (or use --data table)."
         )
-    participants = _read_labels(file, "participant_id", "sub-")
-    known = set(participants["participant_id"])
-    if known.isdisjoint(scans["subject_id"]):
-        raise UserError(
-            f"None of the {scans['subject_id'].nunique()} subjects with images in {root} is among "
-            f"the {len(known)} of participants.tsv: images have {listed(scans['subject_id'][:2])}, "
-            f"the table has {listed(participants['participant_id'][:2])}."
-        )
+    participants = read_labels(file, "participant_id", "sub-")
+    known = participants["participant_id"]
+    refuse_disjoint(scans["subject_id"], known, root, "participants.tsv")
     scans.loc[~scans["subject_id"].isin(known), "reason"] = NOT_LISTED
 
     by_visit = "session_id" in participants.columns
     keys = ["participant_id", "session_id"] if by_visit else ["participant_id"]
     _refuse_repeats(participants, keys, file)
     tables = [(participants.rename(columns={"participant_id": "subject_id"}), file)]
-    tables += _session_tables(root, scans)
+    tables += session_tables(root, scans)
     columns = list(dict.fromkeys(name for table, _ in tables for name in table.columns))
     for label in LABELS:
         name = str(options.get(label, label))
@@ -92,7 +85,14 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     return scans
 
 
-def _find_scans(root: Path) -> pd.DataFrame:
+def find_scans(root: Path) -> pd.DataFrame:
+    """List every T1w image of a BIDS folder: ``subject_id, session_id, path, space, rank``.
+
+    Raises
+    ------
+    UserError
+        When there is none.
+    """
     rows = []
     for pattern in ("sub-*/anat/*_T1w.nii*", "sub-*/ses-*/anat/*_T1w.nii*"):
         for file in root.glob(pattern):
@@ -108,7 +108,7 @@ def _find_scans(root: Path) -> pd.DataFrame:
                         "session_id": session.removeprefix("ses-"),
                         "path": place.as_posix(),
                         "space": space,
-                        "order": (space != "mni", extra, file.name),
+                        "rank": f"{int(space != 'mni')}{int(extra)}{file.name}",
                     }
                 )
     if not rows:
@@ -116,13 +116,11 @@ def _find_scans(root: Path) -> pd.DataFrame:
             f"There is no T1w image in {root}: sub-*/[ses-*/]anat/*_T1w.nii[.gz] matches nothing; "
             "--root is the folder that holds participants.tsv."
         )
-    scans = pd.DataFrame(rows).sort_values(["subject_id", "session_id", "order"])
-    later = scans.duplicated(["subject_id", "session_id"])
-    scans["reason"] = later.map({True: NOT_CHOSEN, False: ""})
-    return scans.drop(columns="order").reset_index(drop=True)
+    scans = pd.DataFrame(rows).sort_values(["subject_id", "session_id", "rank"], ignore_index=True)
+    return scans.assign(reason="", source="")
 
 
-def _read_labels(file: Path, key: str, prefix: str) -> pd.DataFrame:
+def read_labels(file: Path, key: str, prefix: str) -> pd.DataFrame:
     """Read a table whose column `key` has ids with or without a prefix."""
     table = read_table(file)
     if key not in table.columns:
@@ -142,13 +140,13 @@ def _refuse_repeats(table: pd.DataFrame, keys: list[str], file: Path) -> None:
         )
 
 
-def _session_tables(root: Path, scans: pd.DataFrame) -> list[tuple[pd.DataFrame, Path]]:
+def session_tables(root: Path, scans: pd.DataFrame) -> list[tuple[pd.DataFrame, Path]]:
     """Return all ``sub-*_sessions.tsv`` as one table; none when the folder has none."""
     tables = []
     for subject in scans["subject_id"].unique():
         file = root / f"sub-{subject}" / f"sub-{subject}_sessions.tsv"
         if file.is_file():
-            table = _read_labels(file, "session_id", "ses-")
+            table = read_labels(file, "session_id", "ses-")
             _refuse_repeats(table, ["session_id"], file)
             table["subject_id"] = subject
             tables.append(table)
@@ -167,6 +165,14 @@ def _fill(scans: pd.DataFrame, label: str, table: pd.DataFrame, file: Path) -> N
     keys = [key for key in ("subject_id", "session_id") if key in table.columns]
     known = scans[keys].merge(table[keys].assign(value=values), on=keys, how="left", indicator=True)
     value = known["value"] if label == "age" else known["value"].fillna("")
+    if label in CHANGING:
+        cells = scans[keys].merge(table[[*keys, label]], on=keys, how="left")[label]
+        said = f"{file.name} {label} '" + cells + "'"
+        # Of the two labels the diagnosis is the one that needs to be traced.
+        empty = scans["source"] == ""
+        scans["source"] = said.where(
+            cells.notna() & ((label == "diagnosis") | empty), scans["source"]
+        )
     if label in scans.columns:
         listed_here = known["_merge"] == "both"
         if label not in CHANGING:

@@ -9,21 +9,36 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.data.adapters.oasis import SEXES, diagnoses, find_images
-from bench.data.adapters.reading import need_table, parse_ages, refuse_disjoint, tables_of
+from bench.data.adapters.oasis import SEXES, by_id, diagnoses, find_images, rank_of
+from bench.data.adapters.reading import (
+    need_table,
+    parse_ages,
+    refuse_disjoint,
+    space_of,
+    tables_of,
+)
 from bench.data.adapters.visits import NOT_LISTED
 from registry.cards import Value
+from registry.errors import UserError
 
 SESSION = re.compile(r"(OAS1_\d{4})_(MR\d)(?=[/_.])")
-KINDS = ("T88_111", "SUBJ_111", "RAW")
+KINDS = {
+    "T88_111": r"_t88_(?:masked_)?gfc",
+    "SUBJ_111": r"_sbj_111",
+    "RAW": r"_mpr-\d",
+}
+"""What an image is, its name says, wherever it lies; segmentations are none of these."""
+
+MARKS = ("ID", "M/F", "Age", "CDR")
 
 
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     """List the images of OASIS-1; see `bench.data.manifest.tidy`.
 
-    ``MR2`` is a rescan of the same person within 90 days; where the table has no labels for it,
-    those of ``MR1`` hold. None of the images is said to be in MNI space: ``T88_111`` is in the
-    atlas space of Talairach and Tournoux, and its header gives no orientation.
+    ``MR2`` is a rescan of the same person within 90 days; what its row in the table leaves blank,
+    or all if it has none, is taken from ``MR1``. None of the images is said to be in MNI space:
+    ``T88_111`` is in the atlas space of Talairach and Tournoux, and its header gives no
+    orientation. Of the two atlas images the one without skull is used, of raw repeats the first.
 
     Parameters
     ----------
@@ -37,35 +52,55 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     UserError
         When there are no images or no table, or a CDR is none.
     """
-    scans = find_images(root, SESSION, "OASIS-1")
-    scans = scans[~scans["path"].str.contains("FSL_SEG")].reset_index(drop=True)
-    kind = scans["path"].str.extract(f"/({'|'.join(KINDS)})/")[0].fillna("")
-    wanted = kind == options["image"]
-    # Of the two atlas images the one without skull.
-    masked = scans["path"].str.contains("masked")
-    scans["rank"] = (~masked).astype(int).astype(str) + scans["path"]
-    scans["reason"] = np.where(wanted, "", f"not the image asked for ({options['image']})")
-
-    file, table = need_table(
-        tables_of(root, options),
-        ("ID", "M/F", "Age", "CDR"),
-        ("Delay",),
-        "oasis_cross-sectional",
-        root,
+    scans = _find_scans(root, str(options["image"]))
+    tables = tables_of(root, options)
+    file, table = need_table(tables, MARKS, ("Delay",), "oasis_cross-sectional", root)
+    rows = by_id(
+        table, "ID", [name for name in ("M/F", "Age", "CDR", "Delay") if name in table], file
     )
-    table = table.drop_duplicates("ID").set_index("ID")
-    own = scans["subject_id"] + "_" + scans["session_id"]
-    first = scans["subject_id"] + "_MR1"
-    refuse_disjoint(own, table.index, root, file.name)
-    labelled = own.isin(table.index[table["CDR"] != ""])
-    row = own.where(labelled | ~first.isin(table.index), first)
-    scans.loc[~row.isin(table.index) & wanted, "reason"] = NOT_LISTED
-    scans["age"] = row.map(parse_ages(table["Age"], file))
-    scans["sex"] = row.map(table["M/F"].map(SEXES)).fillna("")
-    scans["diagnosis"] = row.map(diagnoses(table["CDR"], file)).fillna("")
-    cdr = row.map(table["CDR"]).fillna("")
-    scans["source"] = "CDR " + cdr.replace("", "blank") + np.where(row == own, "", " of MR1")
-    if "Delay" in table.columns:
-        scans["day"] = pd.to_numeric(own.map(table["Delay"]), errors="coerce").fillna(0.0)
+    labels = pd.DataFrame(
+        {
+            "age": parse_ages(rows["Age"], file),
+            "sex": rows["M/F"].map(SEXES),
+            "diagnosis": diagnoses(rows["CDR"], file).replace("", np.nan),
+            "cdr": rows["CDR"].replace("", np.nan),
+        }
+    )
+    own_id = scans["subject_id"] + "_" + scans["session_id"]
+    first_id = scans["subject_id"] + "_MR1"
+    refuse_disjoint(
+        scans["subject_id"], {name.rpartition("_")[0] for name in rows.index}, root, file.name
+    )
+    own = labels.reindex(own_id).reset_index(drop=True)
+    first = labels.reindex(first_id).reset_index(drop=True)
+    scans[["age", "sex", "diagnosis"]] = own.combine_first(first)[["age", "sex", "diagnosis"]]
+    borrowed = own["cdr"].isna() & first["cdr"].notna() & (scans["session_id"] != "MR1")
+    rating = own["cdr"].fillna(first["cdr"]).fillna("blank")
+    known = own_id.isin(rows.index) | first_id.isin(rows.index)
+    scans["source"] = ("CDR " + rating + np.where(borrowed, " of MR1", "")).where(known, "")
+    scans.loc[~known & (scans["reason"] == ""), "reason"] = NOT_LISTED
+    # Days since the first session; only rescans have any.
+    delay = own_id.map(rows["Delay"]) if "Delay" in rows.columns else np.nan
+    scans["day"] = pd.to_numeric(delay, errors="coerce")
+    scans.loc[scans["session_id"] == "MR1", "day"] = 0.0
     scans.attrs["columns"] = list(table.columns)
     return scans
+
+
+def _find_scans(root: Path, image: str) -> pd.DataFrame:
+    scans = find_images(root, SESSION, "OASIS-1")
+    names = scans["path"].str.rpartition("/")[2]
+    kinds = [names.str.contains(pattern, case=False) for pattern in KINDS.values()]
+    kind = pd.Series(np.select(kinds, list(KINDS), ""), index=scans.index)
+    scan = (kind != "") & ~names.str.contains("_fseg", case=False)
+    if not scan.any():
+        raise UserError(
+            f"None of the {len(scans)} images of OASIS-1 in {root} is named as the release names "
+            f"its scans (OAS1_*_mpr-*, OAS1_*_sbj_111*, OAS1_*_t88_*gfc*); the first is "
+            f"{scans['path'][0]}."
+        )
+    scans["space"] = names.map(space_of)
+    skull = ~names.str.contains("_masked", case=False)
+    scans["rank"] = skull.astype(int).astype(str) + names.map(rank_of)
+    scans["reason"] = np.where(kind == image, "", f"not the image asked for ({image})")
+    return scans[scan].reset_index(drop=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.data.adapters.oasis import SEXES, diagnoses, find_images
+from bench.data.adapters.oasis import SEXES, by_id, diagnoses, find_images, rank_of
 from bench.data.adapters.reading import (
     need_table,
     parse_ages,
@@ -17,11 +17,12 @@ from bench.data.adapters.reading import (
     space_of,
     tables_of,
 )
-from bench.data.adapters.visits import NOT_LISTED
+from bench.data.adapters.visits import BASELINE, NOT_LISTED
 from registry.cards import Value
 
-SESSION = re.compile(r"(OAS2_\d{4})_(MR\d+)(?=[/_.])")
+SESSION = re.compile(r"(OAS2_\d{4})_(MR\d+)(?=[/_.]).*mpr", re.IGNORECASE)
 MARKS = ("Subject ID", "MRI ID", "Group", "M/F", "Age", "CDR")
+GROUP = "Labels are the Group of the table, which is one for all visits."
 
 
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
@@ -43,37 +44,49 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         When there are no images or no table, or a CDR is none.
     """
     scans = find_images(root, SESSION, "OASIS-2")
-    names = scans["path"].map(lambda path: Path(path).name)
+    names = scans["path"].str.rpartition("/")[2]
     scans["space"] = names.map(space_of)
-    scans["rank"] = (scans["space"] != "mni").astype(int).astype(str) + names
+    scans["rank"] = names.map(rank_of)
     file, table = need_table(
-        tables_of(root, options), MARKS, ("MR Delay",), "oasis_longitudinal_demographics", root
+        tables_of(root, options),
+        MARKS,
+        ("MR Delay",),
+        "oasis_longitudinal_demographics",
+        root,
     )
-    table = table.drop_duplicates("MRI ID").set_index("MRI ID")
+    columns = [name for name in (*MARKS, "MR Delay") if name in table and name != "MRI ID"]
+    rows = by_id(table, "MRI ID", columns, file)
+    refuse_disjoint(scans["subject_id"], rows["Subject ID"], root, file.name)
+    rows["diagnosis"] = diagnoses(rows["CDR"], file)
+    rows["source"] = "CDR " + rows["CDR"].replace("", "blank")
+
     visit = scans["subject_id"] + "_" + scans["session_id"]
-    refuse_disjoint(visit, table.index, root, file.name)
-    scans["reason"] = np.where(visit.isin(table.index), "", NOT_LISTED)
-    scans["age"] = visit.map(parse_ages(table["Age"], file))
-    scans["sex"] = visit.map(table["M/F"].map(SEXES)).fillna("")
-    if "MR Delay" in table.columns:
-        table["day"] = pd.to_numeric(table["MR Delay"], errors="coerce")
-        scans["day"] = visit.map(table["day"])
-    table["rated"] = diagnoses(table["CDR"], file)
+    scans["reason"] = np.where(scans["subject_id"].isin(rows["Subject ID"]), "", NOT_LISTED)
+    scans["age"] = visit.map(parse_ages(rows["Age"], file))
+    # Sex and group are a person's, and known where the table lacks a visit.
+    people = rows[~rows["Subject ID"].duplicated()].set_index("Subject ID")
+    scans["sex"] = scans["subject_id"].map(people["M/F"].map(SEXES)).fillna("")
     warnings = []
     if options["labels"] == "group":
-        scans["diagnosis"] = visit.map(table["Group"]).fillna("")
+        scans["diagnosis"] = scans["subject_id"].map(people["Group"]).fillna("")
         scans["source"] = "Group '" + scans["diagnosis"] + "'"
-        warnings.append("Labels are the Group of the table, which is one for all visits.")
+        warnings.append(GROUP)
+    elif options["labels"] == "baseline":
+        number = rows.index.to_series().str.extract(r"_MR(\d+)$", expand=False).astype(float)
+        first = rows.assign(number=number).sort_values("number").drop_duplicates("Subject ID")
+        first = first.set_index("Subject ID")
+        scans["diagnosis"] = scans["subject_id"].map(first["diagnosis"]).fillna("")
+        scans["source"] = "first visit, " + scans["subject_id"].map(first["source"])
+        warnings.append(BASELINE)
     else:
-        row = visit
-        if options["labels"] == "baseline":
-            first = table.reset_index().drop_duplicates("Subject ID").set_index("Subject ID")
-            row = scans["subject_id"].map(first["MRI ID"])
-            warnings.append("Labels are those at the subject's baseline, not at the scan.")
-        scans["diagnosis"] = row.map(table["rated"]).fillna("")
-        scans["source"] = ("CDR " + row.map(table["CDR"]).replace("", "blank")).fillna("")
+        scans["diagnosis"] = visit.map(rows["diagnosis"]).fillna("")
+        scans["source"] = visit.map(rows["source"]).fillna("visit not in the table")
+    scans.loc[scans["reason"] != "", "source"] = ""
     scans.attrs = {"columns": list(table.columns), "warnings": warnings}
-    if "day" in table.columns:
-        exams = table.rename(columns={"Subject ID": "subject_id", "rated": "diagnosis"})
-        scans.attrs["exams"] = exams[["subject_id", "day", "diagnosis"]].dropna()
+    if "MR Delay" in rows.columns:
+        rows["day"] = pd.to_numeric(rows["MR Delay"], errors="coerce")
+        scans["day"] = visit.map(rows["day"])
+        exams = rows.rename(columns={"Subject ID": "subject_id"})
+        exams = exams[["subject_id", "day", "diagnosis"]].dropna()
+        scans.attrs["exams"] = exams.reset_index(drop=True)
     return scans

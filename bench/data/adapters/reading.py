@@ -45,6 +45,7 @@ def tables_of(root: Path, options: Mapping[str, Value]) -> list[Path]:
     for file in named:
         if not file.is_file():
             raise UserError(f"The table {file} does not exist.")
+        columns_of(file)  # a table that was named must be readable, one that lies there need not
     found = sorted(file for file in root.iterdir() if file.suffix.lower() in SUFFIXES)
     known = {file.resolve() for file in named}
     return named + [file for file in found if file.is_file() and file.resolve() not in known]
@@ -69,7 +70,7 @@ def find_table(
         Columns that are used if they are there.
     """
     for file in tables:
-        if {_plain(name) for name in marks} <= {_plain(name) for name in columns_of(file)}:
+        if {_plain(name) for name in marks} <= {_plain(name) for name in _columns(file)}:
             table = read_table(file)
             spelled = {_plain(name): name for name in (*marks, *wanted)}
             names = {name: spelled.get(_plain(name), name) for name in table.columns}
@@ -92,7 +93,7 @@ def need_table(
         return found
     nearest = ""
     for file in tables:
-        columns = columns_of(file)
+        columns = _columns(file)
         have = {_plain(name) for name in columns}
         lacking = [name for name in marks if _plain(name) not in have]
         if len(lacking) < len(marks):
@@ -110,6 +111,13 @@ def need_table(
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _columns(file: Path) -> list[str]:
+    try:
+        return columns_of(file)
+    except UserError:
+        return []
 
 
 def columns_of(file: Path) -> list[str]:
@@ -182,9 +190,9 @@ def read_table(
     suffix = file.suffix.lower()
     try:
         if suffix == ".parquet":
-            table = _as_text(pd.read_parquet(file, columns=columns))
+            table = _read_parquet(file, columns)
         elif suffix in (".xls", ".xlsx"):
-            table = _as_text(pd.read_excel(file, engine="calamine"))
+            table = _read_excel(file)
         elif suffix in SUFFIXES:
             table = _read_text(file, "\t" if suffix == ".tsv" else None, rows)
         else:
@@ -222,6 +230,24 @@ def _read_text(file: Path, separator: str | None, rows: int | None) -> pd.DataFr
             encoding="utf-8-sig",
             nrows=rows,
         )
+
+
+def _read_parquet(file: Path, columns: list[str] | None) -> pd.DataFrame:
+    import pyarrow
+
+    try:
+        return _as_text(pd.read_parquet(file, columns=columns))
+    except pyarrow.ArrowInvalid as error:
+        raise UserError(f"The table {file} is not a Parquet file: {error}.") from None
+
+
+def _read_excel(file: Path) -> pd.DataFrame:
+    import python_calamine
+
+    try:
+        return _as_text(pd.read_excel(file, engine="calamine"))
+    except (python_calamine.CalamineError, ValueError) as error:
+        raise UserError(f"The table {file} is not an Excel file: {error}.") from None
 
 
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:

@@ -31,8 +31,8 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     root : Path
         What relative paths are relative to.
     options : mapping
-        ``table`` is the file; ``path``, ``subject``, ``session``, ``age``, ``diagnosis``, ``sex``
-        and ``site`` name its columns.
+        ``table`` is the file; ``path``, ``subject``, ``session``, ``age``, ``diagnosis``, ``sex``,
+        ``site``, ``family`` and ``split`` name its columns.
 
     Returns
     -------
@@ -81,11 +81,13 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
             f"{file} has {int(nobody.sum())} rows without a subject; every scan needs one, or "
             "scans of one person could end up on both sides of the split."
         )
-    for option in ("age", "diagnosis", "sex", "site"):
+    for option in ("age", "diagnosis", "sex", "site", "family", "split"):
         texts = get(option)
         if texts is not None:
             parse = {"age": parse_ages, "sex": parse_sexes}.get(option)
             scans[option] = texts if parse is None else parse(texts, file)
+            if option in ("age", "diagnosis"):
+                scans["source"] = f"{file.name} {texts.name} '" + texts + "'"
     scans.attrs["columns"] = list(rows.columns)
     return scans
 

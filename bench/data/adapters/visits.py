@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from bench.data.adapters.reading import listed
+from registry.cards import Value
 from registry.errors import UserError
 
 YEAR = 365.25
@@ -83,3 +85,29 @@ def sources(near: pd.DataFrame, within: float) -> pd.Series:
     when = [words[int(np.sign(n))].format(abs(n)) for n in days]
     found = near["source"] + ", " + pd.Series(when, index=near.index)
     return found.fillna(f"no exam within {within:g} days")
+
+
+BASELINE = "Labels are those at the subject's baseline, not at the scan."
+
+
+def label(scans: pd.DataFrame, exams: pd.DataFrame, options: Mapping[str, Value]) -> list[str]:
+    """Give scans the ``diagnosis`` and ``source`` of an exam; return what a user must know of that.
+
+    Parameters
+    ----------
+    scans : DataFrame
+        ``subject_id`` and ``day``; the two columns are added.
+    exams : DataFrame
+        ``subject_id, day, diagnosis, source`` of every exam that has a diagnosis.
+    options : mapping
+        ``labels``: of the nearest exam within ``within_days`` (visit), or of the first (baseline).
+    """
+    if options["labels"] == "baseline":
+        first = exams.sort_values("day").drop_duplicates("subject_id").set_index("subject_id")
+        scans["diagnosis"] = scans["subject_id"].map(first["diagnosis"]).fillna("")
+        scans["source"] = scans["subject_id"].map("first exam, " + first["source"]).fillna("")
+        return [BASELINE]
+    near = nearest_exam(scans, exams, float(options["within_days"]))
+    scans["diagnosis"] = near["diagnosis"].fillna("")
+    scans["source"] = sources(near, float(options["within_days"]))
+    return []
