@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,8 @@ FILE = "bench.toml"
 class Config:
     """The settings of this place; the command line overrides them.
 
-    ``[data.NAME]`` tables hold ``adapter``, ``root``, ``table`` and the adapter's options;
+    ``[data.NAME]`` tables hold ``adapter``, ``root``, ``table`` (one file or a list) and the
+    adapter's options;
     ``[weights]`` maps encoder names to files; ``cache`` and ``db`` are paths at the top.
     """
 
@@ -31,8 +33,9 @@ class Config:
 def load_config(folder: Path | None = None) -> Config:
     """Read ``bench.toml`` of `folder` and the environment.
 
-    ``BENCH_CACHE``, ``BENCH_DB`` and ``BENCH_PLUGINS`` (paths joined by the system's path
-    separator) win over the file.
+    ``BENCH_CACHE``, ``BENCH_DB`` and ``BENCH_PLUGINS`` win over the file, and for the dataset
+    ``adni`` ``BENCH_ROOT_ADNI`` and ``BENCH_TABLE_ADNI`` (names in capitals, other characters as
+    ``_``). Several plugins or tables are joined by the system's path separator.
 
     Raises
     ------
@@ -55,14 +58,40 @@ def load_config(folder: Path | None = None) -> Config:
     for name in ("data", "weights"):
         if not isinstance(values.get(name, {}), dict):
             raise UserError(f"[{name}] in {FILE} must be a table.")
+    for name, entry in values.get("data", {}).items():
+        if not isinstance(entry, dict):
+            raise UserError(f"[data.{name}] in {FILE} must be a table.")
     default_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slicebench"
     plugins = os.environ.get("BENCH_PLUGINS")
     return Config(
         cache=Path(os.environ.get("BENCH_CACHE") or values.get("cache") or default_cache),
         db=os.environ.get("BENCH_DB") or values.get("db") or "results.db",
-        data=values.get("data", {}),
+        data=_with_environment(values.get("data", {})),
         weights=values.get("weights", {}),
         plugins=tuple(path for path in plugins.split(os.pathsep) if path)
         if plugins
         else tuple(values.get("plugins", ())),
     )
+
+
+def _with_environment(data: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the datasets with roots and tables of the environment, tables one a line."""
+    from registry.core import catalogue
+
+    found = {}
+    for name in dict.fromkeys([*data, *(card.name for card in catalogue.datasets)]):
+        entry = dict(data.get(name, {}))
+        suffix = re.sub(r"[^A-Z0-9]", "_", name.upper())
+        root, tables = (
+            os.environ.get(f"BENCH_ROOT_{suffix}"),
+            os.environ.get(f"BENCH_TABLE_{suffix}"),
+        )
+        if isinstance(entry.get("table"), list):
+            entry["table"] = "\n".join(map(str, entry["table"]))
+        if root:
+            entry["root"] = root
+        if tables:
+            entry["table"] = "\n".join(tables.split(os.pathsep))
+        if entry:
+            found[name] = entry
+    return found

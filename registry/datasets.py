@@ -43,12 +43,26 @@ CHOICES: dict[str, Option] = {
 }
 """Options of every dataset, plugins included: which of the scans found are used, and how."""
 
-EXAMS: dict[str, Option] = {
+VISIT: dict[str, Option] = {
     "labels": Option(
         "visit",
-        "the diagnosis at the scan's visit, at the subject's baseline, or the research group",
+        "the diagnosis at the scan's visit, or at the subject's baseline",
+        choices=("visit", "baseline"),
+    ),
+}
+"""Option of cohorts whose subjects are diagnosed at every visit."""
+
+GROUP: dict[str, Option] = {
+    "labels": Option(
+        "visit",
+        "the diagnosis at the scan's visit, at the subject's baseline, or the group of the table",
         choices=("visit", "baseline", "group"),
     ),
+}
+"""The same where a table has one group for all visits of a subject, too."""
+
+EXAMS: dict[str, Option] = {
+    **VISIT,
     "within_days": Option(180.0, "days at most between a scan and the exam that labels it", low=0),
 }
 """Options of cohorts whose diagnoses come from exams with dates of their own."""
@@ -115,7 +129,7 @@ DATASETS: tuple[DatasetCard, ...] = (
         summary="ADNI as downloaded from LONI, with ADNIMERGE or DXSUM",
         targets=AD,
         default_target="diagnosis",
-        options={**TABLES, **LONI, **EXAMS},
+        options={**TABLES, **LONI, **EXAMS, **GROUP},
         defaults=DIAGNOSED,
     ),
     DatasetCard(
@@ -160,14 +174,7 @@ DATASETS: tuple[DatasetCard, ...] = (
         summary="OASIS-2, longitudinal",
         targets=AD,
         default_target="diagnosis",
-        options={
-            **TABLES,
-            "labels": Option(
-                "visit",
-                "the diagnosis by CDR at the visit, at baseline, or the table's Group",
-                choices=("visit", "baseline", "group"),
-            ),
-        },
+        options={**TABLES, **GROUP},
         defaults=DIAGNOSED,
     ),
     DatasetCard(
@@ -201,7 +208,7 @@ DATASETS: tuple[DatasetCard, ...] = (
         summary="a BIDS folder written by Clinica's converters, e.g. of ADNI",
         targets=AD,
         default_target="diagnosis",
-        options={**TABLES, "labels": EXAMS["labels"]},
+        options={**TABLES, **VISIT},
         defaults={**DIAGNOSED, "cohort": "adni"},
     ),
     DatasetCard(
@@ -212,7 +219,7 @@ DATASETS: tuple[DatasetCard, ...] = (
         default_target="diagnosis",
         options={
             **TABLES,
-            "labels": EXAMS["labels"],
+            **VISIT,
             "image": Option("full", "the whole volume or Clinica's crop", choices=("full", "crop")),
         },
         defaults={**DIAGNOSED, "cohort": "adni"},

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import catalogue, db, report, run, weights
+from bench.cli import catalogue, data, db, report, run, weights
 from registry.errors import UserError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("report")(report.report)
 app.command("status")(report.status)
 app.command("show")(catalogue.show)
 app.add_typer(catalogue.app, name="list")
+app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.add_typer(db.app, name="db")
 

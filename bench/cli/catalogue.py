@@ -48,7 +48,7 @@ def models(plugins: Plugins = None) -> None:
         [card.name, _encoder_words(card), card.summary, catalogue.models.origin(card.name)]
         for card in catalogue.models
     ]
-    _print_listing(["model", "encoder", "what it is", "from"], rows)
+    print_listing(["model", "encoder", "what it is", "from"], rows)
 
 
 @app.command("encoders")
@@ -67,7 +67,7 @@ def encoders(plugins: Plugins = None) -> None:
         for card in catalogue.encoders
     ]
     rows.append(["timm/<name>", "timm's", "any image model of timm", "timm"])
-    _print_listing(["encoder", "weights", "what it is", "from"], rows)
+    print_listing(["encoder", "weights", "what it is", "from"], rows)
 
 
 @app.command("datasets")
@@ -82,8 +82,10 @@ def datasets(plugins: Plugins = None) -> None:
         for card in catalogue.datasets
     ]
     for name, entry in load_config().data.items():
+        if name in catalogue.datasets:
+            continue
         rows.append([name, str(entry.get("target", "")), f"{entry.get('adapter')}", "bench.toml"])
-    _print_listing(["dataset", "target", "what it is", "from"], rows)
+    print_listing(["dataset", "target", "what it is", "from"], rows)
 
 
 def show(
@@ -153,7 +155,7 @@ def _show_model(card: ModelCard) -> None:
     _print_fields(fields)
     _print_options(options_of(card), card.defaults)
     if card.space:
-        _print_listing(
+        print_listing(
             ["tuned", "search space"], [[name, str(dim)] for name, dim in card.space.items()]
         )
 
@@ -181,7 +183,7 @@ def _print_options(options: Any, defaults: Any) -> None:
         for name, option in options.items()
     ]
     if rows:
-        _print_listing(["setting", "default", "range", "what it does"], rows)
+        print_listing(["setting", "default", "range", "what it does"], rows)
 
 
 def _print_fields(fields: list[tuple[str, str]]) -> None:
@@ -191,7 +193,7 @@ def _print_fields(fields: list[tuple[str, str]]) -> None:
     print()
 
 
-def _print_listing(head: list[str], rows: list[list[str]]) -> None:
+def print_listing(head: list[str], rows: list[list[str]]) -> None:
     """Print aligned columns, then the plugins that failed to load."""
     from registry.core import catalogue
 

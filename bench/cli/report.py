@@ -15,7 +15,7 @@ Db = Annotated[str | None, typer.Option("--db", help="Database file or sqlite://
 
 def report(
     format_: Annotated[
-        str, typer.Option("--format", help="terminal, markdown, latex, csv or json.")
+        str, typer.Option("--format", help="terminal, markdown, latex, html, csv or json.")
     ] = "terminal",
     metric: Annotated[
         str | None, typer.Option("--metric", help="A metric, or all; default: the primary one.")

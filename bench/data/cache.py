@@ -38,7 +38,7 @@ VOLUMES = "volumes.npy"
 INDEX = "index.csv"
 STAMPS = "scans.csv"
 JOURNAL = "rows.jsonl"
-EARLIER = "earlier.json"
+ABOUT = "about.json"
 BUILDING = ".building-"
 
 
@@ -78,6 +78,7 @@ def prepare(
     cache_dir: Path,
     progress: Progress | None = None,
     *,
+    root: Path | None = None,
     workers: int | None = None,
     verify: bool = False,
 ) -> Cached:
@@ -98,6 +99,8 @@ def prepare(
         Holds ``volumes/``.
     progress : callable, optional
         Called after each scan that is read.
+    root : Path, optional
+        Where the dataset lies, for those who list what is prepared.
     workers : int, optional
         Processes that read; default: all cores, or this process where there is little to read.
     verify : bool
@@ -142,7 +145,8 @@ def prepare(
     _publish(building, folder)
     table = pd.DataFrame(stamps, columns=["path", "size", "mtime_ns"])
     write_csv(table.assign(identity=_identities(index)), cohort / STAMPS)
-    (cohort / EARLIER).write_text(json.dumps({"settings": _settings(conform), "in": folder.name}))
+    about = {"settings": _settings(conform), "in": folder.name, "root": str(root or "")}
+    (cohort / ABOUT).write_text(json.dumps(about), encoding="utf-8")
     return Cached(folder, index)
 
 
@@ -261,7 +265,7 @@ def _copy_earlier(
 ) -> None:
     """Take over the rows of this cohort's earlier cache whose scans are the same."""
     try:
-        earlier = json.loads((cohort / EARLIER).read_text())
+        earlier = json.loads((cohort / ABOUT).read_text())
         folder = cache_dir / "volumes" / earlier["in"]
         if earlier["settings"] != _settings(conform) or not (folder / INDEX).is_file():
             return

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.data.diagnosis import FOLLOWED, normalise, parse_classes
+from bench.data.diagnosis import FOLLOWED, normalise, parse_classes, spelled
 from registry.cards import Value
 from registry.errors import UserError
 
@@ -93,8 +93,9 @@ def _choose_visits(scans: pd.DataFrame, visits: str) -> None:
 def _form_classes(scans: pd.DataFrame, text: str, horizon: float) -> None:
     classes = parse_classes(text)
     used = scans["reason"] == ""
-    words = pd.Series(scans["diagnosis"], copy=True)
-    words[used] = normalise(words[used], "The table")
+    # What is left out already may have words that nobody can be asked about.
+    words = scans["diagnosis"].map(lambda word: spelled(word) or "")
+    words[used] = normalise(scans.loc[used, "diagnosis"], "The table")
     if set(FOLLOWED) & set(classes):
         _follow_up(scans, words, horizon)
     leave_out(scans, words == "", "no diagnosis")

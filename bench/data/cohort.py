@@ -217,7 +217,12 @@ class Cohort:
 
 
 def open_cohort(
-    request: CohortRequest, cache_dir: Path, progress: Progress | None = None
+    request: CohortRequest,
+    cache_dir: Path,
+    progress: Progress | None = None,
+    *,
+    workers: int | None = None,
+    verify: bool = False,
 ) -> Cohort:
     """Find the scans, conform those that are not cached yet, check them and split by subject.
 
@@ -230,6 +235,10 @@ def open_cohort(
     progress : callable, optional
         Called as ``progress(done, total)`` for each scan that is made or read. Not called when
         nothing has changed since the last time.
+    workers : int, optional
+        Processes that read; see `bench.data.scanning.read_all`.
+    verify : bool
+        Compare stored volumes with their checksums.
 
     Returns
     -------
@@ -244,7 +253,16 @@ def open_cohort(
     conform, folder = listing.conform, listing.folder
     listing.task  # noqa: B018  refuses what cannot be learned before hours of reading
     with cohort_folder(folder):
-        cached = prepare(listing.files, conform, folder, cache_dir, progress)
+        cached = prepare(
+            listing.files,
+            conform,
+            folder,
+            cache_dir,
+            progress,
+            root=request.root and request.root.resolve(),
+            workers=workers,
+            verify=verify,
+        )
         settled = settle(listing, cached.facts, stored_split(listing))
         keep_split(listing, settled)
     return _cohort(listing, settled, cached.folder, conform)

@@ -216,6 +216,24 @@ def list_scans(
     return Listing(request, _folder(request, root, cache_dir), scans)
 
 
+MANIFEST = ("subject_id", "session_id", "path", "age", "sex", "diagnosis", "site")
+
+
+def manifest_table(listing: Listing) -> pd.DataFrame:
+    """Return one row a scan found, for people to read.
+
+    Columns ``subject_id, session_id, path, age, sex, diagnosis, site, raw_label`` (what the label
+    came from), ``used`` (yes or no) and ``reason``.
+    """
+    scans, target = listing.scans, listing.request.target
+    rows = scans[list(MANIFEST)].assign(age=scans["age"].round(2), raw_label=scans["source"])
+    reasons = scans["reason"].where(
+        (scans["reason"] != "") | manifest.labelled(scans, target), f"no {target}"
+    )
+    rows["used"] = (reasons == "").map({True: "yes", False: "no"})
+    return rows.assign(reason=reasons)
+
+
 def _found(request: CohortRequest, root: Path) -> pd.DataFrame:
     found = resolve(request.card.target)(root, dict(request.options))
     scans = choices.choose(manifest.tidy(found), request.options)

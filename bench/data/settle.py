@@ -88,22 +88,15 @@ def settle(listing: Listing, facts: pd.DataFrame, stored: pd.Series | None = Non
     UserError
         When no scan is left, there are too few subjects, or sides that are given would leak.
     """
-    scans, request = listing.scans.copy(), listing.request
-    chosen = listing.chosen.index
+    request, chosen = listing.request, listing.chosen.index
     task = listing.task
-    for name in facts.columns:
-        if name == "reason":
-            scans.loc[chosen, name] = facts[name].to_numpy()
-        else:
-            values = pd.Series(facts[name].to_numpy(), index=chosen)
-            scans[name] = values.reindex(scans.index, fill_value="" if name == "sha256" else None)
-    if not (scans.loc[chosen, "reason"] == "").any():
+    scans = with_facts(listing, facts)
+    if len(chosen) and facts["reason"].ne("").all():
         first = chosen[0]
         raise UserError(
             f"None of the {len(chosen)} scans of {request.name} can be read; the first is "
             f"{scans.loc[first, 'path']}: {scans.loc[first, 'reason']}."
         )
-    leave_out(scans, ~manifest.labelled(scans, request.target), f"no {request.target}")
     warnings = [str(words) for words in scans.attrs.get("warnings", ())]
     shared = _leave_out_copies(scans, request.target, warnings)
     site = str(request.options["hold_out_site"])
@@ -122,14 +115,32 @@ def settle(listing: Listing, facts: pd.DataFrame, stored: pd.Series | None = Non
     check.refuse_shared_subjects(used)
     check.refuse_copies_across(used)
     check.refuse_empty_sides(used.drop_duplicates("subject_id"), task)
-    n_subjects = used["subject_id"].nunique()
-    flow = [
+    return Settled(scans, used, task, flow_of(scans), warnings)
+
+
+def with_facts(listing: Listing, facts: pd.DataFrame) -> pd.DataFrame:
+    """Return every scan found with what reading the chosen ones said, and who has no label."""
+    scans, chosen = listing.scans.copy(), listing.chosen.index
+    for name in facts.columns:
+        values = pd.Series(facts[name].to_numpy(), index=chosen)
+        if name == "reason":
+            scans.loc[chosen, name] = values
+        else:
+            scans[name] = values.reindex(scans.index, fill_value="" if name == "sha256" else None)
+    unlabelled = ~manifest.labelled(scans, listing.request.target)
+    leave_out(scans, unlabelled, f"no {listing.request.target}")
+    return scans
+
+
+def flow_of(scans: pd.DataFrame) -> list[tuple[str, int]]:
+    """Return how many scans were found, left out for which reason, and used, and of how many."""
+    used = scans[scans["reason"] == ""]
+    return [
         ("scans found", len(scans)),
         *((f"left out: {reason}", n) for reason, n in manifest.count_flow(scans["reason"])),
         ("scans used", len(used)),
-        ("subjects used", n_subjects),
+        ("subjects used", used["subject_id"].nunique()),
     ]
-    return Settled(scans, used, task, flow, warnings)
 
 
 def _leave_out_copies(

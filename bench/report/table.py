@@ -70,14 +70,27 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A PNG with the words below it and for those who do not see it."""
+
+    title: str
+    png: bytes
+    alternative: str
+
+
+@dataclass(frozen=True)
 class Section:
-    """The tables of one protocol with the paragraphs that say what they mean."""
+    """The tables of one protocol with the paragraphs that say what they mean.
+
+    Pictures are shown by formats that can.
+    """
 
     title: str
     tables: tuple[Table, ...]
     caption: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
 
 @dataclass(frozen=True)

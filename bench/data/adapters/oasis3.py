@@ -3,31 +3,48 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from bench.data.adapters.oasis import SEXES, diagnoses, find_images
+from bench.data.adapters.oasis import SEXES, by_id, diagnoses, find_images, rank_of
 from bench.data.adapters.reading import (
+    find_table,
+    listed,
     need_table,
     parse_ages,
     refuse_disjoint,
     space_of,
     tables_of,
 )
-from bench.data.adapters.visits import NOT_LISTED, YEAR, nearest_exam, sources
+from bench.data.adapters.visits import NOT_LISTED, YEAR, label
 from registry.cards import Value
+from registry.errors import UserError
 
 SESSION = re.compile(r"(OAS3\d{4})_(?:MR_|ses+-)(d\d+)(?=[/_.]).*T1w\.nii(?:\.gz)?$")
+
+RATINGS = (("OASISID", "CDRTOT"), ("Subject", "cdr"))
+ENTRIES = (("OASISID", "AgeatEntry"), ("Subject", "ageAtEntry"))
+GENDERS = (("OASISID", "GENDER"), ("Subject", "M/F"), ("Subject", "GENDER"))
+"""Columns by which a table is known: as released since 2022, and as exported from XNAT before."""
+
+VISITS = ("OASIS_session_label", "ADRC_ADRCCLINICALDATA ID")
+"""Names of clinical visits, such as ``OAS30001_UDSb4_d0339``."""
+
+AGES = ("age at visit", "Age")
+
+_FURTHER = re.compile(r"_(?!sub-|ses+-|space-|run-)[a-z]+-", re.IGNORECASE)
 
 
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     """List the T1w images of OASIS-3; see `bench.data.manifest.tidy`.
 
     Days count from a subject's entry: a scan's are in the name of its session, and its age is the
-    age at entry and those days. Its diagnosis is the CDR of the nearest clinical visit.
+    age at entry and those days. Its diagnosis is the CDR of the nearest clinical visit, whatever
+    the dementia's cause; the clinician's ``dx1`` stands beside it in ``source``. Of several images
+    of a session one without entities besides ``run`` is used, then the lowest run.
 
     Parameters
     ----------
@@ -41,51 +58,121 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     UserError
         When there are no images, or a table is missing.
     """
+    if options["labels"] == "group":
+        raise UserError("OASIS-3 has no research group; use labels=visit or labels=baseline.")
     scans = find_images(root, SESSION, "OASIS-3")
-    names = scans["path"].map(lambda path: Path(path).name)
+    names = scans["path"].str.rpartition("/")[2]
     scans["space"] = names.map(space_of)
-    scans["rank"] = (scans["space"] != "mni").astype(int).astype(str) + names
+    further = names.str.contains(_FURTHER)
+    native = scans["space"] != "mni"
+    scans["rank"] = (native * 2 + further).astype(int).astype(str) + names.map(rank_of)
     scans["day"] = scans["session_id"].str.removeprefix("d").astype(float)
-    tables = tables_of(root, options)
-    people_file, people = need_table(
-        tables, ("OASISID", "AgeatEntry", "GENDER"), (), "OASIS3_demographics", root
-    )
-    clinical_file, clinical = need_table(
-        tables, ("OASISID", "days_to_visit", "CDRTOT"), ("dx1",), "the clinical data", root
-    )
-    people = people.drop_duplicates("OASISID").set_index("OASISID")
-    refuse_disjoint(scans["subject_id"], people.index, root, people_file.name)
-    scans["reason"] = np.where(scans["subject_id"].isin(people.index), "", NOT_LISTED)
-    entry = scans["subject_id"].map(parse_ages(people["AgeatEntry"], people_file))
-    scans["age"] = entry + scans["day"] / YEAR
-    sex = people["GENDER"].str.removesuffix(".0").map(SEXES)
-    scans["sex"] = scans["subject_id"].map(sex).fillna("")
 
-    words = "CDR " + clinical["CDRTOT"]
-    if "dx1" in clinical.columns:
-        words += (" (" + clinical["dx1"] + ")").replace(" ()", "")
-    exams = pd.DataFrame(
-        {
-            "subject_id": clinical["OASISID"],
-            "day": pd.to_numeric(clinical["days_to_visit"], errors="coerce"),
-            "diagnosis": diagnoses(clinical["CDRTOT"], clinical_file),
-            "source": words,
-        }
-    )
-    exams = exams[exams["day"].notna() & (exams["diagnosis"] != "")]
-    warnings = []
-    if options["labels"] == "baseline":
-        first = exams.sort_values("day").drop_duplicates("subject_id").set_index("subject_id")
-        scans["diagnosis"] = scans["subject_id"].map(first["diagnosis"]).fillna("")
-        scans["source"] = scans["subject_id"].map("first visit, " + first["source"]).fillna("")
-        warnings.append("Labels are those at the subject's baseline, not at the scan.")
-    else:
-        near = nearest_exam(scans, exams, float(options["within_days"]))
-        scans["diagnosis"] = near["diagnosis"].fillna("")
-        scans["source"] = sources(near, float(options["within_days"]))
+    tables = tables_of(root, options)
+    exams, columns = _exams(tables, root)
+    entry = _entry_ages(tables, exams, root)
+    sex = _sexes(tables)
+    subjects = {*exams["subject_id"], *entry.index, *sex.index}
+    refuse_disjoint(scans["subject_id"], subjects, root, "the tables")
+    scans["reason"] = np.where(scans["subject_id"].isin(subjects), "", NOT_LISTED)
+    scans["age"] = scans["subject_id"].map(entry) + scans["day"] / YEAR
+    scans["sex"] = scans["subject_id"].map(sex)
+    rated = exams[exams["diagnosis"] != ""].drop(columns="age")
+    warnings = _repeats(rated) + label(scans, rated, options)
+    scans.loc[scans["reason"] != "", "source"] = ""
     scans.attrs = {
-        "columns": [*people.columns, *clinical.columns],
-        "exams": exams[["subject_id", "day", "diagnosis"]],
-        "warnings": warnings,
+        "columns": columns,
+        "exams": rated[["subject_id", "day", "diagnosis"]].reset_index(drop=True),
+        "warnings": warnings + _other_dementias(scans),
     }
     return scans
+
+
+def _exams(tables: Sequence[Path], root: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Return every clinical visit, and the columns of their table."""
+    wanted = ("days_to_visit", "dx1", *AGES, *VISITS)
+    found = _first(tables, RATINGS, wanted)
+    if found is None:
+        form = RATINGS[0]
+        found = *need_table(tables, form, wanted, "The clinical table of OASIS-3", root), form
+    file, table, (subject, rating) = found
+    days = pd.Series(np.nan, index=table.index)
+    named = [name for name in ("days_to_visit", *VISITS) if name in table.columns]
+    if not named:
+        raise UserError(
+            f"{file} does not say when its visits were: it has no column 'days_to_visit' or "
+            f"{VISITS[0]!r}; it has {listed(table.columns)}."
+        )
+    for name in named:
+        # A visit's name ends with its day.
+        days = days.fillna(pd.to_numeric(table[name].str.extract(r"(-?\d+)$", expand=False)))
+    age = pd.Series(np.nan, index=table.index)
+    for name in AGES:
+        if name in table.columns:
+            age = age.fillna(parse_ages(table[name], file))
+    words = "CDR " + table[rating]
+    if "dx1" in table.columns:
+        words += (" (" + table["dx1"] + ")").replace(" ()", "")
+    exams = pd.DataFrame(
+        {
+            "subject_id": table[subject],
+            "day": days,
+            "diagnosis": diagnoses(table[rating], file),
+            "source": words,
+            "age": age,
+        }
+    )
+    return exams[exams["day"].notna() & (exams["subject_id"] != "")], list(table.columns)
+
+
+def _entry_ages(tables: Sequence[Path], exams: pd.DataFrame, root: Path) -> pd.Series:
+    """Return years by subject: as the demographics say, else by the age at the first visit."""
+    visits = exams.dropna(subset="age").sort_values("day", kind="stable")
+    visits = visits.drop_duplicates("subject_id").set_index("subject_id")
+    by_visit = visits["age"] - visits["day"] / YEAR
+    found = _first(tables, ENTRIES)
+    if found is None:
+        if by_visit.empty:
+            need_table(tables, ENTRIES[0], (), "The demographic table of OASIS-3", root)
+        return by_visit
+    file, table, (subject, age) = found
+    rows = by_id(table[table[age] != ""], subject, [age], file)
+    return parse_ages(rows[age], file).combine_first(by_visit)
+
+
+def _sexes(tables: Sequence[Path]) -> pd.Series:
+    found = _first(tables, GENDERS)
+    if found is None:
+        return pd.Series(dtype=str)
+    file, table, (subject, sex) = found
+    return by_id(table, subject, [sex], file)[sex].str.removesuffix(".0").map(SEXES)
+
+
+def _first(
+    tables: Sequence[Path], forms: Sequence[tuple[str, str]], wanted: Sequence[str] = ()
+) -> tuple[Path, pd.DataFrame, tuple[str, str]] | None:
+    """Return the first table that has one of these pairs of columns, and which pair it is."""
+    for form in forms:
+        found = find_table(tables, form, wanted)
+        if found is not None:
+            return *found, form
+    return None
+
+
+def _repeats(exams: pd.DataFrame) -> list[str]:
+    days = exams[["subject_id", "day", "diagnosis"]].drop_duplicates()
+    n = int(days.duplicated(["subject_id", "day"]).sum())
+    return [f"{n} clinical visits have two different CDR; the first row counts."] if n else []
+
+
+def _other_dementias(scans: pd.DataFrame) -> list[str]:
+    """Say how many are AD by their CDR whom the clinician called something else."""
+    ill = scans.loc[scans["diagnosis"] == "AD", "source"]
+    named = ill.str.extract(r"\((.*)\)", expand=False).dropna()
+    others = named[~named.str.match(r"(?:AD|DAT|Alzheimer)", case=False)]
+    if others.empty:
+        return []
+    return [
+        f"{len(others)} scans are AD by their CDR, but dx1 is something else: "
+        f"{listed(others.unique(), 4)}."
+    ]

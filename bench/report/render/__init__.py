@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.report.render.data import to_csv, to_json
+from bench.report.render.html import to_html
 from bench.report.render.latex import to_latex
 from bench.report.render.markdown import to_markdown
 from bench.report.render.terminal import to_terminal
@@ -11,6 +12,7 @@ from bench.report.table import Report
 _RENDERERS = {
     "markdown": to_markdown,
     "latex": to_latex,
+    "html": to_html,
     "csv": to_csv,
     "json": to_json,
 }

@@ -1,0 +1,285 @@
+"""``bench data``: what a cohort on disk holds, before anything is trained on it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli.catalogue import Plugins, load_plugins
+from bench.cli.parsing import (
+    Classes,
+    Crop,
+    DataSet,
+    HoldOutSite,
+    Register,
+    Root,
+    SkullStrip,
+    Space,
+    Tables,
+    Target,
+    Visits,
+    Withdrawals,
+    dataset_options,
+    refuse_skull_strip,
+)
+
+if TYPE_CHECKING:
+    from bench.config import Config
+    from bench.data.listing import CohortRequest
+
+app = typer.Typer(no_args_is_help=True, help="Look at, check and prepare cohorts.")
+
+Name = Annotated[str, typer.Argument(help="A dataset, or the name of one in bench.toml.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="Processes that read; default: all cores.")
+]
+
+
+@app.command("check")
+def check(
+    name: Name,
+    root: Root = None,
+    table: Tables = None,
+    data_set: DataSet = None,
+    target: Target = None,
+    visits: Visits = None,
+    classes: Classes = None,
+    crop: Crop = None,
+    space: Space = None,
+    register: Register = None,
+    withdrawals: Withdrawals = None,
+    hold_out_site: HoldOutSite = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the report with pictures to this page.")
+    ] = None,
+    workers: Workers = None,
+    plugins: Plugins = None,
+) -> None:
+    """Read every voxel once and say what is there, what is wrong, and what would be used."""
+    from bench.cli.progress import Ticker
+    from bench.data.inspect import inspect
+    from bench.data.listing import list_scans
+    from bench.report.cohort import build_cohort_report
+    from bench.report.render import render
+    from registry.errors import UserError
+
+    options = dataset_options(
+        data_set,
+        table,
+        visits=visits,
+        classes=classes,
+        crop=crop,
+        space=space,
+        register=register,
+        withdrawals=withdrawals,
+        hold_out_site=hold_out_site,
+    )
+    config, request = _request(name, root, options, target, plugins)
+    if html is not None:
+        _refuse_missing_folder("--html", html)
+    listing = list_scans(request, config.cache, Ticker(f"{name}: making scan"))
+    found = inspect(listing, config.cache, Ticker(f"{name}: reading scan"), workers)
+    report = build_cohort_report(found)
+    sys.stdout.write(render(report, "terminal", styled=sys.stdout.isatty()))
+    if html is not None:
+        html.write_text(render(report, "html"), encoding="utf-8")
+        print(f"Written to {html}.")
+    if found.problem:
+        raise UserError(found.problem)
+
+
+@app.command("manifest")
+def manifest(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", help="CSV file to write.")],
+    root: Root = None,
+    table: Tables = None,
+    data_set: DataSet = None,
+    target: Target = None,
+    visits: Visits = None,
+    classes: Classes = None,
+    withdrawals: Withdrawals = None,
+    plugins: Plugins = None,
+) -> None:
+    """List every scan found: who, when, which label, used or why not. No voxel is read."""
+    from bench.cli.progress import Ticker
+    from bench.data.cache import write_csv
+    from bench.data.listing import list_scans, manifest_table
+
+    options = dataset_options(
+        data_set, table, visits=visits, classes=classes, withdrawals=withdrawals
+    )
+    config, request = _request(name, root, options, target, plugins)
+    _refuse_missing_folder("--out", out)
+    listing = list_scans(request, config.cache, Ticker(f"{name}: making scan"))
+    rows = manifest_table(listing)
+    write_csv(rows, out)
+    used = int((rows["used"] == "yes").sum())
+    subjects = rows.loc[rows["used"] == "yes", "subject_id"].nunique()
+    print(f"{len(rows)} scans found, {used} of {subjects} subjects used. Written to {out}.")
+    for reason, count in rows.loc[rows["used"] == "no", "reason"].value_counts().items():
+        print(f"  left out: {reason}: {count}")
+
+
+@app.command("prepare")
+def prepare(
+    name: Name,
+    root: Root = None,
+    table: Tables = None,
+    data_set: DataSet = None,
+    target: Target = None,
+    visits: Visits = None,
+    classes: Classes = None,
+    crop: Crop = None,
+    space: Space = None,
+    register: Register = None,
+    skull_strip: SkullStrip = False,
+    withdrawals: Withdrawals = None,
+    hold_out_site: HoldOutSite = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare stored volumes with their checksums.")
+    ] = False,
+    workers: Workers = None,
+    plugins: Plugins = None,
+) -> None:
+    """Make the volumes that models train on, once; what was done is never done again."""
+    from bench.cli.progress import Ticker
+    from bench.data.cohort import open_cohort
+
+    refuse_skull_strip(skull_strip)
+    options = dataset_options(
+        data_set,
+        table,
+        visits=visits,
+        classes=classes,
+        crop=crop,
+        space=space,
+        register=register,
+        withdrawals=withdrawals,
+        hold_out_site=hold_out_site,
+    )
+    config, request = _request(name, root, options, target, plugins)
+    start = time.monotonic()
+    try:
+        cohort = open_cohort(
+            request,
+            config.cache,
+            Ticker(f"{name}: preparing scan"),
+            workers=workers,
+            verify=verify,
+        )
+    except KeyboardInterrupt:
+        print("\nStopped on request; the same command goes on where this one ended.")
+        raise typer.Exit(1) from None
+    for what, count in cohort.flow:
+        print(f"  {what}: {count}")
+    for warning in cohort.warnings:
+        print(f"  warning: {warning}")
+    print(f"  {_saving(request, cohort.shape)}")
+    size = cohort.volumes_file.stat().st_size / 1e9
+    print(f"{name} is ready: {size:.2f} GB, in {time.monotonic() - start:.0f} s.")
+
+
+def _saving(request: CohortRequest, shape: tuple[int, int, int]) -> str:
+    """Say how large a volume is, and what cropping saves."""
+    from math import prod
+
+    from bench.data.volume import GRIDS
+
+    words = " x ".join(map(str, shape)) + " voxels"
+    whole = GRIDS[str(request.options["grid"])].shape
+    if shape == whole:
+        return words
+    less = 1 - prod(shape) / prod(whole)
+    return f"{words} of {' x '.join(map(str, whole))}: {less:.0%} less"
+
+
+@app.command("preview")
+def preview(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", help="PNG, PDF or SVG file to write.")] = Path(
+        "preview.png"
+    ),
+    root: Root = None,
+    table: Tables = None,
+    data_set: DataSet = None,
+    target: Target = None,
+    visits: Visits = None,
+    classes: Classes = None,
+    crop: Crop = None,
+    space: Space = None,
+    register: Register = None,
+    plugins: Plugins = None,
+) -> None:
+    """Draw a few subjects before and after conforming, with the slices that models see."""
+    from bench.cli.progress import Ticker
+    from bench.data.listing import list_scans
+    from bench.data.preview import draw
+
+    options = dataset_options(
+        data_set,
+        table,
+        visits=visits,
+        classes=classes,
+        crop=crop,
+        space=space,
+        register=register,
+    )
+    config, request = _request(name, root, options, target, plugins)
+    _refuse_missing_folder("--out", out)
+    listing = list_scans(request, config.cache, Ticker(f"{name}: making scan"))
+    draw(listing, out)
+    print(f"Written to {out}.")
+
+
+@app.command("list")
+def list_() -> None:
+    """List the cohorts that are configured, and which are prepared."""
+    from bench.cli.catalogue import print_listing
+    from bench.config import load_config
+    from bench.data.prepared import prepared_caches
+
+    config = load_config()
+    rows = []
+    for name, entry in config.data.items():
+        root = Path(str(entry.get("root", ""))).expanduser() if entry.get("root") else None
+        there = "-" if root is None else str(root) if root.is_dir() else f"{root} (missing)"
+        tables = [Path(line).name for line in str(entry.get("table", "")).splitlines()]
+        adapter = str(entry.get("adapter", name))
+        ready = prepared_caches(config.cache, adapter, root)
+        rows.append([name, adapter, there, ", ".join(tables) or "-", "; ".join(ready) or "no"])
+    if not rows:
+        print(
+            "No cohort is configured. Put into bench.toml:\n\n"
+            '  [data.adni]\n  root = "/data/ADNI"\n\n'
+            "or set BENCH_ROOT_ADNI, or give --root."
+        )
+        return
+    print_listing(["dataset", "adapter", "root", "tables", "prepared"], rows)
+
+
+def _request(
+    name: str,
+    root: Path | None,
+    options: dict[str, str],
+    target: str | None,
+    plugins: list[Path] | None,
+) -> tuple[Config, CohortRequest]:
+    from bench.config import load_config
+    from bench.data.listing import cohort_request
+
+    config = load_config()
+    load_plugins(plugins, strict=True)
+    entry: dict[str, Any] = config.data.get(name, {})
+    return config, cohort_request(name, entry, root=root, options=options, target=target)
+
+
+def _refuse_missing_folder(option: str, file: Path) -> None:
+    from registry.errors import UserError
+
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"{option} {file}: the folder {file.parent} does not exist.")

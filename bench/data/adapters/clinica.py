@@ -1,0 +1,296 @@
+"""What Clinica writes: BIDS folders of known cohorts, and CAPS folders of registered scans.
+
+BIDS: ``sub-ADNI002S0295/ses-M000/anat/*_T1w.nii.gz`` (older: ``ses-M00``) with ``participants.tsv``
+and ``sub-*/sub-*_sessions.tsv``. CAPS: ``subjects/sub-*/ses-*/t1_linear/*_T1w.nii.gz``, without
+tables of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.data.adapters.reading import (
+    MISSING,
+    columns_of,
+    listed,
+    parse_ages,
+    parse_sexes,
+    read_table,
+    refuse_disjoint,
+    space_of,
+    tables_of,
+)
+from bench.data.adapters.visits import NOT_LISTED, YEAR
+from registry.cards import Value
+from registry.errors import UserError
+
+SESSIONS = "sub-*/sub-*_sessions.tsv"
+
+AT_VISIT = ("age", "diagnosis")
+"""Columns of ``sessions.tsv``."""
+
+AT_BASELINE = ("diagnosis_sc", "diagnosis_bl")
+"""What ``participants.tsv`` calls the diagnosis at the first visit, by converter."""
+
+BASELINE = "M000"
+
+CONVERTED = (
+    (re.compile(r"ADNI(\d{3})S(\d+)"), r"\1_S_\2"),
+    (re.compile(r"AIBL(\d+)"), r"\1"),
+    (re.compile(r"OASIS1(\d{4})"), r"OAS1_\1"),
+)
+"""How the converters write a cohort's own ids, undone: one person has one id however stored."""
+
+_MONTH = re.compile(r"m(\d+)", re.IGNORECASE)
+_ENTITIES = re.compile(r"_(?!sub-|ses-|space-|res-|desc-)[a-z]+-", re.IGNORECASE)
+
+
+def bids(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
+    """List the T1w images of a BIDS folder that Clinica made; see `bench.data.manifest.tidy`.
+
+    Of several images of one visit one is used: in MNI space rather than not, then without further
+    entities (``acq``, ``run`` ...) rather than with, then the lowest name.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that holds ``participants.tsv``.
+    options : mapping
+        ``labels`` is visit (``sessions.tsv``) or baseline (``participants.tsv``); ``table`` names
+        ``participants.tsv``, or one table with a row a visit, if it is not in the root.
+
+    Returns
+    -------
+    DataFrame
+        One row an image. Subjects have their cohort's own id (``002_S_0295``), visits are months
+        (``M006``), days count from the visit ``M000``.
+
+    Raises
+    ------
+    UserError
+        When there are no images or tables, or they have no subject in common.
+    """
+    pattern = "sub-*/ses-*/anat/*_T1w.nii*"
+    scans = _find_scans(root, pattern, "the folder that holds participants.tsv")
+    names = scans["name"]
+    further = names.str.contains(_ENTITIES)
+    scans["rank"] = _digit(scans["space"] != "mni") + _digit(further) + names
+    return _label(scans, root, options)
+
+
+def caps(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
+    """List what Clinica's ``t1-linear`` registered to MNI space; see `bench.data.manifest.tidy`.
+
+    A visit without the image that ``image`` asks for is used by its other one: both are the same
+    volume on the same grid, but for the margin.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that holds ``subjects``.
+    options : mapping
+        ``image`` is full or crop; ``labels`` and ``table`` as for `bids`.
+
+    Returns
+    -------
+    DataFrame
+        As `bids`; tensors (``.pt``) are not images.
+
+    Raises
+    ------
+    UserError
+        When there are no images or tables, or they have no subject in common.
+    """
+    pattern = "subjects/sub-*/ses-*/t1_linear/*_space-MNI*_T1w.nii*"
+    scans = _find_scans(root, pattern, "the folder that holds `subjects`")
+    crop = scans["name"].str.contains("_desc-Crop_")
+    other = crop != (options["image"] == "crop")
+    scans["rank"] = _digit(other) + scans["name"]
+    lacking = int(other.groupby([scans["subject_id"], scans["session_id"]]).all().sum())
+    warnings = []
+    if lacking:
+        there = "the whole volume" if options["image"] == "crop" else "Clinica's crop"
+        warnings.append(f"{lacking} visits have no image={options['image']}, so {there} is used.")
+    return _label(scans, root, options, warnings)
+
+
+def _find_scans(root: Path, pattern: str, holds: str) -> pd.DataFrame:
+    files = [file for file in root.glob(pattern) if file.name.endswith((".nii", ".nii.gz"))]
+    if not files:
+        raise UserError(
+            f"There is no T1w image in {root}: {pattern}[.gz] matches nothing; --root is {holds}."
+        )
+    folders = [file.parents[1] for file in files]
+    return pd.DataFrame(
+        {
+            "subject_id": [_subject(folder.parent.name) for folder in folders],
+            "session_id": [_visit(folder.name) for folder in folders],
+            "path": [file.relative_to(root).as_posix() for file in files],
+            "name": [file.name for file in files],
+            "space": [space_of(file.name) for file in files],
+        }
+    )
+
+
+def _subject(name: str) -> str:
+    """Return a participant's id as the cohort itself writes it."""
+    name = name.removeprefix("sub-")
+    for written, own in CONVERTED:
+        if written.fullmatch(name):
+            return written.sub(own, name)
+    return name
+
+
+def _visit(name: str) -> str:
+    """Return a visit's month in three digits: ``ses-M00`` and ``ses-M000`` are one."""
+    name = name.removeprefix("ses-")
+    month = _MONTH.fullmatch(name)
+    return f"M{int(month[1]):03d}" if month else name
+
+
+def _days(visits: pd.Series) -> pd.Series:
+    months = visits.str.extract(_MONTH, expand=False)
+    return pd.to_numeric(months) * YEAR / 12
+
+
+def _digit(flags: pd.Series) -> pd.Series:
+    return flags.astype(int).astype(str)
+
+
+def _label(
+    scans: pd.DataFrame, root: Path, options: Mapping[str, Value], warnings: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Add what the tables say of each scan."""
+    file, people, visits, visits_file = _tables(root, options)
+    refuse_disjoint(scans["subject_id"], people.index, root, str(file))
+    warnings = list(warnings)
+    keys = ["subject_id", "session_id"]
+    scans = scans.merge(visits, on=keys, how="left").drop(columns="name")
+    scans["day"] = _days(scans["session_id"])
+
+    known = scans["subject_id"].isin(people.index)
+    scans["reason"] = np.where(known, "", NOT_LISTED)
+    for column in ("sex", "site"):
+        if column in people.columns:
+            scans[column] = scans["subject_id"].map(people[column]).fillna("")
+    if "age_bl" in people.columns:
+        # Later visits are not given the age at the first.
+        first = scans["session_id"] == BASELINE
+        at_baseline = scans["subject_id"].map(parse_ages(people["age_bl"], file))
+        scans["age"] = scans["age"].fillna(at_baseline.where(first))
+
+    if options["labels"] == "visit":
+        if visits.empty:
+            warnings.append(
+                f"There is no {visits_file}, so the diagnosis at a scan is not known; "
+                "--data-set labels=baseline uses that at the first visit."
+            )
+        table = visits_file.name.removeprefix("sub-*_")
+        said = f"{table} diagnosis '" + scans["diagnosis"] + "'"
+        source = said.where(scans["diagnosis"] != "", f"no diagnosis in {table}")
+        source = source.where(scans["diagnosis"].notna(), f"visit not in {table}")
+    elif options["labels"] == "baseline":
+        named = [name for name in AT_BASELINE if name in people.columns]
+        if not named:
+            raise UserError(
+                f"{file} has no column {AT_BASELINE[0]!r} for labels=baseline; it has "
+                f"{listed(people.columns)}."
+            )
+        scans["diagnosis"] = scans["subject_id"].map(people[named[0]]).fillna("")
+        source = f"{file.name} {named[0]} '" + scans["diagnosis"] + "'"
+        warnings.append("Labels are those at the subject's baseline, not at the scan.")
+    else:
+        raise UserError("Clinica's tables have no research group; use labels=visit or baseline.")
+    scans["source"] = source.where(known, "")
+    exams = visits.assign(day=_days(visits["session_id"]))
+    scans.attrs = {
+        "columns": list(dict.fromkeys((*people.columns, *visits.columns))),
+        "exams": exams.loc[exams["day"].notna(), ["subject_id", "day", "diagnosis"]],
+        "warnings": warnings,
+    }
+    return scans
+
+
+def _tables(
+    root: Path, options: Mapping[str, Value]
+) -> tuple[Path, pd.DataFrame, pd.DataFrame, Path]:
+    """Return the table of participants by ``subject_id``, that of visits, and their files.
+
+    Both may be one, as ``clinica iotools merge-tsv`` writes it.
+    """
+    tables = tables_of(root, options)
+    file = next((file for file in tables if _describes_people(columns_of(file))), None)
+    if file is None:
+        raise UserError(
+            f"There is no table of participants in {root} (nor at --table): it is recognised by a "
+            "column 'participant_id', and where it has 'session_id' by 'age' or 'diagnosis' too; "
+            "name Clinica's participants.tsv, or one table of all visits, with --table FILE."
+        )
+    table = read_table(file)
+    table = table[table["participant_id"] != ""]
+    table["subject_id"] = table["participant_id"].map(_subject)
+    if "session_id" in table.columns:
+        table["session_id"] = table["session_id"].map(_visit)
+        visits, visits_file = table, file
+        people = table.drop_duplicates("subject_id")
+    else:
+        visits, visits_file = _read_sessions(file.parent), file.parent / SESSIONS
+        people = table.drop_duplicates()
+    _refuse_repeats(people, ["subject_id"], file)
+    _refuse_repeats(visits, ["subject_id", "session_id"], visits_file)
+    people = people.set_index("subject_id")
+    if "sex" in people.columns:
+        people["sex"] = parse_sexes(people["sex"], file)
+    ages = visits["age"] if "age" in visits.columns else pd.Series("", index=visits.index)
+    said = visits["diagnosis"] if "diagnosis" in visits.columns else ""
+    visits = visits[["subject_id", "session_id"]].assign(
+        age=parse_ages(ages.rename("age"), visits_file), diagnosis=said
+    )
+    return file, people, visits, visits_file
+
+
+def _describes_people(columns: Sequence[str]) -> bool:
+    """Tell whether a table says something of participants, and is not merely a list of visits."""
+    return "participant_id" in columns and (
+        "session_id" not in columns or bool(set(AT_VISIT) & set(columns))
+    )
+
+
+def _read_sessions(folder: Path) -> pd.DataFrame:
+    """Return the visits of all ``sub-*/sub-*_sessions.tsv``.
+
+    There are thousands of them with a hundred columns each, so only what is needed is kept.
+    """
+    columns = ("session_id", *AT_VISIT)
+    rows = []
+    for file in sorted(folder.glob(SESSIONS)):
+        try:
+            with open(file, encoding="utf-8-sig", newline="") as stream:
+                lines = list(csv.DictReader(stream, delimiter="\t"))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"The table {file} cannot be read: {error}.") from None
+        if lines and "session_id" not in lines[0]:
+            raise UserError(f"{file} has no column 'session_id'; it has {listed(lines[0])}.")
+        subject = _subject(file.parent.name)
+        rows += [(subject, *(line.get(name) or "" for name in columns)) for line in lines]
+    visits = pd.DataFrame(rows, columns=["subject_id", *columns], dtype=str)
+    for name in columns:
+        cells = visits[name].str.strip()
+        visits[name] = cells.where(~cells.str.lower().isin(MISSING), "")
+    visits["session_id"] = visits["session_id"].map(_visit)
+    return visits
+
+
+def _refuse_repeats(table: pd.DataFrame, keys: list[str], file: Path) -> None:
+    again = table.duplicated(keys)
+    if again.any():
+        raise UserError(
+            f"{file} has more than one row for {listed(table.loc[again, keys[0]].unique())}; keep "
+            f"one row for each {' and '.join(keys)}."
+        )
