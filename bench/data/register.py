@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import replace
 from typing import Any
 
@@ -55,15 +56,17 @@ def registered(scan: Volume) -> Volume:
     fixed = _to_ants(template)
     moving = _to_ants(scan)
     try:
-        found = ants.registration(
-            fixed=fixed,
-            moving=moving,
-            type_of_transform="Affine",
-            mask=ants.get_mask(fixed),
-            random_seed=SEED,
-            singleprecision=True,
-        )
-        transform = ants.read_transform(found["fwdtransforms"][0])
+        with tempfile.TemporaryDirectory() as folder:
+            found = ants.registration(
+                fixed=fixed,
+                moving=moving,
+                type_of_transform="Affine",
+                outprefix=f"{folder}/",
+                mask=ants.get_mask(fixed),
+                random_seed=SEED,
+                singleprecision=True,
+            )
+            transform = ants.read_transform(found["fwdtransforms"][0])
     except Exception as error:
         # ITK and its wrapper raise many kinds; for the scan they all mean the same.
         raise ScanError("it cannot be registered to the template") from error
