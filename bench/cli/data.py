@@ -120,7 +120,7 @@ def manifest(
     write_csv(rows, out)
     used = int((rows["used"] == "yes").sum())
     subjects = rows.loc[rows["used"] == "yes", "subject_id"].nunique()
-    print(f"{len(rows)} scans found, {used} of {subjects} subjects used. Written to {out}.")
+    print(f"{len(rows)} scans found, {used} used, of {subjects} subjects. Written to {out}.")
     for reason, count in rows.loc[rows["used"] == "no", "reason"].value_counts().items():
         print(f"  left out: {reason}: {count}")
 

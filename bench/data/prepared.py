@@ -34,5 +34,6 @@ def prepared_caches(cache_dir: Path, adapter: str, root: Path | None) -> list[st
             continue
         conform = about["settings"][1]
         size = volumes.stat().st_size / 1e9
-        words.append(f"{conform['grid']}, {shape[0]} scans, {size:.2f} GB")
+        crop = " cropped" if conform["crop"] != "none" else ""
+        words.append(f"{conform['grid']}{crop}, {shape[0]} scans, {size:.2f} GB")
     return words

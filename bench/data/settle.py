@@ -310,7 +310,8 @@ def balance(used: pd.DataFrame, task: Task) -> pd.DataFrame:
             table = counts.loc[:, counts.sum() > 0].to_numpy()
             few = stats.contingency.expected_freq(table).min() < 5
             method = stats.PermutationMethod(n_resamples=999, rng=np.random.default_rng(0))
-            p = float(stats.chi2_contingency(table, method=method if few else None).pvalue)
+            test = stats.chi2_contingency(table, correction=False, method=method if few else None)
+            p = float(test.pvalue)
         for value, count in counts.iterrows():
             rows.append({"what": what, "value": str(value), **count.to_dict(), "p": p})
     return pd.DataFrame(rows)

@@ -14,7 +14,6 @@ from bench.report.tables import flow_table
 from bench.report.words import number, one_line, p_value
 
 MANY_PICTURES = 48
-EXAMPLES = 3
 SIDES = ("train", "validation", "test")
 
 
@@ -127,15 +126,16 @@ def _counts(used: pd.DataFrame) -> Table:
 def _left_out(scans: pd.DataFrame) -> Table:
     left = scans[scans["reason"] != ""]
     rows = [
-        (_text(reason), _number(len(part)), _text(_examples(part["path"])))
+        (_text(reason), _number(len(part)), _text(_example(part["path"])))
         for reason, part in sorted(left.groupby("reason"), key=lambda pair: -len(pair[1]))
     ]
     columns = (
         Column("reason", "reason"),
         Column("n", "n", numeric=True),
-        Column("such", "such as"),
+        Column("such", "the first"),
     )
-    return Table("left-out", "Left out", columns, tuple(rows))
+    notes = ("`bench data manifest` lists every scan with its reason.",)
+    return Table("left-out", "Left out", columns, tuple(rows), notes)
 
 
 def _concerns(found: Inspection) -> Table:
@@ -144,7 +144,7 @@ def _concerns(found: Inspection) -> Table:
             _text(concern.what),
             _number(len(concern.scans)),
             _text(concern.rule),
-            _text(_examples(found.used.loc[concern.scans, "path"])),
+            _text(_example(found.used.loc[concern.scans, "path"])),
         )
         for concern in found.concerns
     ]
@@ -152,15 +152,13 @@ def _concerns(found: Inspection) -> Table:
         Column("what", "to look at"),
         Column("n", "scans", numeric=True),
         Column("rule", "rule"),
-        Column("such", "such as"),
+        Column("such", "the first"),
     )
     return Table("concerns", "What to look at (nothing is left out for it)", columns, tuple(rows))
 
 
-def _examples(paths: pd.Series) -> str:
-    names = paths.astype(str).tolist()
-    more = f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else ""
-    return ", ".join(names[:EXAMPLES]) + more
+def _example(paths: pd.Series) -> str:
+    return str(paths.iloc[0]).rsplit("/", 1)[-1] if len(paths) else ""
 
 
 def _balance(balance: pd.DataFrame) -> Table:

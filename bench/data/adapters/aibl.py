@@ -45,7 +45,8 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     _, people = need_table(tables, ("RID", "PTDOB", "PTGENDER"), (), "aibl_ptdemog", root)
     _, diagnoses = need_table(tables, ("RID", "VISCODE", "DXCURREN"), (), "aibl_pdxconv", root)
     mri_file, mri = need_table(
-        [file for file in tables if "conv" not in file.name.lower()],
+        # Other tables have dates of exams too, but those of the MRI are the scans' own.
+        sorted(tables, key=lambda file: "mri" not in file.name.lower()),
         ("RID", "VISCODE", "EXAMDATE"),
         (),
         "aibl_mrimeta",
