@@ -11,7 +11,7 @@ import pandas as pd
 UNLIKE = 0.35
 """A scan whose correlation with the template is lower does not look registered to it: the template
 moved by 20 mm has 0.3 or less with itself."""
-OUTSIDE = 0.2
+OUTSIDE = 0.15
 """Skull-stripped scans have hardly any signal more than 8 mm outside the template's brain."""
 FAR = 5.0
 """Robust standard deviations from the median of the cohort, of a logarithm."""

@@ -111,7 +111,8 @@ def _people(used: pd.DataFrame, target: str) -> Table:
 def _counts(used: pd.DataFrame) -> Table:
     per_subject = used.groupby("subject_id").size().rename("scans a subject")
     people = used.drop_duplicates("subject_id")
-    parts = [("site", people["site"].replace("", "unknown")), ("scans a subject", per_subject)]
+    site: pd.Series = people["site"].replace("", "unknown")
+    parts: list[tuple[str, pd.Series]] = [("site", site), ("scans a subject", per_subject)]
     parts += [(what, used[what]) for what in ("orientation", "voxel_mm", "shape")]
     rows = [
         (_text(what), _text(value), _number(int(n)))
