@@ -327,14 +327,8 @@ def _is_complete(folder: Path, n: int, conform: Conform) -> bool:
     return found.shape == (n, *conform.target.shape) and (folder / INDEX).is_file()
 
 
-NUMBERS = ("n_nonfinite", "mean", "sd", "overlap", "outside", "likeness")
-
-
 def _read_index(folder: Path) -> pd.DataFrame:
-    index = pd.read_csv(folder / INDEX, dtype=str, keep_default_na=False)
-    for name in NUMBERS:
-        index[name] = pd.to_numeric(index[name], errors="coerce")
-    return index
+    return facts.typed(pd.read_csv(folder / INDEX, dtype=str, keep_default_na=False))
 
 
 def _known_identities(file: Path) -> dict[tuple[str, int, int], str]:

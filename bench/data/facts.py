@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -29,6 +30,9 @@ FACTS: dict[str, str] = {
 }
 """Columns of the cache's ``index.csv``."""
 
+NUMBERS = ("n_nonfinite", "mean", "sd", "overlap", "outside", "likeness")
+"""Those that are numbers; NaN where a scan cannot be read."""
+
 COARSE_MM = 4.0
 SIGNAL = 0.25
 """Of the 98th percentile: what is brighter counts as signal."""
@@ -38,6 +42,14 @@ TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 
 THUMBNAIL = 64
 """Longest side of a thumbnail in pixels."""
+
+
+def typed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return facts with their numbers as floats and all else as text."""
+    texts = [name for name in rows.columns if name not in NUMBERS]
+    rows = rows.assign(**{name: rows[name].astype(object).fillna("").astype(str) for name in texts})
+    numbers = {name: pd.to_numeric(rows[name], errors="coerce") for name in NUMBERS}
+    return rows.assign(**numbers)
 
 
 def described(info: Info) -> dict[str, object]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench.data.cache import VOLUMES, Cached, Progress, complete
 from bench.data.cohort import stored_split
-from bench.data.facts import FACTS, thumbnail
+from bench.data.facts import FACTS, thumbnail, typed
 from bench.data.listing import Listing
 from bench.data.quality import Concern, concerns
 from bench.data.scanning import Job, read_all
@@ -149,7 +149,5 @@ def _read(
         rows[number] = row
         if progress is not None:
             progress(len(rows), len(indices))
-    facts = pd.DataFrame([rows[number] for number in range(len(indices))])
-    return facts.reindex(columns=list(FACTS)).replace("", np.nan).fillna(
-        dict.fromkeys(("sha256", "affine", "shape", "voxel_mm", "orientation", "reason"), "")
-    ), taken
+    facts = pd.DataFrame([rows[number] for number in range(len(indices))], columns=list(FACTS))
+    return typed(facts), taken

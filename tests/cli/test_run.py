@@ -85,13 +85,13 @@ def test_the_database_and_its_folder_hold_no_participant(bench, tmp_path, people
 def test_a_configured_cohort_and_a_table_give_the_same_numbers_as_the_bids_folder(
     bench, tmp_path, people
 ):
-    rows = ["subject_id,path,age,sex"]
+    rows = ["subject_id,path,age,sex,site"]
     lines = (people / "participants.tsv").read_text().splitlines()
     participants = list(csv.DictReader(lines, delimiter="\t"))
     for row in participants:
         name = row["participant_id"]
         scan = next((people / name / "anat").glob("*.nii.gz"))
-        rows.append(f"{name.removeprefix('sub-')},{scan},{row['age']},{row['sex']}")
+        rows.append(f"{name.removeprefix('sub-')},{scan},{row['age']},{row['sex']},{row['site']}")
     (tmp_path / "scans.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "bench.toml").write_text(
         textwrap.dedent(f"""
