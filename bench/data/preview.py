@@ -61,14 +61,14 @@ def draw(listing: Listing, out: Path) -> None:
             row[column + 3].set_title(f"{plane}, conformed", fontsize=8)
         # Sagittal slices are seen from the side: here they are lines in the other two planes.
         for axis in row[4:]:
-            for x in every:
+            for x in every if len(every) < after.shape[0] else ():
                 axis.axvline(x, color="#56b4e9", linewidth=0.3, alpha=0.7)
             for x in few:
                 axis.axvline(x, color="#e69f00", linewidth=0.8)
         row[0].set_ylabel(label, fontsize=8)
     figure.suptitle(
-        f"{listing.request.name}: 2D-slice models see every sagittal slice (blue, "
-        f"{len(every)} of {after.shape[0]}), few-slice models the orange ones ({len(few)})",
+        f"{listing.request.name}: 2D-slice models see {len(every)} of {after.shape[0]} sagittal "
+        f"slices, few-slice models {len(few)} (orange)",
         fontsize=9,
     )
     try:

@@ -84,7 +84,7 @@ def test_check_reads_a_damaged_scan_and_goes_on(bench, tmp_path) -> None:
 
 
 def test_check_of_a_cohort_that_cannot_be_used_says_so_at_the_end(bench, tmp_path) -> None:
-    adni.write(tmp_path / "ADNI")
+    adni.write(tmp_path / "ADNI", n_subjects=32)
     found = bench("data", "check", "adni", "--root", "ADNI", *SMALL)
     assert "--space native" in refused(found)
     assert "scans found" in found.stdout

@@ -303,3 +303,43 @@ def test_nothing_is_found_where_there_is_nothing(bench, tmp_path):
     holm = [row[column].values["value"] for row in pairs.rows]
     assert len(holm) == 3
     assert min(holm) >= 0.05
+
+
+SEEN = '''
+from registry import encoder
+from registry.core import catalogue, resolve
+
+lite = catalogue.encoder("efficientnet-lite0")
+
+
+@encoder(
+    "seen",
+    channels=lite.channels,
+    mean=lite.mean,
+    std=lite.std,
+    min_size=lite.min_size,
+    weights=lite.weights,
+    pretraining="scans of the cohort itself",
+    pretrained_on=("synthetic-ad-4mm",),
+)
+def build(card, pretrained):
+    """The same network; its card says that its weights have seen the cohort."""
+    return resolve(lite.target)(card, pretrained)
+'''
+
+
+def test_an_encoder_is_not_tested_on_a_cohort_that_it_has_seen_unless_one_insists(bench, tmp_path):
+    (tmp_path / "seen.py").write_text(SEEN)
+    words = (
+        *("run", "--model", "slice2d-imagenet,slice2d-scratch,prior", "--encoder", "seen"),
+        *("--plugins", "seen.py", "--data", "synthetic-ad-4mm", "--set", "stride=16"),
+        *("--train-sizes", "12", "--seeds", "2", "--trials", "0", "--epochs", "1"),
+    )
+    planned = ran(bench(*words, "--dry-run"))
+    assert "dropped: slice2d-imagenet with seen: its weights have seen synthetic-ad-4mm" in planned
+    assert "2 arms" in planned
+    out = ran(bench(*words, "--allow-pretraining-overlap"))
+    assert "6 of 6 trials done" in out
+    report = " ".join(ran(bench("report", "--format", "markdown")).split())
+    assert "Not to be trusted as a test, its encoder was pretrained on the cohort" in report
+    assert report.count("its encoder was pretrained on the cohort that it is tested on") > 1

@@ -19,6 +19,8 @@ th, td { padding: .25rem .75rem; border-bottom: 1px solid var(--line); text-alig
   vertical-align: top; }
 thead th { border-bottom: 2px solid var(--line); }
 th[scope=row] { font-weight: 500; }
+td, figcaption { overflow-wrap: anywhere; }
+td { min-width: 6rem; } td.number { min-width: 0; }
 .number { text-align: right; white-space: nowrap; }
 .best { font-weight: 700; color: var(--strong); }
 ul { padding-left: 1.2rem; }
