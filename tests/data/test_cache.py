@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -104,8 +105,18 @@ def test_workers_end_with_a_parent_that_is_killed(write_scan, tmp_path: Path) ->
 
 def alive(session: int) -> list[int]:
     """Return the processes of a session."""
-    found = subprocess.run(["ps", "-o", "pid=", "-s", str(session)], capture_output=True, text=True)
-    return [int(word) for word in found.stdout.split()]
+    return [pid for pid, (_, found) in processes().items() if found == session]
+
+
+def processes() -> dict[int, tuple[int, int]]:
+    """Return the parent and the session of every process that is not a zombie."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "stat").read_text().rpartition(")")[2].split()
+            if words[0] != "Z":
+                found[int(folder.name)] = int(words[1]), int(words[3])
+    return found
 
 
 def test_a_second_call_reads_nothing_and_a_new_scan_only_itself(write_scan, tmp_path: Path) -> None:
@@ -176,13 +187,12 @@ def test_a_worker_that_is_killed_is_a_sentence(write_scan, tmp_path: Path, monke
     files = scans(tmp_path / "scans", write_scan, n=4)
     reading = read_all(list(enumerate(files * 500)), Job(CONFORM), workers=2)
     next(reading)
-    children = subprocess.run(
-        ["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True
-    ).stdout.splitlines()
-    forks = [line.split() for line in children if "forkserver" in line]
-    for words in forks:
-        if any(words[1] == other[0] for other in forks):
-            os.kill(int(words[0]), signal.SIGKILL)
+    parents = {pid: parent for pid, (parent, _) in processes().items()}
+    # The fork server is our child, and the processes that read are its own.
+    workers = [pid for pid, parent in parents.items() if parents.get(parent) == os.getpid()]
+    assert len(workers) >= 2
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
     with pytest.raises(UserError, match="A process that read scans was killed"):
         for _ in reading:
             pass

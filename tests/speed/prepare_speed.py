@@ -6,9 +6,10 @@ Raw scans as a scanner writes them (256 x 256 x 170, int16, noise everywhere) an
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -51,9 +52,13 @@ def read_by_nibabel(file: Path) -> float:
 
 def resident() -> float:
     """Return the memory in GB of the processes that read."""
-    words = ["ps", "-e", "-o", "rss=,args="]
-    lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
-    return sum(int(line.split()[0]) for line in lines if "forkserver" in line) / 1e6
+    total = 0.0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"forkserver" in (folder / "cmdline").read_bytes():
+                pages = int((folder / "statm").read_text().split()[1])
+                total += pages * resource.getpagesize() / 1e9
+    return total
 
 
 def main() -> None:
