@@ -113,7 +113,10 @@ def cohort_request(
         )
     place = root or (Path(configured["root"]) if "root" in configured else None)
     if place is None and card.needs_root:
-        raise UserError(f"The dataset {name} needs the folder that it lies in: --root DIR.")
+        raise UserError(
+            f"The dataset {name} needs the folder that it lies in: --root DIR, or root = "
+            f'"DIR" in [data.{name}] of bench.toml.'
+        )
     if card.synthetic:
         place = None
     if target != "diagnosis" and "classes" not in {**rest, **(options or {})}:
