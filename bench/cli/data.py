@@ -147,7 +147,7 @@ def prepare(
     plugins: Plugins = None,
 ) -> None:
     """Make the volumes that models train on, once; what was done is never done again."""
-    from bench.cli.progress import Ticker
+    from bench.cli.progress import Ticker, stoppable
     from bench.data.cohort import open_cohort
 
     refuse_skull_strip(skull_strip)
@@ -164,7 +164,7 @@ def prepare(
     )
     config, request = _request(name, root, options, target, plugins)
     start = time.monotonic()
-    try:
+    with stoppable():
         cohort = open_cohort(
             request,
             config.cache,
@@ -172,9 +172,6 @@ def prepare(
             workers=workers,
             verify=verify,
         )
-    except KeyboardInterrupt:
-        print("\nStopped on request; the same command goes on where this one ended.")
-        raise typer.Exit(1) from None
     for what, count in cohort.flow:
         print(f"  {what}: {count}")
     for warning in cohort.warnings:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -141,3 +145,13 @@ class Ticker:
             print(f"\r{self.words} {done}/{total}", end=end, flush=True)
         elif not self._terminal and done == total:
             print(f"{self.words} {total}", flush=True)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn Ctrl-C into a sentence and exit code 1, for work that goes on where it ended."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nStopped on request; the same command goes on where this one ended.")
+        raise typer.Exit(1) from None

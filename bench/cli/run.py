@@ -263,11 +263,11 @@ def _open_store(file: Path, *, dry_run: bool, stack: ExitStack) -> Store | None:
 
 
 def _open(request: Any, config: Config) -> Cohort:
-    from bench.cli.progress import Ticker
+    from bench.cli.progress import Ticker, stoppable
     from bench.data.cohort import open_cohort
 
-    cohort: Cohort = open_cohort(request, config.cache, Ticker(f"{request.name}: preparing scan"))
-    return cohort
+    with stoppable():
+        return open_cohort(request, config.cache, Ticker(f"{request.name}: preparing scan"))
 
 
 def _plan(request: Request, cohort: Cohort, store: Store | None) -> Plan:

@@ -93,6 +93,7 @@ CHOSEN = {
     "space": {"native": "Scans were centred on the head, not registered (space=native)."},
     "register": {"affine": "Scans were registered to the MNI152 template by an affine transform."},
     "crop": {"brain": "Volumes were cut to the box of the brain (crop=brain)."},
+    "image": {"T1_brain_to_MNI": "T1_brain_to_MNI is warped to MNI space non-linearly."},
     "visits": {
         "baseline": "Only the first visit of each subject was used.",
         "last": "Only the last visit of each subject was used.",

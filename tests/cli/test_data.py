@@ -216,3 +216,21 @@ def test_prepare_killed_at_random_moments_gives_the_undisturbed_cache(bench, tmp
     assert one.name == other.name
     for file in ("volumes.npy", "index.csv"):
         assert (one / file).read_bytes() == (other / file).read_bytes()
+
+
+@pytest.mark.parametrize("command", [("data", "prepare", "oasis3"), ("run", "--data", "oasis3")])
+def test_ctrl_c_while_scans_are_read_is_a_sentence(command, bench, tmp_path) -> None:
+    oasis3.write(tmp_path / "TREE", n_subjects=60)
+    words = [sys.executable, "-m", "bench", *command, "--root", "TREE", "--space", "native"]
+    if command[0] == "run":
+        words += ["--model", "prior", "--seeds", "2", "--db", "x.db"]
+    environment = {**os.environ, "BENCH_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    while not list((tmp_path / "cache").glob("cohorts/*/.building-*/rows.jsonl")):
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert "Stopped on request; the same command goes on" in process.communicate()[0]
+    assert process.returncode == 1
