@@ -49,5 +49,9 @@ class FewSlice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map volumes (B, 1, D, H, W) to (B, n_outputs)."""
-        embedded = self.project(self.dropout(self.slices(x)))
+        return self.predict(self.slices(x))
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Map slice features (B, S, feature_dim) to (B, n_outputs)."""
+        embedded = self.project(self.dropout(features))
         return self.head(embedded.mean(dim=1))

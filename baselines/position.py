@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 
-def position(kind: str, norm: bool, n_slices: int, features: int) -> nn.Module:
+def position(
+    kind: str, norm: bool, n_slices: int, features: int, first: int = 0
+) -> nn.Module:
     """Build what acts on slice features (B, n_slices, features) in the name of position.
 
     The papers' embedding is two things: vectors that are added, and a LayerNorm over all slices
@@ -25,6 +27,8 @@ def position(kind: str, norm: bool, n_slices: int, features: int) -> nn.Module:
         Whether the LayerNorm follows, also after ``none``.
     n_slices, features : int
         Slices that enter the model and numbers that describe each.
+    first : int
+        Place of the first of them, where slices before it are skipped: sinusoids keep the place.
 
     Raises
     ------
@@ -37,7 +41,7 @@ def position(kind: str, norm: bool, n_slices: int, features: int) -> nn.Module:
     elif kind == "learned":
         added = Learned(n_slices, features)
     elif kind == "sinusoidal":
-        added = Sinusoidal(n_slices, features)
+        added = Sinusoidal(n_slices, features, first)
     else:
         raise ValueError(f"position={kind} is unknown; choose none, learned or sinusoidal.")
     return nn.Sequential(added, nn.LayerNorm([n_slices, features])) if norm else added
@@ -68,11 +72,11 @@ class Sinusoidal(nn.Module):
 
     vectors: Tensor
 
-    def __init__(self, n_slices: int, features: int) -> None:
+    def __init__(self, n_slices: int, features: int, first: int = 0) -> None:
         super().__init__()
         pair = torch.arange(features) // 2
         rate = torch.exp(-math.log(10_000) * 2 * pair / features)
-        angle = torch.arange(n_slices).unsqueeze(1) * rate
+        angle = torch.arange(first, first + n_slices).unsqueeze(1) * rate
         even = torch.arange(features) % 2 == 0
         vectors = torch.where(even, angle.sin(), angle.cos())
         self.register_buffer("vectors", vectors, persistent=False)

@@ -12,7 +12,7 @@ from baselines.blocks import EMBEDDING, head, start_kaiming
 from baselines.contracts import EncoderHandle, Params, Shape, Task
 from baselines.pooling import pooling
 from baselines.position import position
-from baselines.slices import AXES, SliceEncoder, every
+from baselines.slices import AXES, SliceEncoder, every, filled
 
 
 def build(params: Params, task: Task, shape: Shape, encoder: EncoderHandle) -> Slice2D:
@@ -26,8 +26,9 @@ class Slice2D(nn.Module):
     Parameters
     ----------
     params : mapping
-        ``axis``, ``stride``, ``normalise``, ``freeze``, ``position``, ``position_norm``,
-        ``dropout``, ``pool``, ``head_width``.
+        ``axis``, ``stride``, ``normalise``, ``freeze``, ``slice_chunk``, ``position``,
+        ``position_norm``, ``dropout``, ``pool``, ``head_width``; ``first_slice`` and
+        ``last_slice`` where empty slices are skipped.
     n_outputs : int
         Numbers to predict.
     shape : (D, H, W)
@@ -45,13 +46,15 @@ class Slice2D(nn.Module):
         self, params: Params, n_outputs: int, shape: Shape, encoder: EncoderHandle
     ) -> None:
         super().__init__()
-        kept = every(shape[AXES[params["axis"]]], params["stride"])
+        every_kth = every(shape[AXES[params["axis"]]], params["stride"])
+        kept = filled(every_kth, params)
         # An encoder that takes positions on its features is built like the papers' own, whose
         # layers they start themselves; around a library's encoder they keep torch's start.
         own = encoder.position_at == "features"
 
         def positions(features: int) -> nn.Module:
-            return position(params["position"], params["position_norm"], len(kept), features)
+            first = every_kth.index(kept.start)
+            return position(params["position"], params["position_norm"], len(kept), features, first)
 
         self.slices = SliceEncoder(encoder, params, shape, kept)
         self.position_early = positions(encoder.feature_dim) if own else nn.Identity()
@@ -65,6 +68,10 @@ class Slice2D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map volumes (B, 1, D, H, W) to (B, n_outputs)."""
-        features = self.position_early(self.slices(x))
+        return self.predict(self.slices(x))
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Map slice features (B, S, feature_dim) to (B, n_outputs)."""
+        features = self.position_early(features)
         embedded = self.position_late(self.project(self.dropout(features)))
         return self.head(self.pool(embedded))

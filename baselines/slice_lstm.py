@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from baselines.blocks import head, start_kaiming
 from baselines.contracts import EncoderHandle, Params, Shape, Task
-from baselines.slices import AXES, SliceEncoder, every
+from baselines.slices import AXES, SliceEncoder, every, filled
 
 EMBEDDING = 2
 HIDDEN = 128
@@ -23,7 +23,8 @@ class SliceLSTM(nn.Module):
     Parameters
     ----------
     params : mapping
-        ``axis``, ``stride``, ``normalise``, ``freeze``, ``dropout``, ``head_width``.
+        ``axis``, ``stride``, ``normalise``, ``freeze``, ``slice_chunk``, ``dropout``,
+        ``head_width``; ``first_slice`` and ``last_slice`` where empty slices are skipped.
     n_outputs : int
         Numbers to predict.
     shape : (D, H, W)
@@ -41,7 +42,7 @@ class SliceLSTM(nn.Module):
         self, params: Params, n_outputs: int, shape: Shape, encoder: EncoderHandle
     ) -> None:
         super().__init__()
-        kept = every(shape[AXES[params["axis"]]], params["stride"])
+        kept = filled(every(shape[AXES[params["axis"]]], params["stride"]), params)
         self.slices = SliceEncoder(encoder, params, shape, kept)
         self.dropout = nn.Dropout(params["dropout"])
         self.project = nn.Linear(encoder.feature_dim, EMBEDDING)
@@ -51,6 +52,10 @@ class SliceLSTM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map volumes (B, 1, D, H, W) to (B, n_outputs)."""
-        embedded = self.project(self.dropout(self.slices(x)))
+        return self.predict(self.slices(x))
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Map slice features (B, S, feature_dim) to (B, n_outputs)."""
+        embedded = self.project(self.dropout(features))
         _, (hidden, _) = self.lstm(embedded)
         return self.head(hidden[0])

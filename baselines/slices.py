@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from baselines.contracts import EncoderHandle, Params, Shape
 
@@ -25,6 +29,23 @@ def every(n_slices: int, stride: int) -> range:
             f"choose 1 to {n_slices}."
         )
     return range((n_slices - 1) % stride // 2, n_slices, stride)
+
+
+def filled(kept: range, params: Params) -> range:
+    """Leave out the slices at either end that are background in every training volume.
+
+    The harness names the first and the last slice that is not, where ``skip_empty`` is set.
+
+    Raises
+    ------
+    ValueError
+        When no slice is left.
+    """
+    first, last = params.get("first_slice", kept.start), params.get("last_slice", kept[-1])
+    inside = [place for place, number in enumerate(kept) if first <= number <= last]
+    if not inside:
+        raise ValueError("skip_empty leaves no slice: choose a smaller stride.")
+    return kept[inside[0] : inside[-1] + 1]
 
 
 def middle(n_slices: int, k: int, spacing: int) -> range:
@@ -91,6 +112,7 @@ class SliceEncoder(nn.Module):
         self.channels = encoder.channels
         self.photograph = params["normalise"] == "imagenet"
         self.frozen = bool(params["freeze"])
+        self.chunk = int(params.get("slice_chunk", 0))
         self._check(encoder, [size for i, size in enumerate(shape) if i != self.axis])
         self.encoder = encoder.make()
         if self.frozen:
@@ -132,10 +154,51 @@ class SliceEncoder(nn.Module):
             x = (x - low) / (high - low).clamp_min(torch.finfo(x.dtype).tiny)
         kept = slice(self.kept.start, self.kept.stop, self.kept.step)
         images = x[:, 0].movedim(1 + self.axis, 1)[:, kept]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            if self.as_channels or not 0 < self.chunk < len(self.kept):
+                return self._embed(images)
+            return self._embed_in_chunks(images)
+
+    def _embed(self, images: Tensor) -> Tensor:
+        """Map slices (B, S, H, W) to features (B, S, feature_dim)."""
+        batch = images.shape[0]
         if not self.as_channels:
             images = images.flatten(0, 1).unsqueeze(1).expand(-1, self.channels, -1, -1)
         if self.photograph:
             images = (images - self.mean) / self.std
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.encoder(images)
-        return features.unflatten(0, (x.shape[0], -1))
+        return self.encoder(images).unflatten(0, (batch, -1))
+
+    def _embed_in_chunks(self, images: Tensor) -> Tensor:
+        n_slices = images.shape[1]
+        step = -(-n_slices // self.chunk)
+        parts = []
+        for first in range(step):
+            part = images[:, first::step]
+            if torch.is_grad_enabled():
+                embedded = checkpoint(
+                    self._embed, part, use_reentrant=False, context_fn=self._passes
+                )
+            else:
+                embedded = self._embed(part)
+            parts.append(embedded)
+        order = torch.cat([torch.arange(first, n_slices, step) for first in range(step)])
+        return torch.cat(parts, dim=1)[:, order.argsort().to(images.device)]
+
+    def _passes(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Return what surrounds the first pass over a chunk and the one in the backward pass."""
+        return nullcontext(), _still(
+            [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        )
+
+
+@contextmanager
+def _still(norms: Sequence[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
+    """Keep BatchNorm's running statistics as they are: a slice counts once, not once a pass."""
+    tracked = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, before in zip(norms, tracked, strict=True):
+            norm.track_running_stats = before

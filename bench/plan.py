@@ -150,10 +150,18 @@ def make_plan(
 
 
 def resolve_params(card: ModelCard, settings: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the value of every option: what was set, else the card's, else the option's own."""
+    """Return the value of every option: what was set, else the card's, else the option's own.
+
+    Options that came later are left out at their default (see `complete_params`).
+    """
     options = options_of(card)
     values = {name: card.defaults.get(name, option.default) for name, option in options.items()}
-    return values | {name: value for name, value in settings.items() if name in options}
+    values |= {name: value for name, value in settings.items() if name in options}
+    return {
+        name: value
+        for name, value in values.items()
+        if not (options[name].later and value == options[name].default)
+    }
 
 
 def resolve_sizes(sizes: Sequence[int | str], cohort: Cohort) -> list[int]:

@@ -26,6 +26,9 @@ class Option:
         The allowed values, if they can be listed.
     low, high : float, optional
         Inclusive bounds of a number.
+    later : bool
+        Whether the option came after the first release: at its default it is left out of specs,
+        so that older keys stay what they are.
     """
 
     default: Value
@@ -33,6 +36,7 @@ class Option:
     choices: tuple[Value, ...] = ()
     low: float | None = None
     high: float | None = None
+    later: bool = False
 
     def parse(self, text: str) -> Value:
         """Read a value from the command line.

@@ -48,6 +48,22 @@ RECIPE: dict[str, Option] = {
 }
 """Options of every network: the training loop's."""
 
+AUGMENT: dict[str, Option] = {
+    "flip": Option(False, "mirror left and right at random", later=True),
+    "shift": Option(0.0, "largest random shift along each axis, voxels", low=0, high=64, later=True),
+    "rotate": Option(
+        0.0, "largest random rotation about each axis, degrees", low=0, high=180, later=True
+    ),
+    "intensity": Option(
+        0.0, "largest random change of scale and offset of the signal", low=0, high=1, later=True
+    ),
+    "noise": Option(0.0, "standard deviation of added noise", low=0, high=10, later=True),
+    "drop_slices": Option(
+        0.0, "share of slices that become background at random", low=0, high=0.99, later=True
+    ),
+}
+"""Random changes of training volumes, off as in the papers."""
+
 SLICING: dict[str, Option] = {
     "axis": Option("sagittal", "slicing axis", choices=("sagittal", "coronal", "axial")),
     "normalise": Option(
@@ -58,8 +74,23 @@ SLICING: dict[str, Option] = {
     ),
     "freeze": Option(False, "do not train the encoder"),
     "head_width": Option(64, "hidden units of the head", low=1, high=65_536),
+    "slice_chunk": Option(
+        0,
+        "slices of a volume that the encoder takes at once, computed again in the backward pass: "
+        "less memory, more time; 0 for all; BatchNorm then sees a chunk at a time",
+        low=0,
+        high=4096,
+        later=True,
+    ),
 }
-STRIDE = {"stride": Option(1, "use every k-th slice", low=1, high=4096)}
+STRIDE = {
+    "stride": Option(1, "use every k-th slice", low=1, high=4096),
+    "skip_empty": Option(
+        False,
+        "leave out the slices at either end that are background in every training volume",
+        later=True,
+    ),
+}
 
 SLICE2D: dict[str, Option] = {
     **SLICING,
@@ -208,4 +239,11 @@ MODELS: tuple[ModelCard, ...] = (
 
 def options_of(card: ModelCard) -> dict[str, Option]:
     """Return every option that a model takes: its own, the common ones, and a network's recipe."""
-    return {**COMMON, **(RECIPE if card.kind == "network" else {}), **card.options}
+    recipe = {**RECIPE, **AUGMENT} if card.kind == "network" else {}
+    return {**COMMON, **recipe, **card.options}
+
+
+def complete_params(card: ModelCard, params: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the settings of a spec together with those that it leaves out at their default."""
+    later = {name: option.default for name, option in options_of(card).items() if option.later}
+    return later | dict(params)

@@ -38,14 +38,16 @@ def changed_settings(rows: Sequence[Row]) -> str:
     """Return the settings that differ from the published ones, of models whose card is built in."""
     cards = {(card.name, card.version): card for card in MODELS}
     found: dict[str, list[Row]] = {}
+    options: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         model = row.arm.model
         card = None if model.plugin else cards.get((model.name, model.version))
         if card is None:
             continue
+        options[row.key] = options_of(card)
         published: Mapping[str, Any] = {
             name: card.defaults.get(name, option.default)
-            for name, option in options_of(card).items()
+            for name, option in options[row.key].items()
         }
         for name, value in row.arm.params.items():
             if name in published and value != published[name]:
@@ -53,7 +55,7 @@ def changed_settings(rows: Sequence[Row]) -> str:
                 found.setdefault(f"{name}={one_line(words)}", []).append(row)
     parts = []
     for setting, holders in found.items():
-        able = [row for row in rows if setting.partition("=")[0] in row.arm.params]
+        able = [row for row in rows if setting.partition("=")[0] in options.get(row.key, ())]
         whose = "" if len(holders) == len(able) else f" ({', '.join(r.label for r in holders)})"
         parts.append(setting + whose)
     return ", ".join(parts)

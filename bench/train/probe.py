@@ -12,6 +12,7 @@ from bench.train.encoder import EncoderHandle, encoder_handle
 from registry.cards import ModelCard, Task
 from registry.core import catalogue, resolve
 from registry.errors import UserError
+from registry.models import complete_params
 
 PROBE_BATCH = 2
 
@@ -41,7 +42,8 @@ def check_network(card: ModelCard, arm: Arm, shape: tuple[int, int, int], weight
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         try:
-            network = resolve(card.target)(dict(arm.params), arm.task, shape, handle).eval()
+            params = complete_params(card, arm.params)
+            network = resolve(card.target)(params, arm.task, shape, handle).eval()
             outputs = network(torch.randn(PROBE_BATCH, 1, *shape))
         except UserError:
             raise
@@ -76,5 +78,5 @@ def parameter_count(
     if encoder is not None:
         handle = encoder_handle(catalogue.encoder(encoder), None)
     with torch.device("meta"):
-        network = resolve(card.target)(params, task, shape, handle)
+        network = resolve(card.target)(complete_params(card, params), task, shape, handle)
     return sum(math.prod(p.shape) for p in network.parameters())
