@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.train.feed import Feed
-from bench.train.numerics import autocast, memory_format_for
+from bench.train.numerics import Layout, autocast, compiled, rule
 from registry.cards import Task, Value
 
 RECALIBRATION_SCANS = 32
 """Scans over which BatchNorm statistics are re-estimated: thousands of slices, a bounded cost."""
+
+
+class OutOfMemory(Exception):
+    """The memory does not suffice, and no smaller part of a batch would do."""
 
 
 class Learner:
@@ -38,6 +42,10 @@ class Learner:
         Where the network lives.
     precision : str
         ``"fp32"`` or ``"bf16"`` (autocast; the loss is computed in float32).
+    layout : Layout, optional
+        Memory format and compilation; default: the fixed rule.
+    from_features : bool
+        Whether the feeds hold the slice features of a frozen encoder instead of volumes.
     """
 
     def __init__(
@@ -49,9 +57,25 @@ class Learner:
         *,
         device: torch.device,
         precision: str,
+        layout: Layout | None = None,
+        from_features: bool = False,
     ) -> None:
-        network = network.to(memory_format=memory_format_for(network))  # type: ignore[call-overload]
-        self.network = network.to(device)
+        layout = layout or rule(network)
+        memory_format = getattr(torch, layout.memory_format)
+        self.network = network.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
+        self.layout = layout
+        self._input_format = (
+            torch.channels_last_3d
+            if layout.memory_format == "channels_last_3d"
+            else torch.contiguous_format
+        )
+        self._whole: Callable[[Tensor], Tensor] = self.network
+        if from_features:
+            self._whole = lambda volumes: network.predict(volumes[:, 0])
+        # Only full training batches: every other shape or mode would be compiled once more.
+        self._compiled = compiled(self._whole, layout.mode) if layout.mode else None
+        self.micro_batch = int(params["batch_size"])
+        """Volumes that go forward and backward at once; out of memory halves it."""
         self.task = task
         self.device = device
         self.precision = precision
@@ -82,25 +106,95 @@ class Learner:
 
     def forward(self, volumes: Tensor) -> Tensor:
         """Return the float32 outputs (b, n_outputs) of the network."""
+        full = torch.is_grad_enabled() and len(volumes) == self.batch_size
+        forward = self._compiled if self._compiled is not None and full else self._whole
         with autocast(self.device, self.precision):
-            outputs: Tensor = self.network(volumes)
+            outputs = forward(volumes.contiguous(memory_format=self._input_format))
         return outputs.float()
 
-    def loss(self, volumes: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss of a batch: squared or absolute error, or cross-entropy."""
+    def loss(self, volumes: Tensor, targets: Tensor, total: Tensor | None = None) -> Tensor:
+        """Return the mean loss of a batch: squared or absolute error, or cross-entropy.
+
+        Parameters
+        ----------
+        volumes, targets : Tensor (b, 1, D, H, W), Tensor (b,)
+            A batch, or a part of one.
+        total : Tensor, optional
+            `weight_of` the whole batch, where this is a part: the losses of parts add up to the
+            mean of the whole.
+        """
         outputs = self.forward(volumes)
         if self.task.kind == "regression":
             wanted = ((targets - self.mean) / self.scale).float()
-            return (F.l1_loss if self.l1 else F.mse_loss)(outputs[:, 0], wanted)
-        if outputs.shape[1] == 1:
+            each = (F.l1_loss if self.l1 else F.mse_loss)(outputs[:, 0], wanted, reduction="none")
+        elif outputs.shape[1] == 1:
             each = F.binary_cross_entropy_with_logits(
                 outputs[:, 0], targets.float(), reduction="none"
             )
-            if self.class_weight is None:
-                return each.mean()
-            weight = self.class_weight[targets.long()]
-            return (weight * each).sum() / weight.sum()
-        return F.cross_entropy(outputs, targets.long(), weight=self.class_weight)
+        else:
+            each = F.cross_entropy(outputs, targets.long(), reduction="none")
+        if self.class_weight is not None:
+            each = self.class_weight[targets.long()] * each
+        return each.sum() / (self.weight_of(targets) if total is None else total)
+
+    def weight_of(self, targets: Tensor) -> Tensor:
+        """Return what the losses of a batch are divided by: its volumes or their class weights."""
+        if self.class_weight is None:
+            return torch.tensor(float(len(targets)), device=self.device)
+        return self.class_weight[targets.long()].sum()
+
+    def backward(self, volumes: Tensor, targets: Tensor) -> Tensor:
+        """Add the gradient of a batch's mean loss, in parts where memory asks for it.
+
+        Out of memory halves the parts until they fit: the batch, and but for the order of sums its
+        gradient, stay what they are. Dropout draws its masks part by part.
+
+        Returns
+        -------
+        Tensor
+            The loss, detached.
+
+        Raises
+        ------
+        OutOfMemory
+            When one volume is too much, or BatchNorm would normalise by less than the batch.
+        """
+        total = self.weight_of(targets)
+        state = torch.get_rng_state()
+        while True:
+            try:
+                value = torch.zeros((), device=self.device)
+                parts = zip(
+                    volumes.split(self.micro_batch), targets.split(self.micro_batch), strict=True
+                )
+                for some, wanted in parts:
+                    loss = self.loss(some, wanted, total)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    value += loss.detach()
+                return value
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self.micro_batch = self._smaller(len(volumes))
+            # Outside of the handler: the error holds the frames whose tensors must go.
+            self.network.zero_grad(set_to_none=True)
+            torch.set_rng_state(state)
+            if self._cuda:
+                torch.cuda.empty_cache()
+
+    def _smaller(self, batch: int) -> int:
+        size = min(self.micro_batch, batch)
+        if size == 1:
+            raise OutOfMemory(
+                "out of memory on a single volume; on slice models --set slice_chunk=8 needs less"
+            )
+        if any(norm.training for norm in self.norms):
+            raise OutOfMemory(
+                f"out of memory on {size} volumes, and BatchNorm over fewer would be another "
+                "model; on slice models --set slice_chunk=8 needs less, else use a smaller "
+                "--set batch_size"
+            )
+        return -(-size // 2)
 
     def recalibrate(self, feed: Feed) -> None:
         """Re-estimate BatchNorm's running statistics on the training subset.
@@ -130,7 +224,7 @@ class Learner:
         self.network.eval()
         outputs = []
         with torch.no_grad():
-            for volumes in feed.volume_batches(self.batch_size):
+            for volumes in feed.volume_batches(self.micro_batch):
                 outputs.append(self.forward(volumes).cpu().double())
         raw = torch.cat(outputs)
         if self.task.kind == "regression":
@@ -144,3 +238,8 @@ class Learner:
     @property
     def _cuda(self) -> bool:
         return self.device.type == "cuda"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator has no exception of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

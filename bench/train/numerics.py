@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from registry.errors import UserError
 
@@ -52,17 +55,48 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def memory_format_for(network: nn.Module) -> torch.memory_format:
-    """Return how the network's tensors lie in memory, by a fixed rule.
+@dataclass(frozen=True)
+class Layout:
+    """How a network is computed; changes its numbers by rounding only."""
 
-    Depthwise convolutions (EfficientNet's) run twice as fast channels-last on a CPU; the others
-    here were slower by a tenth (``tests/speed/memory_format_speed.py``).
+    memory_format: str = "contiguous_format"
+    """``contiguous_format``, ``channels_last`` or ``channels_last_3d``, torch's own names."""
+    mode: str = ""
+    """torch.compile's mode, empty for none."""
+
+
+def rule(network: nn.Module) -> Layout:
+    """Return the layout where measuring would not pay.
+
+    Depthwise convolutions (EfficientNet's) run twice as fast channels-last on a CPU.
     """
     depthwise = any(
         isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
         for module in network.modules()
     )
-    return torch.channels_last if depthwise else torch.contiguous_format
+    return Layout("channels_last" if depthwise else "contiguous_format")
+
+
+def compiled(forward: Callable[[Tensor], Tensor], mode: str) -> Callable[[Tensor], Tensor]:
+    """Return `forward` compiled on first use, for one shape."""
+    return torch.compile(forward, dynamic=False, mode=mode)
+
+
+def configure(device: torch.device, *, deterministic: bool) -> None:
+    """Set the switches of a process: float32 is float32 (no TF32), determinism if asked for.
+
+    Without `deterministic` cuDNN tries its algorithms and keeps the fastest, which may differ
+    from run to run in the last digits. A CPU is deterministic for one number of threads.
+    """
+    if device.type != "cuda":
+        return
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        # cuBLAS reads it when its first handle is made.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -77,4 +111,5 @@ def environment(device: torch.device) -> dict[str, Any]:
         "gpu": gpu,
         "machine": platform.machine(),
         "tf32": torch.backends.cuda.matmul.allow_tf32 if gpu else None,
+        "deterministic": torch.are_deterministic_algorithms_enabled() if gpu else True,
     }

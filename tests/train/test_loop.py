@@ -12,7 +12,7 @@ from bench.train.learner import Learner
 from bench.train.loop import Diverged, fit, make_optimizer, make_schedule, planned_epochs
 from bench.train.selection import selection_score
 from registry.cards import Task
-from registry.models import COMMON, RECIPE
+from registry.models import AUGMENT, COMMON, RECIPE
 
 AGE = Task("age", "regression")
 AD = Task("diagnosis", "classification", ("CN", "AD"))
@@ -22,7 +22,7 @@ SHAPE = (3, 4, 3)
 
 
 def recipe(**changes):
-    return {name: option.default for name, option in (RECIPE | COMMON).items()} | changes
+    return {name: o.default for name, o in (RECIPE | AUGMENT | COMMON).items()} | changes
 
 
 def cohort(n=20, task=AGE, seed=0):
