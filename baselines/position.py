@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-def position(
-    kind: str, norm: bool, n_slices: int, features: int, first: int = 0
-) -> nn.Module:
+def position(kind: str, norm: bool, n_slices: int, features: int, first: int = 0) -> nn.Module:
     """Build what acts on slice features (B, n_slices, features) in the name of position.
 
     The papers' embedding is two things: vectors that are added, and a LayerNorm over all slices

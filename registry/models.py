@@ -50,7 +50,9 @@ RECIPE: dict[str, Option] = {
 
 AUGMENT: dict[str, Option] = {
     "flip": Option(False, "mirror left and right at random", later=True),
-    "shift": Option(0.0, "largest random shift along each axis, voxels", low=0, high=64, later=True),
+    "shift": Option(
+        0.0, "largest random shift along each axis, voxels", low=0, high=64, later=True
+    ),
     "rotate": Option(
         0.0, "largest random rotation about each axis, degrees", low=0, high=180, later=True
     ),

@@ -36,7 +36,7 @@ def unit(folder, budget=BUDGET):
     )
     data = UnitData("", 4, 4, [], [], [], [], [])
     return Unit(
-        "study", "0123456789abcdef", "tune", arm, DEFAULTS, data, "cpu", 1, "", [], str(folder)
+        "study", "0123456789abcdef", "tune", arm, DEFAULTS, data, "cpu", 1, "", [], str(folder), ""
     )
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from bench.store.store import Store
 
 MANY = "Comma-separated or repeated."
+KEPT: dict[str, tuple[str, ...]] = {"none": (), "best": ("best",), "both": ("best", "last")}
 
 
 def run(
@@ -91,6 +92,20 @@ def run(
     precision: Annotated[
         str, typer.Option("--precision", help="fp32, bf16, or auto: the device's best.")
     ] = "fp32",
+    per_gpu: Annotated[
+        int | None, typer.Option("--per-gpu", help="Units that share one GPU; default: 1.")
+    ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="Repeat a GPU's numbers exactly; a CPU always does."),
+    ] = False,
+    keep_weights: Annotated[
+        str, typer.Option("--keep-weights", help="Weights of trials to keep: none, best, or both.")
+    ] = "none",
+    time_limit: Annotated[
+        float | None,
+        typer.Option("--time-limit", help="Minutes after which a unit stops, to go on later."),
+    ] = None,
     weights: Annotated[
         list[str] | None, typer.Option("--weights", help="Pretrained weights, ENCODER=FILE.")
     ] = None,
@@ -119,6 +134,7 @@ def run(
     from bench.plan import Request
     from bench.store.engine import database_file, write_errors
     from registry.core import catalogue
+    from registry.errors import UserError
 
     config = load_config()
     load_plugins(plugins, strict=True)
@@ -129,6 +145,10 @@ def run(
     _check_least("--trials", trials, 0)
     _check_least("--workers", workers, 1)
     _check_least("--threads", threads, 1)
+    _check_least("--per-gpu", per_gpu, 1)
+    _check_choice("--keep-weights", keep_weights, tuple(KEPT))
+    if time_limit is not None and not time_limit > 0:
+        raise UserError(f"--time-limit {time_limit}: it is more than 0 minutes.")
     settings = parse_pairs("--set", set_)
     if epochs is not None:
         settings["epochs"] = str(epochs)
@@ -191,7 +211,16 @@ def run(
         if not todo:
             _finish_without_work(plans, file)
             return
-        at = Asked(command, argv, workers, threads)
+        at = Asked(
+            command,
+            argv,
+            workers,
+            threads,
+            per_gpu=per_gpu,
+            deterministic=deterministic,
+            keep=KEPT[keep_weights],
+            time_limit=None if time_limit is None else 60 * time_limit,
+        )
         tally = _execute(store, plans, request, at)
     _close(tally, todo, file)
 
@@ -334,6 +363,11 @@ class Asked:
     argv: Sequence[str]
     workers: int | None
     threads: int | None
+    per_gpu: int | None
+    deterministic: bool
+    keep: tuple[str, ...]
+    time_limit: float | None
+    """Seconds."""
 
 
 def _execute(store: Store, plans: Sequence[Plan], request: Request, asked: Asked) -> Tally:
@@ -342,9 +376,11 @@ def _execute(store: Store, plans: Sequence[Plan], request: Request, asked: Asked
         Driver,
         Place,
         preload_for,
+        weights_folder,
         work_folder,
     )
     from bench.execute.local import LocalExecutor
+    from registry.errors import UserError
 
     preload = preload_for(plans)
     gpus = 0
@@ -352,7 +388,9 @@ def _execute(store: Store, plans: Sequence[Plan], request: Request, asked: Asked
         from bench.train.numerics import gpu_count
 
         gpus = gpu_count(request.device)
-    workers = asked.workers or max(1, gpus)
+    if asked.per_gpu is not None and not gpus:
+        raise UserError("--per-gpu needs a GPU and a network to run; use --workers.")
+    workers = asked.workers or max(1, gpus * (asked.per_gpu or 1))
     total = sum(plan.count("run") + len(plan.studies) for plan in plans)
     place = Place(
         work=work_folder(store.file),
@@ -361,6 +399,11 @@ def _execute(store: Store, plans: Sequence[Plan], request: Request, asked: Asked
         threads_given=asked.threads is not None,
         command=asked.command,
         argv=asked.argv,
+        cache=request.cache,
+        deterministic=asked.deterministic,
+        keep=asked.keep,
+        weights=weights_folder(store.file),
+        time_limit=asked.time_limit,
     )
     with make_progress(total) as progress:
         executor = LocalExecutor(

@@ -16,7 +16,7 @@ import numpy as np
 from bench.data.cohort import Cohort
 from bench.execute.base import Ended, Executor
 from bench.execute.provenance import provenance
-from bench.execute.unit import OUTCOME, Unit, UnitData, read_outcome
+from bench.execute.unit import OUTCOME, TIME_LIMIT_EXIT, Unit, UnitData, read_outcome
 from bench.plan import Plan, PlannedTrial
 from bench.spec import StudySpec, TrialSpec
 from bench.stats.metrics import compute, metrics_for
@@ -61,6 +61,14 @@ class Place:
     """Whether the user asked for `threads`; otherwise an arm keeps those it began with here."""
     command: int
     argv: Sequence[str]
+    cache: Path
+    deterministic: bool = False
+    keep: tuple[str, ...] = ()
+    """Which weights of a trial are kept beside the database: ``best``, ``last``."""
+    weights: Path | None = None
+    """Where they are kept."""
+    time_limit: float | None = None
+    """Seconds a unit may take before it ends, to go on another time."""
 
 
 @dataclass
@@ -208,6 +216,7 @@ class Driver:
                 log=log_tail(folder) if state == FAILED else "",
             )
         )
+        self._keep_weights(folder, job.spec.key)
         shutil.rmtree(folder.parent, ignore_errors=True)
         if state == FAILED:
             self._failed(job, FAILED, seconds, error)
@@ -221,6 +230,14 @@ class Driver:
                 self.observer.warn(problem)
             for trial in _trials_of(job.plan, job.spec):
                 self._start(_Job(job.plan, trial.spec, label_of(trial.spec)), pending)
+
+    def _keep_weights(self, outcome: Path, key: str) -> None:
+        if self.place.weights is None:
+            return
+        for file in outcome.glob("*.safetensors"):
+            target = self.place.weights / key
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.move(file, target / file.name)
 
     def _failed(self, job: _Job, state: str, seconds: float, error: str) -> None:
         self.observer.ended(job.spec.key, job.label, state, seconds, error)
@@ -279,6 +296,11 @@ class Driver:
             weights=plan.weights[spec.arm.key],
             plugins=list(catalogue.files),
             folder=str((self.place.work / spec.key).resolve()),
+            cache=str(self.place.cache.resolve()),
+            layout=self.store.layout_of(spec.arm.key, spec.n_train, self.provenance["host"]),
+            deterministic=self.place.deterministic,
+            keep=self.place.keep if isinstance(spec, TrialSpec) else (),
+            time_limit=self.place.time_limit,
         )
 
     def _threads(self, arm: str) -> int:
@@ -362,6 +384,11 @@ def work_folder(database: Path) -> Path:
     return database.with_name(database.name + ".work")
 
 
+def weights_folder(database: Path) -> Path:
+    """Return where weights are kept: ``<database file>.weights``, a folder a trial."""
+    return database.with_name(database.name + ".weights")
+
+
 def preload_for(plans: Sequence[Plan]) -> list[str]:
     """Return the modules that the units of these plans need: those of the cards they run.
 
@@ -376,7 +403,7 @@ def preload_for(plans: Sequence[Plan]) -> list[str]:
     modules = {card.target.partition(":")[0] for card in cards if isinstance(card.target, str)}
     networks = any(card.kind == "network" for card in cards)
     return [
-        *(["torch", "timm", "bench.train.loop", "bench.train.encoder"] if networks else []),
+        *(["torch", "timm", "bench.train.network"] if networks else []),
         *sorted(modules),
     ]
 
@@ -409,6 +436,8 @@ def label_of(spec: StudySpec | TrialSpec) -> str:
 
 def describe_exit(code: int) -> str:
     """Return what an exit code without an outcome means."""
+    if code == TIME_LIMIT_EXIT:
+        return "its time limit was reached; it goes on from its last checkpoint"
     if code == -9:
         return "killed by signal 9: by the system for want of memory, or by somebody"
     if code < 0:

@@ -28,8 +28,11 @@ from bench.spec import Arm, arm_from_plain, seed_for
 from bench.train.selection import Diverged, selection_score
 from registry.cards import ModelCard, Value
 from registry.core import catalogue, resolve
+from registry.models import complete_params
 
 OUTCOME = "outcome"
+TIME_LIMIT_EXIT = 75
+"""Exit code of a worker whose time limit was reached."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,17 @@ class Unit:
     """File of the encoder's pretrained weights; empty for none."""
     plugins: list[str]
     folder: str
-    """The unit's own folder in the work folder: attempts, outcome, a study's history."""
+    """The unit's own folder in the work folder: attempts, outcome, history, checkpoint."""
+    cache: str
+    """The harness's cache folder: measured layouts, features of frozen encoders."""
+    layout: Mapping[str, str] | None = None
+    """How earlier runs of this arm at this size were computed here; None to find out."""
+    deterministic: bool = False
+    """Whether a GPU must repeat its numbers to the last bit."""
+    keep: tuple[str, ...] = ()
+    """Which weights a trial keeps: ``best``, ``last``."""
+    time_limit: float | None = None
+    """Seconds after which the process ends, to go on from its checkpoint another time."""
 
     def to_json(self) -> str:
         """Return the unit as JSON."""
@@ -77,6 +90,7 @@ class Unit:
         fields = json.loads(text)
         fields["arm"] = arm_from_plain(fields["arm"])
         fields["data"] = UnitData(**fields["data"])
+        fields["keep"] = tuple(fields["keep"])
         return cls(**fields)
 
 
@@ -110,6 +124,10 @@ def work(text: str, attempt: str, pipe: Connection, gpu: int | None = None) -> N
     os.dup2(log, 1)
     os.dup2(log, 2)
     threading.Thread(target=_end_with_driver, args=(pipe,), daemon=True).start()
+    if unit.time_limit is not None:
+        limit = threading.Timer(unit.time_limit, os._exit, (TIME_LIMIT_EXIT,))
+        limit.daemon = True
+        limit.start()
 
     def report(words: str, share: float) -> None:
         try:
@@ -139,7 +157,7 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
         catalogue.load_entry_points()
         card = catalogue.model(unit.arm.model.name)
         _limit_threads(unit.threads, network=card.kind == "network")
-        fitter = _Network(unit, card) if card.kind == "network" else _Estimator(unit, card)
+        fitter = _fitter(unit, card)
         environment |= fitter.environment()
         if unit.kind == "study":
             from bench.tune import run_study
@@ -147,6 +165,8 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
             result = run_study(unit, fitter.score, report)
         else:
             result = fitter.trial(folder, report)
+            save_predictions(folder, **result.pop("predictions"))
+        environment |= fitter.environment()
         result |= {"state": "done", "error": ""}
     except Diverged as error:
         result = {"state": "failed", "error": str(error)}
@@ -165,91 +185,12 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
     }
 
 
-class _Network:
-    """Fits of a network by the shared loop."""
+def _fitter(unit: Unit, card: ModelCard) -> Any:
+    if card.kind == "estimator":
+        return _Estimator(unit, card)
+    from bench.train.network import NetworkFits
 
-    def __init__(self, unit: Unit, card: ModelCard) -> None:
-        import torch
-
-        from bench.train.encoder import encoder_handle
-        from bench.train.feed import Feed
-        from bench.train.numerics import device_for
-
-        self.unit = unit
-        self.card = card
-        self.device = device_for(unit.device)
-        data = unit.data
-        volumes = np.load(data.volumes, mmap_mode="r")
-        self.shape = volumes.shape[1:]
-
-        def feed(rows: list[int], targets: list[float] | None) -> Feed:
-            known = None if targets is None else np.asarray(targets, dtype=np.float64)
-            return Feed(volumes, np.asarray(rows, dtype=np.int64), known, self.device)
-
-        self.train = feed(data.train_rows, data.train_targets)
-        self.validation = feed(data.validation_rows, data.validation_targets)
-        self.test = feed(data.test_rows, None)
-        encoder = unit.arm.encoder
-        self.handle = None
-        if encoder is not None:
-            weights = Path(unit.weights) if unit.weights else None
-            self.handle = encoder_handle(catalogue.encoder(encoder.name), weights)
-        self._torch = torch
-
-    def environment(self) -> dict[str, Any]:
-        from bench.train.numerics import environment
-
-        return environment(self.device)
-
-    def _fit(self, params: Mapping[str, Value], on_epoch: Callable[[int, int, float], None]) -> Any:
-        from bench.train.learner import Learner
-        from bench.train.loop import fit, planned_epochs
-
-        unit = self.unit
-        epochs = planned_epochs(params, unit.data.n_train, unit.data.n_pool)
-        self._torch.manual_seed(seed_for("init", unit.draw))
-        network = resolve(self.card.target)(dict(params), unit.arm.task, self.shape, self.handle)
-        targets = np.asarray(unit.data.train_targets, dtype=np.float64)
-        learner = Learner(
-            network,
-            unit.arm.task,
-            params,
-            targets,
-            device=self.device,
-            precision=unit.arm.precision or "fp32",
-        )
-        found = fit(
-            learner,
-            self.train,
-            self.validation,
-            params,
-            epochs=epochs,
-            draw=unit.draw,
-            on_epoch=lambda epoch, score: on_epoch(epoch, epochs, score),
-        )
-        return learner, found
-
-    def score(
-        self, params: Mapping[str, Value], on_epoch: Callable[[int, int, float], None]
-    ) -> float:
-        """Return the validation score of one setting."""
-        return float(self._fit(params, on_epoch)[1].best_score)
-
-    def trial(self, folder: Path, report: Report) -> dict[str, Any]:
-        """Train once, predict validation and test once."""
-
-        def on_epoch(epoch: int, epochs: int, score: float) -> None:
-            report(f"epoch {epoch}/{epochs}", epoch / epochs)
-
-        learner, found = self._fit(self.unit.params, on_epoch)
-        started = time.perf_counter()
-        save_predictions(folder, learner.predict(self.validation), learner.predict(self.test))
-        return {
-            "best_epoch": found.best_epoch,
-            "epochs": len(found.history),
-            "history": found.history,
-            "timings": {**found.seconds, "predict": time.perf_counter() - started},
-        }
+    return NetworkFits(unit, card)
 
 
 class _Estimator:
@@ -269,7 +210,8 @@ class _Estimator:
 
     def _fit(self, params: Mapping[str, Value]) -> Any:
         data, task = self.unit.data, self.unit.arm.task
-        estimator = resolve(self.card.target)(dict(params), task, self.volumes.shape[1:])
+        params = complete_params(self.card, params)
+        estimator = resolve(self.card.target)(params, task, self.volumes.shape[1:])
         targets = np.asarray(data.train_targets, dtype=np.float64)
         if task.kind == "classification":
             targets = targets.astype(np.int64)
@@ -310,12 +252,12 @@ class _Estimator:
         data = self.unit.data
         validation = self._predict(estimator, data.validation_rows)
         test = self._predict(estimator, data.test_rows)
-        save_predictions(folder, validation, test)
         return {
             "best_epoch": None,
             "epochs": None,
             "history": [],
             "timings": {"train": fitted - started, "predict": time.perf_counter() - fitted},
+            "predictions": {"validation": validation, "test": test},
         }
 
 

@@ -1,16 +1,20 @@
-"""Tests over seeds alone, shown beside the headline test for what they condition on.
+"""Tests over runs alone, shown beside the headline test for what they condition on.
 
-They take the test set for the whole population: with new subjects their type-I error at .05 is
-.08 to .33, so they never carry a claim about architectures.
+Those over seeds take the test set for the whole population: with new subjects their type-I error
+at .05 is .08 to .33, so they never carry a claim about architectures. The corrected t is for runs
+that draw their training and test sets anew, and for no others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtr
 from scipy.stats import ttest_rel
+from scipy.stats import wilcoxon as signed_ranks
 
 from bench.stats.metrics import CONSTANT, Floats
 
@@ -20,7 +24,7 @@ MOST_ENUMERATED = 20
 
 @dataclass(frozen=True)
 class SeedTest:
-    """A two-sided test of paired values over seeds.
+    """A two-sided test of paired values over runs.
 
     Parameters
     ----------
@@ -49,6 +53,8 @@ class SeedTest:
 
 
 _GIVEN = "new runs, this test set"
+_RESAMPLED = "train and test sets drawn anew in each run"
+_SMALLEST = float(np.finfo(np.float64).tiny)  # a p too small for a float is still not zero
 
 
 def paired_t(a: ArrayLike, b: ArrayLike) -> SeedTest:
@@ -71,11 +77,8 @@ def paired_t(a: ArrayLike, b: ArrayLike) -> SeedTest:
     """
     first, second = _pairs(a, b)
     gaps = first - second
-    note = _no_test(gaps)
-    size = np.abs(np.concatenate([first, second])).max(initial=0)
-    if not note and gaps.std(ddof=1) <= CONSTANT * size:
-        note = "the differences do not vary"
-    p = float("nan") if note else float(ttest_rel(first, second).pvalue)
+    note = _no_test(gaps) or _no_spread(first, second)
+    p = float("nan") if note else max(float(ttest_rel(first, second).pvalue), _SMALLEST)
     floor = 0.0 if len(gaps) > 1 else 1.0
     return SeedTest("paired t over seeds", _GIVEN, len(gaps), p, floor, note)
 
@@ -117,6 +120,86 @@ def sign_flip(a: ArrayLike, b: ArrayLike) -> SeedTest:
     return SeedTest("sign-flip permutation over seeds", _GIVEN, n, p, min(1.0, 2 / 2**n), note)
 
 
+def wilcoxon(a: ArrayLike, b: ArrayLike) -> SeedTest:
+    """Wilcoxon's signed-rank test over seeds (`scipy.stats.wilcoxon`, ``method="auto"``).
+
+    Pairs without a difference are left out; differences that agree to a relative 1e-12 are ties.
+
+    Parameters
+    ----------
+    a, b : array (S,)
+        A metric of two arms, paired by seed.
+
+    Returns
+    -------
+    SeedTest
+        Without p for fewer than two pairs, an undefined value, or no difference at all.
+
+    Raises
+    ------
+    ValueError
+        When the two are not of one length.
+    """
+    first, second = _pairs(a, b)
+    note, p, n = _no_test(first - second), float("nan"), len(first)
+    if not note:
+        p, note = signed_rank_p(first, second)
+    return SeedTest("Wilcoxon signed ranks over seeds", _GIVEN, n, p, min(1.0, 2 / 2**n), note)
+
+
+def signed_rank_p(a: Floats, b: Floats) -> tuple[float, str]:
+    """Return Wilcoxon's two-sided p of finite paired values, or NaN and why there is none."""
+    noise = CONSTANT * max(np.abs(a).max(), np.abs(b).max())
+    steps = np.round((a - b) / noise) if noise > 0 else np.zeros(len(a))
+    if not steps.any():
+        return float("nan"), "no pair differs"
+    # "exact" takes its table for untied ranks also where ranks are tied; "auto" does not.
+    return max(float(signed_ranks(steps, method="auto").pvalue), _SMALLEST), ""
+
+
+def corrected_t(
+    a: ArrayLike, b: ArrayLike, test_to_train: float, test_sets: Sequence[Hashable]
+) -> SeedTest:
+    """Nadeau and Bengio's corrected resampled t test (Machine Learning 52, 2003).
+
+    Training sets of different splits overlap, so the variance over J runs is not divided by J but
+    multiplied with 1/J + n_test/n_train. The correction is made for splits; where every run has
+    the same test set it has no meaning, and the test is refused.
+
+    Parameters
+    ----------
+    a, b : array (J,)
+        A metric of two arms, paired by split.
+    test_to_train : float
+        n_test / n_train of a split; of k-fold cross-validation 1 / (k - 1), repeated or not.
+    test_sets : sequence (J,)
+        What tells the test set of each run from others, such as its digest.
+
+    Returns
+    -------
+    SeedTest
+        Without p where `paired_t` has none, and where runs share a test set.
+
+    Raises
+    ------
+    ValueError
+        When the lengths differ or the ratio is not positive.
+    """
+    first, second = _pairs(a, b)
+    n = len(first)
+    if len(test_sets) != n:
+        raise ValueError(f"{n} runs need as many test sets, not {len(test_sets)}")
+    if not 0 < test_to_train < np.inf:
+        raise ValueError(f"n_test / n_train is a positive number, not {test_to_train}")
+    gaps, p = first - second, float("nan")
+    note = _no_test(gaps) or _shared(test_sets) or _no_spread(first, second)
+    if not note:
+        se = np.sqrt((1 / n + test_to_train) * gaps.var(ddof=1))
+        p = max(float(2 * stdtr(n - 1, -abs(gaps.mean()) / se)), _SMALLEST)
+    floor = 0.0 if n > 1 else 1.0
+    return SeedTest("Nadeau-Bengio corrected t", _RESAMPLED, n, p, floor, note)
+
+
 def _pairs(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.ndim != 1 or first.shape != second.shape:
@@ -128,3 +211,18 @@ def _no_test(gaps: Floats) -> str:
     if len(gaps) < 2:
         return "fewer than two pairs"
     return "" if np.isfinite(gaps).all() else "a run has no value"
+
+
+def _no_spread(first: Floats, second: Floats) -> str:
+    size = max(np.abs(first).max(), np.abs(second).max())
+    vary = (first - second).std(ddof=1) > CONSTANT * size
+    return "" if vary else "the differences do not vary"
+
+
+def _shared(test_sets: Sequence[Hashable]) -> str:
+    different = len(set(test_sets))
+    if different == 1:
+        return "refused: the test set is fixed, the correction is for test sets drawn anew"
+    if different < len(test_sets):
+        return "refused: runs share a test set; average over the runs of each split first"
+    return ""

@@ -324,17 +324,27 @@ class Store:
 
     def threads_of(self, arm: str, host: str) -> int | None:
         """Return the threads with which an arm was first run on a machine, None if it was not."""
+        found = self._first_environment(schema.trials.c.arm == arm, host)
+        return int(found["threads"]) if found else None
+
+    def layout_of(self, arm: str, n_train: int, host: str) -> dict[str, str] | None:
+        """Return how an arm at a size was first computed on a machine, None if it was not."""
+        table = schema.trials.c
+        found = self._first_environment((table.arm == arm) & (table.n_train == n_train), host)
+        return found.get("layout")
+
+    def _first_environment(self, condition: Any, host: str) -> dict[str, Any]:
         query = (
             select(schema.environments.c.content)
             .join(schema.trials, schema.trials.c.environment == schema.environments.c.key)
-            .where(schema.trials.c.arm == arm, schema.trials.c.state == DONE)
+            .where(condition, schema.trials.c.state == DONE)
             .order_by(schema.trials.c.finished)
         )
         with self.engine.connect() as connection:
             for (content,) in connection.execute(query):
                 if content.get("host") == host:
-                    return int(content["threads"])
-        return None
+                    return dict(content)
+        return {}
 
     def frame(self, query: Any) -> pd.DataFrame:
         """Return the rows of a query, or of a whole table."""

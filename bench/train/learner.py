@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,8 @@ class Learner:
         )
         self._whole: Callable[[Tensor], Tensor] = self.network
         if from_features:
-            self._whole = lambda volumes: network.predict(volumes[:, 0])
+            head: Any = self.network
+            self._whole = lambda features: head.predict(features[:, 0])
         # Only full training batches: every other shape or mode would be compiled once more.
         self._compiled = compiled(self._whole, layout.mode) if layout.mode else None
         self.micro_batch = int(params["batch_size"])

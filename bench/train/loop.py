@@ -197,9 +197,7 @@ def _train_epoch(
     order = np.random.default_rng(seed_for("order", draw, epoch)).permutation(len(train))
     total = torch.zeros((), device=learner.device)
     spent = 0.0
-    for volumes, targets in train.batches(
-        order, learner.batch_size, epoch=epoch, augment=augment
-    ):
+    for volumes, targets in train.batches(order, learner.batch_size, epoch=epoch, augment=augment):
         begun = time.perf_counter()
         state.optimizer.zero_grad(set_to_none=True)
         loss = learner.backward(volumes, targets)

@@ -99,6 +99,13 @@ def configure(device: torch.device, *, deterministic: bool) -> None:
         torch.use_deterministic_algorithms(True)
 
 
+def peak_vram_mb(device: torch.device) -> dict[str, int]:
+    """Return the most GPU memory this process held, in MB; nothing on a CPU."""
+    if device.type != "cuda":
+        return {}
+    return {"peak_vram_mb": round(torch.cuda.max_memory_allocated(device) / 2**20)}
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Describe what computes, for the record."""
     import timm

@@ -271,7 +271,7 @@ def test_a_worker_is_given_no_label_of_the_test_set(cache, tmp_path):
     request = Request(["linear-voxels"], [0], sizes=["all"], trials=2, cache=cache)
     plan = make_plan(request, cohort, store, announce=print)
     number = record(store, [plan], [0], ["bench"])
-    place = Place(tmp_path / "work", "cpu", 1, True, number, ["bench"])
+    place = Place(tmp_path / "work", "cpu", 1, True, number, ["bench"], tmp_path)
     driver = Driver(store, None, place, None, lambda: False)
     study = driver._unit(_Job(plan, plan.studies[0], ""))
     assert study.data.test_rows == []

@@ -67,6 +67,7 @@ def make(tmp_path):
             weights="",
             plugins=[str(tmp_path / "slow.py")],
             folder=str(tmp_path / "work" / key),
+            cache=str(tmp_path / "cache"),
         )
 
     return unit

@@ -1,0 +1,90 @@
+"""Slice features of a frozen encoder: computed once for a scan, kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bench.lock import locked
+from bench.spec import canonical_json
+from bench.train.feed import Feed
+from bench.train.numerics import autocast
+from bench.train.weights import tensors_digest
+
+SCANS = 8
+"""Volumes that go through the encoder at once."""
+
+
+def features_of(
+    network: nn.Module,
+    volumes: NDArray[np.float16],
+    rows: NDArray[np.int64],
+    *,
+    identity: dict[str, Any],
+    folder: Path,
+    device: torch.device,
+    precision: str,
+) -> NDArray[np.float32]:
+    """Return the slice features (N, S, feature_dim) of a cohort, memory-mapped; `rows` are filled.
+
+    Parameters
+    ----------
+    network : nn.Module
+        With ``slices``, a frozen module from volumes to slice features.
+    volumes : array (N, D, H, W)
+        The cohort.
+    rows : array of int
+        The scans wanted; the others are left for whoever wants them.
+    identity : dict
+        The cohort and how its slices are taken; the encoder's tensors and the precision are added.
+    folder : pathlib.Path
+        Where features are kept, two files a kind.
+    device, precision
+        As for `Learner`.
+    """
+    network = network.to(device).eval()
+    encoder: Any = network.slices
+    identity = {
+        **identity,
+        "tensors": tensors_digest(encoder.state_dict()),
+        "precision": precision,
+        "device": device.type,
+    }
+    name = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
+    file = folder / f"{name}.npy"
+    with locked(file), torch.no_grad():
+
+        def embed(index: NDArray[np.int64]) -> NDArray[np.float32]:
+            with autocast(device, precision):
+                found = encoder(Feed(volumes, rows, None, device, place="map").volumes_at(index))
+            features: NDArray[np.float32] = found.float().cpu().numpy()
+            return features
+
+        if not file.exists():
+            shape = (len(volumes), *embed(np.arange(1)).shape[1:])
+            part = file.with_suffix(".part")
+            # Sparse until it is filled.
+            np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape).flush()
+            part.replace(file)
+        filled = np.lib.format.open_memmap(file, mode="r+")
+        done_file = file.with_suffix(".done")
+        done = np.frombuffer(done_file.read_bytes(), bool) if done_file.exists() else None
+        done = np.zeros(len(volumes), bool) if done is None else done.copy()
+        missing = np.flatnonzero(~done[rows])
+        for start in range(0, len(missing), SCANS):
+            index = missing[start : start + SCANS]
+            filled[rows[index]] = embed(index)
+        if len(missing):
+            filled.flush()
+            done[rows] = True
+            part = done_file.with_suffix(".part")
+            part.write_bytes(done.tobytes())
+            part.replace(done_file)
+    found: NDArray[np.float32] = np.load(file, mmap_mode="r")
+    return found

@@ -1,0 +1,202 @@
+"""Which memory format, and whether compiled: measured once and kept."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.lock import locked
+from bench.spec import canonical_json
+from bench.train.learner import Learner
+from bench.train.loop import make_optimizer
+from bench.train.numerics import Layout, rule
+from registry.cards import Task, Value
+
+LEAST_STEPS = 120
+"""Planned steps below which measuring costs more than it can bring."""
+COMPILE_SECONDS = 60.0
+"""What compiling is taken to cost before it was tried."""
+GAIN = 0.5
+"""The largest share of a step's time that compiling is hoped to save."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is going to be computed.
+
+    Parameters
+    ----------
+    build : callable
+        Makes the network.
+    task, params, precision
+        As for `Learner`.
+    shape : tuple of int
+        (D, H, W).
+    device : torch.device
+        Where.
+    steps : int
+        Optimiser steps planned.
+    identity : mapping
+        What tells this work from other work, as plain values.
+    """
+
+    build: Callable[[], nn.Module]
+    task: Task
+    params: Mapping[str, Value]
+    precision: str
+    shape: tuple[int, ...]
+    device: torch.device
+    steps: int
+    identity: Mapping[str, Any]
+
+
+def layout_for(work: Work, folder: Path) -> Layout:
+    """Return the fastest layout, from the cache or measured now.
+
+    Units that need the same wait for the one that measures, so that all of them compute alike.
+
+    Parameters
+    ----------
+    work : Work
+        What is going to be computed.
+    folder : pathlib.Path
+        Where measurements are kept, one JSON file each.
+    """
+    if work.steps < LEAST_STEPS:
+        with torch.random.fork_rng(devices=[]):
+            return rule(work.build())
+    identity = {**work.identity, **_machine(work.device), "steps": work.steps}
+    file = folder / f"{hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]}.json"
+    with locked(file):
+        if not file.exists():
+            with torch.random.fork_rng():
+                found = measure(work)
+            part = file.with_suffix(".part")
+            part.write_text(json.dumps({**identity, **found}, indent=1), encoding="utf-8")
+            part.replace(file)
+        return Layout(**json.loads(file.read_text(encoding="utf-8"))["layout"])
+
+
+def measure(work: Work) -> dict[str, Any]:
+    """Time training steps in every memory format that fits, then the best one compiled.
+
+    Compiling is tried only where the planned steps could earn it, and chosen only where its own
+    seconds and the faster steps together take less than the plain ones.
+
+    Returns
+    -------
+    dict
+        ``layout``, and ``measured``: seconds a step, and to compile, of every layout tried.
+    """
+    network = work.build()
+    measured = []
+    for memory_format in _formats(network):
+        layout = Layout(memory_format)
+        _, step = _seconds(work, network, layout)
+        measured.append({**asdict(layout), "step": step, "compile": 0.0, "note": ""})
+    best = min(measured, key=lambda found: found["step"])
+    if work.steps * best["step"] * GAIN > COMPILE_SECONDS:
+        for memory_format in _formats(network):
+            for mode in (
+                ("default", "reduce-overhead") if work.device.type == "cuda" else ("default",)
+            ):
+                layout = Layout(memory_format, mode)
+                measured.append(_compiled(work, network, layout))
+    chosen = min(
+        (found for found in measured if not found["note"]),
+        key=lambda found: work.steps * found["step"] + found["compile"],
+    )
+    return {
+        "layout": {name: chosen[name] for name in asdict(Layout())},
+        "measured": measured,
+    }
+
+
+def _compiled(work: Work, network: nn.Module, layout: Layout) -> dict[str, Any]:
+    found = {**asdict(layout), "step": None, "compile": None, "note": ""}
+    if work.device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        return {**found, "note": "no C++ compiler"}
+    try:
+        first, step = _seconds(work, network, layout)
+    except Exception as error:
+        # Whatever a compiler cannot do, the plain way can.
+        return {**found, "note": f"{type(error).__name__}"}
+    finally:
+        torch.compiler.reset()
+    return {**found, "step": step, "compile": max(0.0, first - step)}
+
+
+def _seconds(work: Work, network: nn.Module, layout: Layout) -> tuple[float, float]:
+    """Return the seconds of the first training step and of the faster of two more."""
+    size = int(work.params["batch_size"])
+    targets = np.arange(size, dtype=np.float64) % max(2, len(work.task.classes))
+    learner = Learner(
+        copy.deepcopy(network),
+        work.task,
+        work.params,
+        targets,
+        device=work.device,
+        precision=work.precision,
+        layout=layout,
+    )
+    learner.train_mode()
+    optimizer = make_optimizer(learner.network, work.params)
+    volumes = torch.randn(size, 1, *work.shape, device=work.device)
+    wanted = torch.as_tensor(targets, device=work.device)
+    spent = [_step(learner, optimizer, volumes, wanted) for _ in range(3)]
+    return spent[0], min(spent[1:])
+
+
+def _step(
+    learner: Learner, optimizer: torch.optim.Optimizer, volumes: Tensor, targets: Tensor
+) -> float:
+    started = time.perf_counter()
+    optimizer.zero_grad(set_to_none=True)
+    learner.backward(volumes, targets)
+    optimizer.step()
+    if learner.device.type == "cuda":
+        torch.cuda.synchronize(learner.device)
+    return time.perf_counter() - started
+
+
+def _formats(network: nn.Module) -> list[str]:
+    found = ["contiguous_format"]
+    modules = list(network.modules())
+    if any(isinstance(module, nn.Conv2d) for module in modules):
+        found.append("channels_last")
+    if any(isinstance(module, nn.Conv3d) for module in modules):
+        found.append("channels_last_3d")
+    return found
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    import platform
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "device": name,
+        "host": platform.node(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            return (
+                next(line for line in lines if line.startswith("model name")).split(":")[1].strip()
+            )
+    except (OSError, StopIteration):
+        return "cpu"

@@ -1,0 +1,229 @@
+"""A unit's fits of a network by the shared loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bench.plan import AXES
+from bench.spec import canonical_json, seed_for
+from bench.train.augment import is_on
+from bench.train.checkpoint import Checkpoint
+from bench.train.encoder import encoder_handle
+from bench.train.features import features_of
+from bench.train.feed import Feed
+from bench.train.keep import save_weights
+from bench.train.learner import Learner
+from bench.train.loop import fit, planned_epochs
+from bench.train.measure import Work, layout_for
+from bench.train.numerics import Layout, configure, device_for, environment, peak_vram_mb
+from registry.cards import ModelCard, Value
+from registry.core import catalogue, resolve
+from registry.models import complete_params
+
+if TYPE_CHECKING:
+    from bench.execute.unit import Report, Unit
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class NetworkFits:
+    """Fits of a network by the shared loop."""
+
+    def __init__(self, unit: Unit, card: ModelCard) -> None:
+        self.unit = unit
+        self.card = card
+        self.device = device_for(unit.device)
+        configure(self.device, deterministic=unit.deterministic)
+        self.precision = unit.arm.precision or "fp32"
+        self.volumes = np.load(unit.data.volumes, mmap_mode="r")
+        self.shape = self.volumes.shape[1:]
+        self.layout: Layout | None = None
+        self.feeds = self._feeds(self.volumes)
+        encoder = unit.arm.encoder
+        self.handle = None
+        if encoder is not None:
+            weights = Path(unit.weights) if unit.weights else None
+            self.handle = encoder_handle(catalogue.encoder(encoder.name), weights)
+
+    def environment(self) -> dict[str, Any]:
+        """Describe what computes and, once known, in which layout."""
+        layout = {} if self.layout is None else {"layout": asdict(self.layout)}
+        return {**environment(self.device), **layout}
+
+    def _feeds(self, volumes: NDArray[np.generic]) -> dict[str, Feed]:
+        data = self.unit.data
+        sides: dict[str, tuple[list[int], list[float] | None]] = {
+            "train": (data.train_rows, data.train_targets),
+            "validation": (data.validation_rows, data.validation_targets),
+            "test": (data.test_rows, None),
+        }
+        return {
+            side: Feed(
+                volumes,
+                np.asarray(rows, dtype=np.int64),
+                None if targets is None else np.asarray(targets, dtype=np.float64),
+                self.device,
+            )
+            for side, (rows, targets) in sides.items()
+        }
+
+    def _build(self, params: Mapping[str, Value]) -> nn.Module:
+        """Build the network, its start decided by the unit's draw alone."""
+        torch.manual_seed(seed_for("init", self.unit.draw))
+        network: nn.Module = resolve(self.card.target)(
+            dict(params), self.unit.arm.task, self.shape, self.handle
+        )
+        return network
+
+    def _fit(self, params: Mapping[str, Value], on_epoch: Callable[[int, int, float], None]) -> Any:
+        unit = self.unit
+        params = complete_params(self.card, params)
+        if params.get("skip_empty"):
+            params |= self._filled_slices(str(params["axis"]))
+        epochs = planned_epochs(params, unit.data.n_train, unit.data.n_pool)
+        network = self._build(params)
+        feeds, cached = self.feeds, False
+        if _head_alone(network, params):
+            feeds, cached = self._feature_feeds(network, params), True
+        self.layout = self._layout(params, epochs, cached)
+        learner = Learner(
+            network,
+            unit.arm.task,
+            params,
+            np.asarray(unit.data.train_targets, dtype=np.float64),
+            device=self.device,
+            precision=self.precision,
+            layout=self.layout,
+            from_features=cached,
+        )
+        identity = canonical_json([unit.key, unit.draw, epochs, dict(params), asdict(self.layout)])
+        found = fit(
+            learner,
+            feeds["train"],
+            feeds["validation"],
+            params,
+            epochs=epochs,
+            draw=unit.draw,
+            on_epoch=lambda epoch, score: on_epoch(epoch, epochs, score),
+            checkpoint=Checkpoint(Path(unit.folder) / CHECKPOINT, identity),
+        )
+        return learner, found, feeds, params
+
+    def _layout(self, params: Mapping[str, Value], epochs: int, cached: bool) -> Layout:
+        unit = self.unit
+        if unit.layout is not None:
+            return Layout(**unit.layout)
+        if cached:
+            # A head on features is too small for any of this to matter.
+            return Layout()
+        steps = -(-len(self.feeds["train"]) // int(params["batch_size"])) * epochs
+        arm = unit.arm
+        encoder = None if arm.encoder is None else [arm.encoder.name, arm.encoder.version]
+        # What tuning varies does not change how long a step takes.
+        fixed = {name: value for name, value in params.items() if name not in arm.space}
+        work = Work(
+            build=lambda: self._build(params),
+            task=arm.task,
+            params=params,
+            precision=self.precision,
+            shape=tuple(self.shape),
+            device=self.device,
+            steps=steps,
+            identity={
+                "model": [arm.model.name, arm.model.version, arm.model.plugin],
+                "encoder": encoder,
+                "params": fixed,
+                "outputs": arm.task.n_outputs,
+                "shape": list(self.shape),
+                "precision": self.precision,
+            },
+        )
+        return layout_for(work, Path(unit.cache) / "layouts")
+
+    def _feature_feeds(self, network: nn.Module, params: Mapping[str, Value]) -> dict[str, Feed]:
+        data = self.unit.data
+        rows = np.unique([*data.train_rows, *data.validation_rows, *data.test_rows])
+        names = ("axis", "stride", "k", "spacing", "form", "normalise", "first_slice", "last_slice")
+        features = features_of(
+            network,
+            self.volumes,
+            rows,
+            identity={
+                "fingerprint": self.unit.arm.fingerprint,
+                "volumes": data.volumes,
+                **{name: params[name] for name in names if name in params},
+            },
+            folder=Path(self.unit.cache) / "features",
+            device=self.device,
+            precision=self.precision,
+        )
+        return self._feeds(features)
+
+    def _filled_slices(self, axis: str) -> dict[str, Value]:
+        """Return the first and the last slice that is not background in every training volume."""
+        others = tuple(1 + i for i in AXES[axis])
+        filled = np.zeros(1, bool)
+        for row in self.unit.data.train_rows:
+            volume = self.volumes[row : row + 1]
+            filled = filled | (volume.max(others) > volume.min())[0]
+        places = np.flatnonzero(filled)
+        if not len(places):
+            raise ValueError("skip_empty: every slice of every training volume is empty")
+        return {"first_slice": int(places[0]), "last_slice": int(places[-1])}
+
+    def score(
+        self, params: Mapping[str, Value], on_epoch: Callable[[int, int, float], None]
+    ) -> float:
+        """Return the validation score of one setting."""
+        return float(self._fit(params, on_epoch)[1].best_score)
+
+    def trial(self, folder: Path, report: Report) -> dict[str, Any]:
+        """Train once, predict validation and test once."""
+
+        def on_epoch(epoch: int, epochs: int, score: float) -> None:
+            report(f"epoch {epoch}/{epochs}", epoch / epochs)
+
+        learner, found, feeds, params = self._fit(self.unit.params, on_epoch)
+        started = time.perf_counter()
+        predictions = {side: learner.predict(feeds[side]) for side in ("validation", "test")}
+        predicted = time.perf_counter() - started
+        unit = self.unit
+        states = {"best": learner.network.state_dict(), "last": found.last}
+        for which in unit.keep:
+            file = folder / f"{which}.safetensors"
+            save_weights(file, states[which], unit, params, self.shape, learner)
+        scans = len(unit.data.train_rows) * len(found.history)
+        timings = {
+            **found.seconds,
+            "predict": predicted,
+            "volumes_per_s": scans / max(found.seconds["train"], 1e-9),
+            **peak_vram_mb(self.device),
+        }
+        if learner.micro_batch < learner.batch_size:
+            timings["micro_batch"] = learner.micro_batch
+        return {
+            "best_epoch": found.best_epoch,
+            "epochs": len(found.history),
+            "history": found.history,
+            "timings": timings,
+            "predictions": predictions,
+        }
+
+
+def _head_alone(network: nn.Module, params: Mapping[str, Value]) -> bool:
+    """Tell whether training touches only what follows a frozen encoder."""
+    return bool(
+        params.get("freeze")
+        and hasattr(network, "slices")
+        and hasattr(network, "predict")
+        and not is_on(params)
+    )
