@@ -194,11 +194,16 @@ class SliceEncoder(nn.Module):
 @contextmanager
 def _still(norms: Sequence[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
     """Keep BatchNorm's running statistics as they are: a slice counts once, not once a pass."""
-    tracked = [norm.track_running_stats for norm in norms]
+    before = [
+        (norm.momentum, n if n is None else n.clone())
+        for norm in norms
+        for n in [norm.num_batches_tracked]
+    ]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, before in zip(norms, tracked, strict=True):
-            norm.track_running_stats = before
+        for norm, (momentum, counted) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked = counted

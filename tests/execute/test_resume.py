@@ -1,0 +1,133 @@
+"""A trial that is killed goes on from its checkpoint and ends in the very same predictions."""
+
+import json
+import random
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from bench.execute.local import LocalExecutor
+from bench.execute.unit import OUTCOME, TIME_LIMIT_EXIT, Unit, UnitData, read_outcome
+from bench.plan import resolve_params
+from bench.spec import Arm, Component
+from registry.cards import Task
+from registry.core import catalogue
+
+KILLS = 20
+SHAPE = (20, 22, 20)
+N = 24
+
+
+@pytest.fixture
+def make(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "volumes.npy", rng.normal(size=(N, *SHAPE)).astype(np.float16))
+    ages = rng.normal(65, 8, N).tolist()
+    data = UnitData(
+        str(tmp_path / "volumes.npy"),
+        *(16, 16, list(range(16)), ages[:16], list(range(16, 20)), ages[16:20]),
+        list(range(20, N)),
+    )
+
+    def unit(key, epochs=60, time_limit=None):
+        settings = {"stride": 2, "batch_size": 4, "epochs": epochs, "dropout": 0.3, "lr": 1e-3}
+        arm = Arm(
+            model=Component("slice2d-own", 1),
+            encoder=Component("own", 1),
+            fingerprint="",
+            task=Task("age", "regression"),
+            params=resolve_params(catalogue.model("slice2d-own"), settings),
+            space={},
+            trials=None,
+            tune=None,
+            precision="fp32",
+        )
+        return Unit(
+            kind="trial",
+            key=key,
+            draw="0",
+            arm=arm,
+            params=arm.params,
+            data=data,
+            device="cpu",
+            threads=1,
+            weights="",
+            plugins=[],
+            folder=str(tmp_path / "work" / key),
+            cache=str(tmp_path / "cache"),
+            layout={"memory_format": "contiguous_format", "mode": ""},
+            keep=("best", "last"),
+            time_limit=time_limit,
+        )
+
+    return unit
+
+
+def attempt(unit, kill_after=None):
+    """Run a unit in a process of its own; kill it so many seconds after its first epoch."""
+    reached = []
+    executor = LocalExecutor(
+        1,
+        gpus=0,
+        preload=["torch", "bench.train.network"],
+        on_progress=lambda key, words, share: reached.append(time.monotonic()),
+    )
+    try:
+        future = executor.submit(unit)
+        while kill_after is not None and not future.done():
+            if reached and time.monotonic() - reached[0] >= kill_after:
+                executor.kill()
+                break
+            time.sleep(0.01)
+        return future.result()
+    finally:
+        executor.shutdown()
+
+
+def results(folder):
+    outcome = read_outcome(folder / OUTCOME)
+    assert outcome["state"] == "done", outcome["error"]
+    losses = [
+        (line["epoch"], line["train_loss"], line["validation"]) for line in outcome["history"]
+    ]
+    weights = {name: (folder / OUTCOME / f"{name}.safetensors") for name in ("best", "last")}
+    predictions = {side: values.tobytes() for side, values in outcome["predictions"].items()}
+    tensors = {
+        name: file.read_bytes().partition(b"}}")[2][-4096:] for name, file in weights.items()
+    }
+    return losses, predictions, tensors
+
+
+@pytest.mark.slow
+def test_a_trial_killed_at_twenty_random_moments_ends_in_the_same_bits(make, tmp_path):
+    whole = make("undisturbed")
+    assert attempt(whole).exit_code == 0
+    wanted = results(tmp_path / "work" / "undisturbed")
+    rng = random.Random(1)
+    kills = resumed = 0
+    folder = tmp_path / "work" / "killed"
+    while kills < KILLS:
+        shutil.rmtree(folder, ignore_errors=True)
+        while not (folder / OUTCOME).exists():
+            if (folder / "checkpoint.pt").exists():
+                state = torch.load(folder / "checkpoint.pt", weights_only=True)
+                resumed += bool(state["history"])
+            ended = attempt(make("killed"), rng.uniform(0, 3) if kills < KILLS else None)
+            kills += ended.exit_code == -9
+        assert results(folder) == wanted
+        assert not (folder / "checkpoint.pt").exists()
+    assert resumed >= KILLS // 4
+
+
+@pytest.mark.slow
+def test_a_unit_ends_at_its_time_limit_and_goes_on_from_there(make, tmp_path):
+    ended = attempt(make("limited", epochs=100_000, time_limit=6.0))
+    assert ended.exit_code == TIME_LIMIT_EXIT
+    folder = tmp_path / "work" / "limited"
+    assert not (folder / OUTCOME).exists()
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert len(state["history"]) >= 1
+    assert json.loads(json.dumps(state["seconds"]))["train"] > 0
