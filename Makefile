@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint speed reference clean
+.PHONY: install demo test test-gpu lint speed reference clean
 
 install: .venv/installed
 
@@ -22,6 +22,10 @@ demo: install
 
 test: install lint
 	$(BIN)/python -m pytest
+
+# What only a GPU can show; skipped by `make test` where there is none.
+test-gpu: install
+	$(BIN)/python -m pytest -m gpu -rs
 
 lint: install
 	$(BIN)/ruff check .

@@ -44,3 +44,15 @@ def bench(tmp_path, environment):
         )
 
     return run
+
+
+def pytest_collection_modifyitems(items):
+    """Leave out what needs a GPU where there is none; asking costs torch, so only then."""
+    wanted = [item for item in items if item.get_closest_marker("gpu")]
+    if not wanted:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in wanted:
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))

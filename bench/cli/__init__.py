@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import catalogue, data, db, report, run, weights
+from bench.cli import catalogue, data, db, predict, report, run, weights
 from registry.errors import UserError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run.run)
+app.command("predict")(predict.predict)
 app.command("report")(report.report)
 app.command("status")(report.status)
 app.command("show")(catalogue.show)

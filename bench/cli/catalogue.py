@@ -107,6 +107,8 @@ def show(
         card = catalogue.dataset(name)
         _print_fields([*_common(card, catalogue.datasets), ("targets", ", ".join(card.targets))])
         _print_options(options_of(card), card.defaults)
+    elif name == "plan":
+        _show_plan()
     else:
         names = [c.name for r in _registries() for c in r]
         raise UserError(
@@ -158,6 +160,35 @@ def _show_model(card: ModelCard) -> None:
         print_listing(
             ["tuned", "search space"], [[name, str(dim)] for name, dim in card.space.items()]
         )
+
+
+def _show_plan() -> None:
+    """Print how fast networks were found to be on this machine, and what was chosen."""
+    import json
+
+    from bench.config import load_config
+
+    files = sorted((load_config().cache / "layouts").glob("*.json"))
+    if not files:
+        print("Nothing was measured here yet: runs of 120 steps or more are measured at first.")
+    for file in files:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        encoder = f" [{found['encoder'][0]}]" if found["encoder"] else ""
+        print(
+            f"{found['model'][0]}{encoder} on {'x'.join(map(str, found['shape']))}, "
+            f"{found['precision']}, {found['steps']} steps, {found['threads']} threads of "
+            f"{found['device']}, torch {found['torch']}"
+        )
+        rows = []
+        for line in found["measured"]:
+            chosen = {name: line[name] for name in found["layout"]} == found["layout"]
+            seconds = [
+                "-" if line[what] is None else f"{line[what]:.3f}" for what in ("step", "compile")
+            ]
+            way = line["memory_format"].removesuffix("_format")
+            compiled = f"compiled ({line['mode']})" if line["mode"] else "eager"
+            rows.append([way, compiled, *seconds, line["note"] or ("chosen" if chosen else "")])
+        print_listing(["memory format", "way", "s a step", "s to compile", ""], rows)
 
 
 def _show_encoder(card: EncoderCard) -> None:

@@ -17,6 +17,7 @@ from bench.plan import AXES
 from bench.spec import canonical_json, seed_for
 from bench.train.augment import is_on
 from bench.train.checkpoint import Checkpoint
+from bench.train.count import multiply_adds, parameter_count
 from bench.train.encoder import encoder_handle
 from bench.train.features import features_of
 from bench.train.feed import Feed
@@ -207,6 +208,7 @@ class NetworkFits:
             "predict": predicted,
             "volumes_per_s": scans / max(found.seconds["train"], 1e-9),
             **peak_vram_mb(self.device),
+            **_arithmetic(learner.network, tuple(self.shape)),
         }
         if learner.micro_batch < learner.batch_size:
             timings["micro_batch"] = learner.micro_batch
@@ -217,6 +219,16 @@ class NetworkFits:
             "timings": timings,
             "predictions": predictions,
         }
+
+
+def _arithmetic(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
+    counts = {"parameters": parameter_count(network)}
+    try:
+        counts["multiply_adds"] = multiply_adds(network, shape)
+    except Exception as error:
+        # A stranger's network may not run without numbers; then its cost is not known.
+        print(f"multiply-adds not counted: {type(error).__name__}", flush=True)
+    return counts
 
 
 def _head_alone(network: nn.Module, params: Mapping[str, Value]) -> bool:

@@ -1,0 +1,123 @@
+"""``bench predict``: a stored trial's predictions on any cohort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.parsing import (
+    Classes,
+    Crop,
+    DataSet,
+    Register,
+    Root,
+    Space,
+    Tables,
+    Target,
+    Visits,
+    dataset_options,
+)
+
+if TYPE_CHECKING:
+    from bench.data.cohort import Cohort
+
+
+def predict(
+    trial: Annotated[str, typer.Argument(help="A trial's key, or how it begins.")],
+    data: Annotated[str, typer.Option("--data", help="The dataset to predict.")],
+    out: Annotated[Path, typer.Option("--out", help="CSV file to write.")] = Path(
+        "predictions.csv"
+    ),
+    which: Annotated[str, typer.Option("--which", help="Weights: best or last.")] = "best",
+    root: Root = None,
+    table: Tables = None,
+    data_set: DataSet = None,
+    target: Target = None,
+    visits: Visits = None,
+    classes: Classes = None,
+    crop: Crop = None,
+    space: Space = None,
+    register: Register = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    db: Annotated[str | None, typer.Option("--db", help="Database file or sqlite:/// URL.")] = None,
+    plugins: Annotated[list[Path] | None, typer.Option("--plugins", help="Plugin file.")] = None,
+) -> None:
+    """Predict one scan of every subject with the weights that a trial kept."""
+    from bench.cli.catalogue import load_plugins
+    from bench.cli.progress import Ticker, stoppable
+    from bench.config import load_config
+    from bench.data.cohort import open_cohort
+    from bench.data.listing import cohort_request
+    from bench.execute.driver import weights_folder
+    from bench.store.engine import database_file
+    from registry.errors import UserError
+
+    config = load_config()
+    load_plugins(plugins, strict=True)
+    if which not in ("best", "last"):
+        raise UserError(f"--which {which}: it is one of best, last.")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"--out {out}: the folder {out.parent} does not exist.")
+    weights = _find(weights_folder(database_file(db or config.db)), trial, which)
+    options = dataset_options(
+        data_set,
+        table,
+        visits=visits,
+        classes=classes,
+        crop=crop,
+        space=space,
+        register=register,
+    )
+    request = cohort_request(
+        data, config.data.get(data, {}), root=root, options=options, target=target
+    )
+    with stoppable():
+        cohort = open_cohort(request, config.cache, Ticker(f"{data}: preparing scan"))
+    n = _write(weights, cohort, device, out)
+    print(f"{n} subjects of {data} predicted by trial {weights.parent.name}: {out}")
+
+
+def _find(folder: Path, trial: str, which: str) -> Path:
+    from registry.errors import UserError
+
+    kept = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = [one for one in kept if one.name.startswith(trial)]
+    if len(found) > 1:
+        raise UserError(
+            f"{trial} is how {len(found)} trials with kept weights begin; give more of the key."
+        )
+    if not found or not (found[0] / f"{which}.safetensors").is_file():
+        raise UserError(
+            f"No {which} weights of a trial {trial} are in {folder}; run its command again with "
+            "--keep-weights best (or both) and --reuse no. Estimators keep none."
+        )
+    return found[0] / f"{which}.safetensors"
+
+
+def _write(weights: Path, cohort: Cohort, device: str, out: Path) -> int:
+    import numpy as np
+    import pandas as pd
+
+    from bench.train.keep import predict_with, read_spec
+    from bench.train.numerics import device_for
+
+    subjects = np.sort(cohort.frame["subject"].unique())
+    rows = cohort.rows(subjects, one_per_subject=True)
+    volumes = np.load(cohort.volumes_file, mmap_mode="r")
+    found = predict_with(weights, volumes, rows, device_for(device))
+    task = read_spec(weights)["arm"]["task"]
+    classes = task["classes"]
+    if not classes:
+        columns = {f"predicted_{task['target']}": found[:, 0]}
+    elif len(classes) == 2:
+        columns = {f"p_{classes[1]}": found[:, 0]}
+    else:
+        columns = {f"p_{name}": found[:, i] for i, name in enumerate(classes)}
+    ids = [cohort.ids[subject] for subject in cohort.subjects_of(rows)]
+    # Written whole or not at all.
+    part = out.with_name(out.name + ".part")
+    pd.DataFrame({"subject_id": ids, **columns}).to_csv(part, index=False)
+    part.replace(out)
+    return len(ids)

@@ -1,0 +1,55 @@
+"""`bench predict`: what a trial kept predicts as the trial did, also elsewhere."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.data.cohort import open_cohort
+from bench.data.listing import cohort_request
+from bench.store.store import Store
+
+RUN = [
+    *("run", "--data", "synthetic-ad-4mm", "--model", "slice2d-own,linear-voxels"),
+    *("--set", "stride=8", "--set", "block=8", "--train-sizes", "16", "--seeds", "1"),
+    *("--trials", "0", "--epochs", "1", "--threads", "1", "--db", "p.db"),
+]
+
+
+@pytest.mark.slow
+def test_kept_weights_predict_what_was_stored_and_other_cohorts(bench, tmp_path, cache):
+    found = bench(*RUN, "--keep-weights", "best")
+    assert found.returncode == 0, found.stdout + found.stderr
+    (folder,) = (tmp_path / "p.db.weights").iterdir()
+    assert [file.name for file in folder.iterdir()] == ["best.safetensors"]
+    found = bench("predict", folder.name[:6], "--data", "synthetic-ad-4mm", "--db", "p.db")
+    assert "160 subjects of synthetic-ad-4mm predicted" in found.stdout, found.stderr
+    predicted = pd.read_csv(tmp_path / "predictions.csv", dtype={"subject_id": str})
+    cohort = open_cohort(cohort_request("synthetic-ad-4mm", {}), cache, lambda *_: None)
+    store = Store.for_reading(tmp_path / "p.db")
+    stored = store.predictions([folder.name], "test")[folder.name]
+    store.close()
+    ids = [cohort.ids[subject] for subject in stored.subjects]
+    again = predicted.set_index("subject_id").loc[ids, "p_AD"].to_numpy()
+    # Batches are made up differently, so sums may round differently.
+    assert np.allclose(again, stored.values[:, 0], atol=1e-6)
+    words = ["--data", "synthetic-null-4mm", "--db", "p.db", "--out", "null.csv"]
+    found = bench("predict", folder.name, *words)
+    assert found.returncode == 0, found.stderr
+    other = pd.read_csv(tmp_path / "null.csv")
+    assert other["p_AD"].between(0, 1).all()
+    assert len(other) == 160
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["abc"], "No best weights of a trial abc are in"),
+        (["abc", "--which", "first"], "it is one of best, last"),
+        (["abc", "--out", "no/where.csv"], "the folder no does not exist"),
+    ],
+)
+def test_what_is_not_there_is_a_sentence(bench, words, sentence):
+    found = bench("predict", *words, "--data", "synthetic-ad-4mm", "--db", "p.db")
+    assert found.returncode == 2
+    assert sentence in found.stderr
+    assert "Traceback" not in found.stderr
