@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bench.report.claims import captions, facts, methods
+from bench.report.cost import cost_table
 from bench.report.evidence import Evidence, load_evidence
 from bench.report.failures import failure_table, find_failures
 from bench.report.pairs import Pair, make_pairs, pair_tables, seed_table
@@ -178,6 +179,9 @@ def _section(
         tables.append(over_seeds)
     names = metrics_for(protocol.kind, protocol.n_classes)
     tables.append(all_metrics(protocol, evidence, rows, names, f"{prefix}metrics"))
+    cost = cost_table(store, protocol, evidence, rows, primary, f"{prefix}cost")
+    if cost is not None:
+        tables.append(cost)
     data = protocol.dataset
     sides = {side: int(data[f"n_{side}"]) for side in ("pool", "validation", "test")}
     tables.append(flow_table(data["flow"], sides, f"{prefix}flow"))

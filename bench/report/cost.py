@@ -1,0 +1,133 @@
+"""What accuracy costs: arithmetic, time and memory of every row's training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select
+
+from bench.report.evidence import Evidence
+from bench.report.select import Protocol, Row
+from bench.report.table import Cell, Column, Table
+from bench.report.words import number, one_line
+from bench.stats.metrics import Metric
+from bench.store import schema
+from bench.store.store import Store
+
+Timings = Mapping[str, Any]
+MEASURES: tuple[tuple[str, str, Callable[[Timings], float], int], ...] = (
+    ("parameters", "parameters (M)", lambda t: t["parameters"] / 1e6, 2),
+    ("multiply_adds", "multiply-adds (G)", lambda t: t["multiply_adds"] / 1e9, 2),
+    ("train", "training (s)", lambda t: t["train"], 1),
+    ("epoch", "epoch (s)", lambda t: t["train"] / t["epochs"], 2),
+    ("volumes_per_s", "volumes/s", lambda t: t["volumes_per_s"], 1),
+    ("peak_rss_mb", "memory (GB)", lambda t: t["peak_rss_mb"] / 1024, 2),
+    ("peak_vram_mb", "GPU memory (GB)", lambda t: t["peak_vram_mb"] / 1024, 2),
+)
+"""Key, title, how it follows from a run's record, digits."""
+
+
+def cost_table(
+    store: Store,
+    protocol: Protocol,
+    evidence: Evidence,
+    rows: Sequence[Row],
+    metric: Metric,
+    name: str,
+) -> Table | None:
+    """Return accuracy against cost at the largest training size, medians over seeds.
+
+    Parameters
+    ----------
+    store : Store
+        Holds what every run took.
+    protocol, evidence, rows
+        What is reported, best first.
+    metric : Metric
+        The primary one.
+    name : str
+        The table's name.
+
+    Returns
+    -------
+    Table or None
+        None when nothing was recorded.
+    """
+    size = max(protocol.sizes)
+    keys = [key for row in rows for key in protocol.at(row, size).keys]
+    records = _records(store, keys)
+    measured = {
+        (row.key, key): _median(records, protocol.at(row, size).keys, of)
+        for row in rows
+        for key, _, of, _ in MEASURES
+    }
+    shown = [m for m in MEASURES if any(measured[row.key, m[0]] is not None for row in rows)]
+    if not shown:
+        return None
+    lines = []
+    for row in rows:
+        values = evidence.values(protocol.at(row, size), metric.name)
+        mean = float(np.mean(values)) if len(values) else float("nan")
+        cells = [Cell(row.label, {"model": row.arm.model.name, "key": row.key})]
+        cells.append(Cell(number(mean, 3), {metric.name: mean}))
+        for key, _, _, digits in shown:
+            value = measured[row.key, key]
+            text = "n/a" if value is None else number(value, digits)
+            cells.append(Cell(text, {key: float("nan") if value is None else value}))
+        lines.append(tuple(cells))
+    return Table(
+        name=name,
+        title=f"Cost at n={protocol.size_label(size)}, {protocol.name}",
+        columns=(
+            Column("arm", "model"),
+            Column("score", metric.label, numeric=True),
+            *(Column(key, title, numeric=True) for key, title, _, _ in shown),
+        ),
+        rows=tuple(lines),
+        notes=_notes(records),
+    )
+
+
+def _records(store: Store, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    trials, environments = schema.trials.c, schema.environments.c
+    query = select(trials.key, trials.timings, trials.epochs, environments.content).join(
+        schema.environments, trials.environment == environments.key
+    )
+    wanted = set(keys)
+    with store.engine.connect() as connection:
+        return {
+            key: {**(timings or {}), "epochs": epochs, "environment": content}
+            for key, timings, epochs, content in connection.execute(query)
+            if key in wanted
+        }
+
+
+def _median(
+    records: Mapping[str, Timings], keys: Sequence[str], of: Callable[[Timings], float]
+) -> float | None:
+    """Return the median of what is known; older runs recorded less, estimators have no epochs."""
+    found = []
+    for key in keys:
+        try:
+            found.append(of(records[key]))
+        except (KeyError, TypeError):
+            continue
+    return float(np.median(found)) if found else None
+
+
+def _notes(records: Mapping[str, Timings]) -> tuple[str, ...]:
+    machines = sorted({_machine(record["environment"]) for record in records.values()})
+    notes = [
+        "Medians over seeds; multiply-adds of one volume's forward pass. "
+        f"Measured on {'; '.join(machines)}."
+    ]
+    if len(machines) > 1:
+        notes.append("Seconds of different machines are not comparable.")
+    return tuple(notes)
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    what = environment.get("gpu") or environment.get("processor") or environment.get("machine")
+    return one_line(f"{what}, {environment.get('threads', '?')} threads a run")
