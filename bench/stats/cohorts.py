@@ -136,7 +136,7 @@ def across_cohorts(
     """
     table = np.asarray(values, dtype=np.float64)
     _check(table, models, cohorts, alpha)
-    whole = np.isfinite(table).all(axis=1)
+    whole = np.asarray(np.isfinite(table).all(axis=1))
     used = tuple(name for name, kept in zip(cohorts, whole, strict=True) if kept)
     dropped = tuple(name for name in cohorts if name not in used)
     if len(used) < FEWEST_COHORTS:

@@ -1,0 +1,162 @@
+"""Training at 91 x 109 x 91, batch 8, two steps an epoch: ours against the plain loop.
+
+Layouts are chosen as a run chooses them, by `bench.train.measure`, but on two volumes at a time
+and as if for a thousand steps. Compiling and choosing are not in an epoch's seconds.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from plain import plain_epoch, write_scans
+
+from bench.data.volume import zscore
+from bench.plan import resolve_params
+from bench.train.encoder import encoder_handle
+from bench.train.feed import Feed
+from bench.train.learner import Learner
+from bench.train.loop import _State, _train_epoch
+from bench.train.measure import Work, measure
+from bench.train.numerics import Layout
+from registry.cards import Task
+from registry.core import catalogue, resolve
+from registry.models import complete_params
+
+TASK = Task("age", "regression")
+FULL, BRAIN = (91, 109, 91), (75, 93, 79)
+SCANS, BATCH = 16, 8
+CPU = torch.device("cpu")
+MODELS = {
+    "own": ("slice2d-own", "own"),
+    "resnet18": ("slice2d-scratch", "resnet18"),
+    "cnn3d": ("cnn3d", None),
+}
+GOALS = {
+    "auto, full grid": {"own": 2.8, "resnet18": 2.8, "cnn3d": 2.0},
+    "auto, brain box": {"own": 4.5, "resnet18": 4.5, "cnn3d": 3.5},
+    "fp32, full grid": {"own": 1.0, "resnet18": 1.25, "cnn3d": 1.25},
+}
+
+
+def settings(name: str, **changes):
+    """Return the complete settings of a model."""
+    card = catalogue.model(MODELS[name][0])
+    return complete_params(card, resolve_params(card, {"batch_size": BATCH, **changes}))
+
+
+def build(name: str, params, shape):
+    """Build a network as a trial does."""
+    model, encoder = MODELS[name]
+    handle = encoder_handle(catalogue.encoder(encoder), None) if encoder else None
+    torch.manual_seed(0)
+    return resolve(catalogue.model(model).target)(params, TASK, shape, handle)
+
+
+def layout_of(name: str, precision: str, shape) -> Layout:
+    """Choose the layout of a model by measuring."""
+    params = settings(name, batch_size=2)
+    found = measure(
+        Work(lambda: build(name, params, shape), TASK, params, precision, shape, CPU, 1000, {})
+    )
+    return Layout(**found["layout"])
+
+
+def epoch(name: str, volumes: np.ndarray, ages, precision: str, layout: Layout):
+    """Return (seconds of the second epoch, share of it outside of the optimiser's steps)."""
+    params = settings(name)
+    learner = Learner(
+        build(name, params, volumes.shape[1:]),
+        TASK,
+        params,
+        ages,
+        device=CPU,
+        precision=precision,
+        layout=layout,
+    )
+    state = _State(learner, params, 4, "0")
+    train = Feed(volumes, np.arange(SCANS), ages, CPU)
+    _train_epoch(state, train, 1, "0", None)
+    state.fit.seconds["steps"] = 0.0
+    started = time.perf_counter()
+    _train_epoch(state, train, 2, "0", None)
+    whole = time.perf_counter() - started
+    torch.compiler.reset()
+    return whole, 1 - state.fit.seconds["steps"] / whole
+
+
+def verdict(what: str, value: float, goal: float, *, at_most: bool = False) -> None:
+    """Print a figure with its goal."""
+    met = value <= goal if at_most else value >= goal
+    word = "at most" if at_most else "at least"
+    print(f"{what:58} {value:7.2f}  {word} {goal:g}: {'met' if met else 'NOT MET'}", flush=True)
+
+
+def training(folder: Path) -> None:
+    """Compare epochs of the three models."""
+    files = write_scans(folder, SCANS, FULL)
+    ages = np.random.default_rng(1).normal(65, 8, SCANS)
+    import nibabel
+
+    volumes = np.stack([zscore(nibabel.load(f).get_fdata(dtype=np.float32), "whole") for f in files])
+    np.save(folder / "volumes.npy", volumes.astype(np.float16))
+    full = np.load(folder / "volumes.npy", mmap_mode="r")
+    np.save(folder / "brain.npy", full[:, 8:83, 8:101, 4:83])
+    brain = np.load(folder / "brain.npy", mmap_mode="r")
+    for name in MODELS:
+        plain = plain_epoch(name, files, ages)
+        print(f"{name}: the plain loop's epoch takes {plain:.1f} s", flush=True)
+        layouts = {p: layout_of(name, p, FULL) for p in ("fp32", "bf16")}
+        print(f"{name}: {layouts}", flush=True)
+        fast, outside = epoch(name, full, ages, "bf16", layouts["bf16"])
+        exact, _ = epoch(name, full, ages, "fp32", layouts["fp32"])
+        cropped, _ = epoch(name, brain, ages, "bf16", layouts["bf16"])
+        for what, seconds in (
+            ("auto, full grid", fast),
+            ("auto, brain box", cropped),
+            ("fp32, full grid", exact),
+        ):
+            verdict(
+                f"{name}: epoch, {what}, against the plain loop", plain / seconds, GOALS[what][name]
+            )
+        verdict(f"{name}: brain box against full grid", fast / cropped, 1.5)
+        verdict(f"{name}: % of an epoch outside of steps", 100 * outside, 2, at_most=True)
+
+
+def peak_gb(chunk: int) -> float:
+    """Return the peak memory of one step of ResNet-18 in a process of its own."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import training_speed as t;"
+        "t.one_step(int(sys.argv[2]))"
+    )
+    words = [sys.executable, "-c", code, str(Path(__file__).parent), str(chunk)]
+    return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+
+def one_step(chunk: int) -> None:
+    """Take one step on eight volumes and print the process's peak memory in GB."""
+    params = settings("resnet18", slice_chunk=chunk)
+    ages = np.linspace(50, 80, BATCH)
+    learner = Learner(
+        build("resnet18", params, FULL), TASK, params, ages, device=CPU, precision="fp32"
+    )
+    learner.train_mode()
+    learner.backward(torch.randn(BATCH, 1, *FULL), torch.as_tensor(ages))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+
+
+if __name__ == "__main__":
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads,"
+        f" torch {torch.__version__}"
+    )
+    verdict("resnet18: peak memory with slice_chunk=8", peak_gb(8) / peak_gb(0), 0.4, at_most=True)
+    with tempfile.TemporaryDirectory() as made:
+        training(Path(made))
