@@ -130,8 +130,8 @@ def moved(volumes: Tensor, shifts: NDArray[np.float64], degrees: NDArray[np.floa
         torch.arange(n, dtype=torch.float32, device=volumes.device) - (n - 1) / 2
         for n in volumes.shape[2:]
     )
-    # Sums of one term an axis rather than affine_grid: its matrix product may run in TF32 on a
-    # GPU, which is off by a tenth of a voxel.
+    # One term an axis, summed, rather than affine_grid: its matrix product may run in TF32 on a
+    # GPU, which keeps ten bits of a coordinate.
     grid = torch.stack(
         [
             (start[:, to, None] + turn[:, to, 0, None] * d)[:, :, None, None]

@@ -13,7 +13,7 @@ from torch import Tensor
 from registry.cards import Value
 
 RESIDENT_SHARE = 0.5
-"""Share of the free memory, the device's or the machine's, that a resident split may take."""
+"""Share of a GPU's free memory that a resident split may take."""
 
 Augment = Callable[[Tensor, NDArray[np.int64], int], Tensor]
 """From volumes (b, 1, D, H, W), their positions in the split and the epoch to changed volumes."""
@@ -22,10 +22,10 @@ Augment = Callable[[Tensor, NDArray[np.int64], int], Tensor]
 class Feed:
     """The scans of one split, drawn by index.
 
-    The split lies on the device where it fits a share of the device's memory, else in the
-    machine's memory, else it stays in the memory map. From the latter two a thread makes the next
-    batch ready (in pinned memory for a GPU) while one is computed on. Volumes travel as float16
-    and become float32 on the device; where they lie changes no number.
+    The split lies on a GPU where a share of its memory holds it. Otherwise it stays in the memory
+    map, of which the system keeps in memory what fits, once for all processes; a thread makes the
+    next batch ready (in pinned memory for a GPU) while one is computed on. Volumes travel as
+    float16 and become float32 on the device; where they lie changes no number.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Feed:
     device : torch.device
         Where batches go.
     place : str, optional
-        ``device``, ``memory`` or ``map``; default: the first that has room.
+        ``device`` or ``map``; default: the device where it has room and is not the CPU.
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class Feed:
         else:
             if self._resident is None:
                 kept = torch.from_numpy(np.ascontiguousarray(self.volumes[self.rows]))
-                self._resident = kept.to(self.device) if self.place == "device" else kept
+                self._resident = kept.to(self.device)
             where = torch.as_tensor(index, device=self._resident.device)
             block = self._resident.index_select(0, where)
-        pinned = self.device.type == "cuda" and self.place != "device"
+        pinned = self.device.type == "cuda" and self.place == "map"
         return block.pin_memory() if pinned else block
 
     def _arrived(self, block: Tensor) -> Tensor:
@@ -138,21 +138,7 @@ def augmentation(params: Mapping[str, Value], draw: str) -> Augment | None:
 
 
 def _place_for(volumes: NDArray[np.generic], n: int, device: torch.device) -> str:
-    needed = n * volumes[:1].nbytes
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        if needed <= RESIDENT_SHARE * free:
-            return "device"
-    if needed > RESIDENT_SHARE * _free_memory():
+    if device.type != "cuda":
         return "map"
-    return "device" if device.type == "cpu" else "memory"
-
-
-def _free_memory() -> float:
-    """Return the bytes that new work may take without swapping; 0 where nobody says."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            words = next(line for line in lines if line.startswith("MemAvailable")).split()
-    except (OSError, StopIteration):
-        return 0.0
-    return float(words[1]) * 1024
+    free, _ = torch.cuda.mem_get_info(device)
+    return "device" if n * volumes[:1].nbytes <= RESIDENT_SHARE * free else "map"

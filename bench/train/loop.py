@@ -110,8 +110,8 @@ def fit(
         score = selection_score(learner.task, truth, predictions, str(params["select"]))
         if score < result.best_score:
             result.best_epoch, result.best_score = epoch, score
-            # A single epoch is its own best: nothing to go back to, nothing to copy.
-            if epochs > 1:
+            # The last epoch is there already: nothing to go back to, nothing to copy.
+            if epoch < epochs:
                 state.keep_best()
         done = time.perf_counter()
         result.history.append(

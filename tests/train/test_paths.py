@@ -74,7 +74,7 @@ def assert_alike(found, wanted, tolerance):
         assert torch.allclose(found[name], gradient, rtol=tolerance, atol=tolerance * scale), name
 
 
-@pytest.mark.parametrize("place", ["device", "memory", "map"])
+@pytest.mark.parametrize("place", ["device", "map"])
 def test_where_the_scans_lie_changes_no_bit(place):
     params = settings("slice2d-own")
     found = gradients(taught(network_of("slice2d-own", params), params), feed_at(place))
@@ -83,7 +83,7 @@ def test_where_the_scans_lie_changes_no_bit(place):
 
 def test_batches_come_in_order_from_every_place():
     order = np.array([3, 1, 4, 0, 2])
-    for place in ("device", "memory", "map"):
+    for place in ("device", "map"):
         batches = list(feed_at(place).batches(order, 2))
         volumes, ages = scans()
         assert [len(v) for v, _ in batches] == [2, 2, 1]
