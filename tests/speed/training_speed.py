@@ -105,7 +105,9 @@ def training(folder: Path) -> None:
     ages = np.random.default_rng(1).normal(65, 8, SCANS)
     import nibabel
 
-    volumes = np.stack([zscore(nibabel.load(f).get_fdata(dtype=np.float32), "whole") for f in files])
+    volumes = np.stack(
+        [zscore(nibabel.load(f).get_fdata(dtype=np.float32), "whole") for f in files]
+    )
     np.save(folder / "volumes.npy", volumes.astype(np.float16))
     full = np.load(folder / "volumes.npy", mmap_mode="r")
     np.save(folder / "brain.npy", full[:, 8:83, 8:101, 4:83])
