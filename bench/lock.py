@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold ``<file>.lock`` alone; wait while another process holds it."""
+    """Hold a lock file alone, making it if need be; wait while another process holds it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(file.with_name(file.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -11,7 +11,6 @@ process goes on.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -29,6 +28,7 @@ from bench.data import facts, formats, volume
 from bench.data.manifest import sha256_of
 from bench.data.scanning import Job, checksum, read_all, write_row
 from bench.data.volume import Conform
+from bench.lock import locked
 from registry.errors import UserError
 
 Progress = Callable[[int, int], None]
@@ -60,9 +60,7 @@ def cohort_folder(folder: Path) -> Iterator[None]:
         When the folder cannot be written, also for want of room, before or within the block.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(folder / ".lock"):
             yield
     except OSError as error:
         raise UserError(

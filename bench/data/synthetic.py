@@ -41,7 +41,6 @@ images are made from age, sex and diagnosis drawn a second time. Nothing links t
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import hashlib
 import io
@@ -59,6 +58,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from bench.lock import locked
 from registry.errors import UserError
 
 # Double precision throughout: rounded to 8 bits, an image then does not depend on how a machine's
@@ -628,9 +628,7 @@ def write_cohort(
     if folder.is_dir():
         return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(folder.with_name(f".{folder.name}.lock")):
             if not folder.is_dir():
                 # Who holds the lock is alone: partial folders were left by processes that died.
                 for left in folder.parent.glob(f".{folder.name}.partial-*"):

@@ -58,7 +58,7 @@ def features_of(
     }
     name = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
     file = folder / f"{name}.npy"
-    with locked(file), torch.no_grad():
+    with locked(file.with_suffix(".lock")), torch.no_grad():
 
         def embed(index: NDArray[np.int64]) -> NDArray[np.float32]:
             with autocast(device, precision):

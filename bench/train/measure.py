@@ -78,7 +78,7 @@ def layout_for(work: Work, folder: Path) -> Layout:
             return rule(work.build())
     identity = {**work.identity, **_machine(work.device), "steps": work.steps}
     file = folder / f"{hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]}.json"
-    with locked(file):
+    with locked(file.with_suffix(".lock")):
         if not file.exists():
             with torch.random.fork_rng():
                 found = measure(work)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
 
 from bench.spec import Arm
+from bench.train import count
 from bench.train.encoder import EncoderHandle, encoder_handle
 from registry.cards import ModelCard, Task
 from registry.core import catalogue, resolve
@@ -79,4 +79,4 @@ def parameter_count(
         handle = encoder_handle(catalogue.encoder(encoder), None)
     with torch.device("meta"):
         network = resolve(card.target)(complete_params(card, params), task, shape, handle)
-    return sum(math.prod(p.shape) for p in network.parameters())
+    return count.parameter_count(network)
