@@ -6,6 +6,7 @@ from bench.train.count import multiply_adds, parameter_count
 from tests.baselines.conftest import build, handle  # noqa: F401
 
 SHAPE = (12, 16, 20)
+MNI = (91, 109, 91)
 
 
 class Net(nn.Module):
@@ -19,33 +20,19 @@ class Net(nn.Module):
         return self.layer(self.view(x))
 
 
-def positions(layer, size):
-    """How many places a convolution is computed at."""
-    out = 1
-    for n, k, s, p in zip(size, layer.kernel_size, layer.stride, layer.padding, strict=True):
-        out *= (n + 2 * p - k) // s + 1
-    return out
+def trunk(size):
+    """Multiply-adds of the papers' trunk on one image or volume, from its definition."""
+    total, n_in = 0, 1
+    for width in (32, 64, 128, 256, 256):
+        total += math.prod(size) * width * n_in * 3 ** len(size)
+        size = [n // 2 if n >= 4 else n for n in size]
+        n_in = width
+    return total + math.prod(size) * 256 * 64
 
 
-def convolutions(network, kind, size, images=1):
-    """Multiply-adds of the convolutions of a chain in which maxima of 2 follow a size change.
-
-    The input size of every convolution is taken from a pass with numbers; the arithmetic is ours.
-    """
-    seen, handles = [], []
-    for layer in network.modules():
-        if isinstance(layer, kind):
-            handles.append(
-                layer.register_forward_hook(
-                    lambda m, given, out: seen.append((m, given[0].shape[2:]))
-                )
-            )
-    with torch.no_grad():
-        network.eval()(torch.zeros(1, 1, *size))
-    for each in handles:
-        each.remove()
-    assert seen
-    return images * sum(positions(m, inside) * m.weight.numel() for m, inside in seen)
+def linear(layers):
+    """Multiply-adds of linear layers that run once."""
+    return sum(layer.weight.numel() for layer in layers if isinstance(layer, nn.Linear))
 
 
 # ------------------------------------------------------------------ single layers
@@ -145,8 +132,27 @@ def test_a_pass_that_reads_numbers_is_refused():
 
 
 def test_the_3d_cnn_is_its_convolutions_and_its_last_layer(build):  # noqa: F811
-    shape = (32, 36, 32)
-    network = build("cnn3d", shape)
-    wanted = convolutions(network, nn.Conv3d, shape) + network.output.weight.numel()
-    assert multiply_adds(network, shape) == wanted
-    assert parameter_count(network) == sum(p.numel() for p in network.parameters())
+    network = build("cnn3d", MNI)
+    assert multiply_adds(network, MNI) == trunk(MNI) + 64
+    assert parameter_count(network) == 2_948_801
+
+
+def test_slice2d_is_its_trunk_and_embedding_once_a_slice(build):  # noqa: F811
+    network = build("slice2d-own", MNI)
+    wanted = 91 * (trunk((109, 91)) + 64 * 32) + linear(network.head)
+    assert multiply_adds(network, MNI) == wanted
+    assert parameter_count(network) == 998_625
+
+
+def test_the_slice_lstm_counts_its_four_gates_at_every_slice(build):  # noqa: F811
+    network = build("slice-lstm", MNI)
+    gates = 4 * HIDDEN * (EMBEDDING + HIDDEN)
+    wanted = 91 * (trunk((109, 91)) + 64 * EMBEDDING + gates) + linear(network.head)
+    assert multiply_adds(network, MNI) == wanted
+
+
+@pytest.mark.parametrize("options", [{"slice_chunk": 16}, {"freeze": True}])
+def test_how_slices_are_passed_does_not_change_the_count(build, options):  # noqa: F811
+    shape = (40, 44, 36)
+    plain = multiply_adds(build("slice2d-own", shape), shape)
+    assert multiply_adds(build("slice2d-own", shape, **options), shape) == plain
