@@ -1,7 +1,10 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
+from baselines.slice_lstm import EMBEDDING, HIDDEN
 from bench.train.count import multiply_adds, parameter_count
 from tests.baselines.conftest import build, handle  # noqa: F401
 
