@@ -14,7 +14,7 @@ from torch import nn
 from bench.lock import locked
 from bench.spec import canonical_json
 from bench.train.feed import Feed
-from bench.train.numerics import autocast
+from bench.train.numerics import autocast, keep_small_convolutions_exact
 from bench.train.weights import tensors_digest
 
 SCANS = 8
@@ -49,6 +49,8 @@ def features_of(
         As for `Learner`.
     """
     network = network.to(device).eval()
+    if precision == "bf16":
+        keep_small_convolutions_exact(network, device)
     encoder: Any = network.slices
     identity = {
         **identity,

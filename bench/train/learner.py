@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.train.feed import Feed
-from bench.train.numerics import Layout, autocast, compiled, rule
+from bench.train.numerics import (
+    Layout,
+    autocast,
+    compiled,
+    keep_small_convolutions_exact,
+    rule,
+)
 from registry.cards import Task, Value
 
 RECALIBRATION_SCANS = 32
@@ -62,6 +68,8 @@ class Learner:
         from_features: bool = False,
     ) -> None:
         layout = layout or rule(network)
+        if precision == "bf16":
+            keep_small_convolutions_exact(network, device)
         memory_format = getattr(torch, layout.memory_format)
         self.network = network.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
         self.layout = layout

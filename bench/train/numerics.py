@@ -55,6 +55,36 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+def keep_small_convolutions_exact(network: nn.Module, device: torch.device) -> None:
+    """Compute in float32 what a CPU gets wrong in bfloat16; to be called before bf16 on a CPU.
+
+    Where a kernel reaches over more voxels than its input has along an axis, oneDNN's bfloat16
+    gradient of the weights reads memory that nothing was written to: random numbers, now and then
+    NaN (torch 2.14 and 2.15, AVX-512; tests/train/test_bf16.py shows it). These are the last,
+    smallest maps of a network, which cost nothing in float32.
+    """
+    if device.type != "cpu":
+        return
+    for module in network.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            module.forward = _exact_if_small(module, module.forward)  # type: ignore[method-assign, assignment]
+
+
+def _exact_if_small(
+    module: nn.Conv1d | nn.Conv2d | nn.Conv3d, forward: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    sizes = zip(module.dilation, module.kernel_size, strict=True)
+    reach = [spread * (kernel - 1) + 1 for spread, kernel in sizes]
+
+    def run(x: Tensor) -> Tensor:
+        if all(n >= r for n, r in zip(x.shape[2:], reach, strict=True)):
+            return forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return forward(x.float())
+
+    return run
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a network is computed; changes its numbers by rounding only."""
