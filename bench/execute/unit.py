@@ -149,7 +149,7 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
 
     Every exception of the unit becomes a failed outcome: its traceback is in the log.
     """
-    started = time.time()
+    started, begun = time.time(), time.perf_counter()
     environment: dict[str, Any] = {"threads": unit.threads}
     try:
         for plugin in unit.plugins:
@@ -166,6 +166,7 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
         else:
             result = fitter.trial(folder, report)
             save_predictions(folder, **result.pop("predictions"))
+            result["timings"]["start"] = fitter.ready - begun
         environment |= fitter.environment()
         result |= {"state": "done", "error": ""}
     except Diverged as error:
@@ -200,6 +201,7 @@ class _Estimator:
         self.unit = unit
         self.card = card
         self.volumes = np.load(unit.data.volumes, mmap_mode="r")
+        self.ready = 0.0
 
     def environment(self) -> dict[str, Any]:
         import platform
@@ -217,7 +219,9 @@ class _Estimator:
             targets = targets.astype(np.int64)
         # Estimators with a seed of their own draw from numpy's global state.
         np.random.seed(seed_for("init", self.unit.draw) % 2**32)  # noqa: NPY002
-        return estimator.fit(self._read(data.train_rows), targets)
+        volumes = self._read(data.train_rows)
+        self.ready = time.perf_counter()
+        return estimator.fit(volumes, targets)
 
     def _read(self, rows: list[int]) -> NDArray[np.float32]:
         return np.asarray(self.volumes[rows], dtype=np.float32)

@@ -48,6 +48,8 @@ class NetworkFits:
         self.volumes = np.load(unit.data.volumes, mmap_mode="r")
         self.shape = self.volumes.shape[1:]
         self.layout: Layout | None = None
+        self.ready = 0.0
+        """The clock (`time.perf_counter`) when the last training began."""
         self.feeds = self._feeds(self.volumes)
         encoder = unit.arm.encoder
         self.handle = None
@@ -107,6 +109,7 @@ class NetworkFits:
             from_features=cached,
         )
         identity = canonical_json([unit.key, unit.draw, epochs, dict(params), asdict(self.layout)])
+        self.ready = time.perf_counter()
         found = fit(
             learner,
             feeds["train"],

@@ -1,0 +1,61 @@
+"""What bf16 changes against fp32: run by hand, its table is in the README.
+
+``python tests/compare_precision.py`` trains three models on synthetic-ad-4mm with five seeds in
+either precision and prints the difference in AUC with the headline test's interval.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import select
+
+from bench.stats.inference import Runs, compare, measure
+from bench.store import schema
+from bench.store.store import Store
+
+MODELS = ("slice2d-imagenet", "slice2d-own", "cnn3d")
+RUN = [
+    *(sys.executable, "-m", "bench", "run", "--model", ",".join(MODELS)),
+    *("--encoder", "efficientnet-lite0", "--data", "synthetic-ad-4mm", "--train-sizes", "48"),
+    *("--seeds", "5", "--trials", "0", "--epochs", "6", "--set", "stride=4", "--workers", "2"),
+]
+
+
+def runs_of(store: Store, model: str, precision: str) -> tuple[np.ndarray, Runs]:
+    """Return the true classes of the test subjects and the runs of one arm."""
+    arms = store.frame(schema.arms)
+    (key,) = [
+        arm.key
+        for arm in arms.itertuples()
+        if arm.model == model and arm.spec["precision"] == precision
+    ]
+    trials = store.frame(select(schema.trials).where(schema.trials.c.arm == key))
+    trials = trials.sort_values("seed")
+    found = store.predictions(trials["key"], "test")
+    subjects = store.frame(schema.subjects).set_index("subject")["truth"]
+    truth = subjects.loc[found[trials["key"].iloc[0]].subjects].to_numpy()
+    stack = np.stack([found[key].values[:, 0] for key in trials["key"]])
+    return truth, Runs(stack, tuple(trials["seed"]))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as made:
+        database = Path(made) / "precision.db"
+        for precision in ("fp32", "bf16"):
+            subprocess.run([*RUN, "--precision", precision, "--db", str(database)], check=True)
+        store = Store.for_reading(database)
+        for model in MODELS:
+            truth, exact = runs_of(store, model, "fp32")
+            _, short = runs_of(store, model, "bf16")
+            found = compare(measure("auc", truth, short), measure("auc", truth, exact))
+            print(
+                f"{model}: AUC bf16 - fp32 {found.difference:+.3f} "
+                f"[{found.low:+.3f}, {found.high:+.3f}], {found.n_seeds} seeds x "
+                f"{found.n_subjects} subjects"
+            )
+        store.close()
