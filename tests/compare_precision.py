@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import select
 
-from bench.stats.inference import Runs, compare, measure
+from bench.stats.inference import compare
+from bench.stats.measured import Runs, measure
 from bench.store import schema
 from bench.store.store import Store
 

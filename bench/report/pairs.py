@@ -16,15 +16,8 @@ from bench.report.select import Protocol, Row
 from bench.report.table import Cell, Column, Number, Table
 from bench.report.words import interval, number, p_value
 from bench.stats.classical import SeedTest, paired_t, sign_flip
-from bench.stats.inference import (
-    Comparison,
-    Measured,
-    Runs,
-    benjamini_hochberg,
-    compare,
-    holm,
-    measure,
-)
+from bench.stats.inference import Comparison, benjamini_hochberg, compare, holm
+from bench.stats.measured import Measured, Runs, measure
 from bench.stats.metrics import Metric
 
 FEW = "few subjects"

@@ -20,11 +20,14 @@ class Cell:
         Named numbers of the cell for csv and json; NaN where something is undefined.
     bold : bool
         Whether it is the best of its column.
+    tied : bool
+        Whether the test does not separate it from the best of its column.
     """
 
     text: str
     values: Mapping[str, Number] = field(default_factory=dict)
     bold: bool = False
+    tied: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,18 +74,21 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with the words below it and for those who do not see it."""
+    """A picture with the words below it and for those who do not see it."""
 
     title: str
-    png: bytes
+    data: bytes
     alternative: str
+    media: str = "image/png"
+    """Or ``image/svg+xml``."""
 
 
 @dataclass(frozen=True)
 class Section:
     """The tables of one protocol with the paragraphs that say what they mean.
 
-    Pictures are shown by formats that can.
+    Pictures are shown by formats that can; the appendix, too long for a terminal or a paper, by
+    pages and files for machines.
     """
 
     title: str
@@ -91,6 +97,7 @@ class Section:
     notes: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    appendix: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,5 +110,7 @@ class Report:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """The tables of all sections, in order."""
-        return tuple(table for section in self.sections for table in section.tables)
+        """The tables of all sections, those of appendices included, in order."""
+        return tuple(
+            table for section in self.sections for table in (*section.tables, *section.appendix)
+        )

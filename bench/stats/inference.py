@@ -9,7 +9,6 @@ rejects too often. This is the test of Obuchowski and Rockette (Communications i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,113 +17,13 @@ from numpy.typing import ArrayLike
 from scipy.special import gammaln, stdtr, stdtrit
 from statsmodels.stats.multitest import multipletests
 
-from bench.stats.metrics import (
-    CONSTANT,
-    Floats,
-    Mask,
-    Metric,
-    Score,
-    checked,
-    groups,
-    mean_of_means,
-    metric,
-    terms_of,
-    undefined,
-    value_of,
-)
+from bench.stats.measured import Measured
+from bench.stats.metrics import CONSTANT, Floats, metric
 
 FEW_SUBJECTS = 30
 """Below this many subjects the covariance over subjects is itself uncertain."""
 
 _NAN = float("nan")
-
-
-@dataclass(frozen=True, eq=False)
-class Runs:
-    """The predictions of one arm on the test set, one run a seed.
-
-    Parameters
-    ----------
-    predictions : array (S, N) or (S, N, K)
-        Of S runs for N subjects (and K classes), the subjects in the order of the truth.
-    seeds : tuple of int
-        The S different seeds.
-    deterministic : bool
-        The arm's estimator draws nothing at random. Where its S predictions are also the same, the
-        seed changes nothing and the arm counts as one fit, set against every run of the other arm.
-        With S = 1 that is taken on trust, so leave it False where only one training subset of
-        several was used.
-
-    Raises
-    ------
-    ValueError
-        When there is no run, a seed is there twice, or the shapes do not agree.
-    """
-
-    predictions: Floats
-    seeds: tuple[int, ...]
-    deterministic: bool = False
-
-    def __post_init__(self) -> None:
-        shape = self.predictions.shape
-        if len(shape) not in (2, 3):
-            raise ValueError(f"predictions must be (S, N) or (S, N, K), not {shape}")
-        if not self.seeds or len(self.seeds) != shape[0]:
-            raise ValueError(f"{shape[0]} runs need as many seeds, not {len(self.seeds)}")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("a seed is there twice; keep one run of each seed")
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """One arm measured by one metric: all that a comparison needs of it.
-
-    Parameters
-    ----------
-    metric : Metric
-    truth : array (N,)
-    predictions : array (S, N) or (S, N, K)
-    seeds : tuple of int
-    values : array (S,)
-        The metric of every run, NaN where undefined.
-    reasons : tuple of str
-        Why a run's value is undefined, empty where it is defined.
-    deviations : array (S, N)
-        Each subject's part in the error of each value, scaled so that ``deviations @
-        deviations.T`` is the covariance of the values over test sets. NaN where the test set is
-        too small to tell.
-    n_smallest : int
-        Subjects in the smallest group over which the metric averages.
-    deterministic, one_fit : bool
-        As said by the caller, and as found: one fit whatever the seed (then S = 1).
-    """
-
-    metric: Metric
-    truth: Floats
-    predictions: Floats
-    seeds: tuple[int, ...]
-    values: Floats
-    reasons: tuple[str, ...]
-    deviations: Floats
-    n_smallest: int
-    deterministic: bool
-    one_fit: bool
-
-    def only(self, seeds: Sequence[int]) -> Measured:
-        """Return the runs of these seeds, in this order."""
-        rows = [self.seeds.index(seed) for seed in seeds]
-        return Measured(
-            metric=self.metric,
-            truth=self.truth,
-            predictions=self.predictions[rows],
-            seeds=tuple(seeds),
-            values=self.values[rows],
-            reasons=tuple(self.reasons[row] for row in rows),
-            deviations=self.deviations[rows],
-            n_smallest=self.n_smallest,
-            deterministic=self.deterministic,
-            one_fit=self.one_fit,
-        )
 
 
 class TTest(NamedTuple):
@@ -240,54 +139,6 @@ class Comparison:
         if metric(self.metric).higher_is_better:
             return self.low, self.high
         return -self.high, -self.low
-
-
-def measure(name: str, truth: ArrayLike, runs: Runs, threshold: float = 0.5) -> Measured:
-    """Measure every run of an arm, with what each subject contributes to its uncertainty.
-
-    The covariance over subjects is, for mean absolute error, Brier score, log loss and accuracy,
-    the sample covariance of the per-subject losses / N; for the AUC that of DeLong (Biometrics
-    44, 1988); for balanced accuracy, sensitivity and specificity that of the class-wise means;
-    for RMSE, R2 and r the delete-one-subject jackknife.
-
-    Parameters
-    ----------
-    name : str
-        A metric of `METRICS`.
-    truth : array (N,)
-        Ages in years, or class indices.
-    runs : Runs
-    threshold : float
-        As for `metrics.compute`.
-
-    Raises
-    ------
-    ValueError
-        When the metric does not exist, is never tested, or does not fit the shapes.
-    """
-    kind = metric(name)
-    if not kind.tested:
-        raise ValueError(f"{name} is shown but never tested; choose another metric")
-    rows, seeds = runs.predictions, runs.seeds
-    same = np.allclose(rows, rows[:1], rtol=CONSTANT, atol=0, equal_nan=True)
-    one_fit = runs.deterministic and bool(same)
-    if one_fit:
-        rows, seeds = rows[:1], seeds[:1]
-
-    target, first = checked(name, truth, rows[0])
-    found = [_measure_run(name, target, checked(name, truth, row)[1], threshold) for row in rows]
-    return Measured(
-        metric=kind,
-        truth=target,
-        predictions=rows,
-        seeds=seeds,
-        values=np.array([score.value for score, _ in found]),
-        reasons=tuple(score.reason for score, _ in found),
-        deviations=np.stack([deviations for _, deviations in found]),
-        n_smallest=min(int(group.sum()) for group in groups(name, target, first).values()),
-        deterministic=runs.deterministic,
-        one_fit=one_fit,
-    )
 
 
 def compare(a: Measured, b: Measured, level: float = 0.95) -> Comparison:
@@ -467,22 +318,6 @@ class _Parts(NamedTuple):
 _UNKNOWN = _Parts(_NAN, _NAN, _NAN, _NAN)
 
 
-def _measure_run(
-    name: str, truth: Floats, prediction: Floats, threshold: float
-) -> tuple[Score, Floats]:
-    """Return a run's score and its deviations (N,), as `Measured` defines them."""
-    if reason := undefined(name, truth, prediction):
-        return Score(_NAN, reason), np.full(len(truth), _NAN)
-    if name in _LEAVE_ONE_OUT:
-        score = Score(value_of(name, truth, prediction, threshold))
-        return score, _jackknife(_LEAVE_ONE_OUT[name](truth, prediction))
-    members = groups(name, truth, prediction).values()
-    # The AUC is the mean over either class, the others are the mean of their groups' means.
-    weight = 1.0 if name == "auc" else 1 / len(members)
-    terms = terms_of(name, truth, prediction, threshold)
-    return Score(mean_of_means(terms, members)), _group_deviations(terms, members, weight)
-
-
 def _joined(a: Measured, b: Measured) -> tuple[Measured, Measured, bool, tuple[int, ...]]:
     """Pair the runs by seed where two seeds are shared; return whether, and the seeds left out."""
     if a.one_fit or b.one_fit:
@@ -601,58 +436,6 @@ def _seeds_alike(a: Measured, b: Measured) -> str:
     alike = (a.predictions == b.predictions).all(axis=axes)
     seeds = a.seeds if len(a.seeds) >= len(b.seeds) else b.seeds
     return ", ".join(str(seed) for seed, same in zip(seeds, alike, strict=True) if same)
-
-
-def _group_deviations(terms: Floats, members: Iterable[Mask], weight: float) -> Floats:
-    deviations = np.zeros(len(terms))
-    for group in members:
-        n = int(group.sum())
-        if n < 2:
-            return np.full(len(terms), _NAN)
-        deviations[group] += weight * (terms[group] - terms[group].mean()) / np.sqrt(n * (n - 1))
-    return deviations
-
-
-def _jackknife(leave_one_out: Floats) -> Floats:
-    n = len(leave_one_out)
-    return np.sqrt((n - 1) / n) * (leave_one_out - leave_one_out.mean())
-
-
-def _rmse_without(truth: Floats, prediction: Floats) -> Floats:
-    if len(truth) == 1:
-        return np.full(1, _NAN)
-    squares = (prediction - truth) ** 2
-    return np.sqrt(np.maximum(squares.sum() - squares, 0) / (len(truth) - 1))
-
-
-def _r2_without(truth: Floats, prediction: Floats) -> Floats:
-    squares = (prediction - truth) ** 2
-    return 1 - (squares.sum() - squares) / _spread_without(truth)
-
-
-def _r_without(truth: Floats, prediction: Floats) -> Floats:
-    spreads = np.sqrt(_spread_without(truth)) * np.sqrt(_spread_without(prediction))
-    return _products_without(prediction, truth) / spreads
-
-
-def _spread_without(x: Floats) -> Floats:
-    """Return the sum of squares around the mean without each subject; NaN where that is noise."""
-    spreads = _products_without(x, x)
-    return np.where(spreads > CONSTANT * np.sum((x - x.mean()) ** 2), spreads, _NAN)
-
-
-def _products_without(x: Floats, y: Floats) -> Floats:
-    """Return the sum of products around the means, with each subject left out in turn."""
-    n = len(x)
-    products = (x - x.mean()) * (y - y.mean())
-    return products.sum() - products * n / (n - 1)
-
-
-_LEAVE_ONE_OUT: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "rmse": _rmse_without,
-    "r2": _r2_without,
-    "r": _r_without,
-}
 
 
 def _adjusted(p: ArrayLike, method: str) -> Floats:

@@ -1,8 +1,9 @@
 """The papers' block in its two orders."""
 
 import torch
-from baselines.blocks import Block
 from torch.testing import assert_close
+
+from baselines.blocks import Block
 
 
 def test_pooling_before_the_norm_changes_neither_values_nor_gradients() -> None:

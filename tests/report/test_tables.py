@@ -3,7 +3,8 @@ import pytest
 
 from bench.report.tables import build_report
 from bench.spec import Component
-from bench.stats.inference import Runs, benjamini_hochberg, compare, holm, measure
+from bench.stats.inference import benjamini_hochberg, compare, holm
+from bench.stats.measured import Runs, measure
 from bench.store.store import Store
 from registry.errors import UserError
 from tests.report.conftest import AGE, DISEASE, STAGES, cell, cells, every_word, table

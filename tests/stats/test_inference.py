@@ -11,14 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bench.stats.inference import (
-    Measured,
-    Runs,
     benjamini_hochberg,
     compare,
     holm,
     interval_over_seeds,
-    measure,
 )
+from bench.stats.measured import Measured, Runs, measure
 from bench.stats.metrics import compute, metric, placements
 
 REGRESSION = ("mae", "rmse", "r2", "r")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bench.stats.classical import paired_t
-from bench.stats.inference import Runs, compare, measure
+from bench.stats.inference import compare
+from bench.stats.measured import Runs, measure
 
 SEEDS = (0, 1, 2, 3, 4)
 SUBJECTS = 100

@@ -107,9 +107,9 @@ def _class(column: Column) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    data = base64.b64encode(picture.png).decode("ascii")
+    data = base64.b64encode(picture.data).decode("ascii")
     return (
-        f'<figure><img alt="{escape(picture.alternative)}" src="data:image/png;base64,{data}">'
+        f'<figure><img alt="{escape(picture.alternative)}" src="data:{picture.media};base64,{data}">'
         f"<figcaption>{escape(picture.title)}</figcaption></figure>"
     )
 
