@@ -108,8 +108,9 @@ def _class(column: Column) -> str:
 
 def _picture(picture: Picture) -> str:
     data = base64.b64encode(picture.data).decode("ascii")
+    source = f"data:{picture.media};base64,{data}"
     return (
-        f'<figure><img alt="{escape(picture.alternative)}" src="data:{picture.media};base64,{data}">'
+        f'<figure><img alt="{escape(picture.alternative)}" src="{source}">'
         f"<figcaption>{escape(picture.title)}</figcaption></figure>"
     )
 
