@@ -1,0 +1,44 @@
+"""``bench export``: everything that is stored, as files for other programs and other people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    out: Annotated[Path, typer.Option("--out", help="Folder to make; it must not hold anything.")],
+    format_: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
+    shareable: Annotated[
+        bool,
+        typer.Option("--shareable", help="Without labels, covariates, paths and host names."),
+    ] = False,
+    repro: Annotated[
+        bool,
+        typer.Option("--repro", help="Add what repeats the runs: specs, versions, digests."),
+    ] = False,
+    db: Annotated[str | None, typer.Option("--db", help="Database file or sqlite:/// URL.")] = None,
+) -> None:
+    """Write all trials, metrics, predictions and histories as tidy tables."""
+    from bench.config import load_config
+    from bench.export.folder import FORMATS, export
+    from bench.store.engine import database_file
+    from bench.store.store import Store
+    from registry.core import did_you_mean
+    from registry.errors import UserError
+
+    if format_ not in FORMATS:
+        raise UserError(
+            f"--format {format_}: it is one of {', '.join(FORMATS)}"
+            f"{did_you_mean(format_, FORMATS)}."
+        )
+    store = Store.for_reading(database_file(db or load_config().db))
+    try:
+        rows = export(store, out, format_=format_, shareable=shareable, repro=repro)
+    finally:
+        store.close()
+    for name, n in rows.items():
+        print(f"  {name}: {n} rows")
+    print(f"Written to {out}; README.txt says what is in it.")
