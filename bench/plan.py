@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.data.cohort import Cohort
+from bench.declared import NOTHING, Declared, check_declared
 from bench.spec import Arm, Component, StudySpec, TrialSpec, dimension_to_plain
 from bench.store import schema
 from bench.store.store import DONE, FAILED, Store
@@ -36,6 +37,7 @@ class Request:
     cache: Path = Path()
     allow_overlap: bool = False
     """Test encoders also on the cohorts that their weights have seen."""
+    declared: Declared = NOTHING
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def make_plan(
     ------
     UserError
         For unknown names and settings, values out of range, missing weights, a model that does not
-        fit its contract, or a grid of which nothing can run.
+        fit its contract, a declaration that cannot be kept, or a grid of which nothing can run.
     """
     cards = [catalogue.model(name) for name in dict.fromkeys(request.models)]
     settings = _parse_settings(request.settings, cards)
@@ -119,6 +121,8 @@ def make_plan(
     if not arms:
         reasons = "; ".join(f"{what}: {why}" for what, why in dropped)
         raise UserError(f"Nothing of this request can run: {reasons}.")
+    models = [arm.model.name for arm in arms.values()]
+    check_declared(request.declared, cohort.task, cohort.name, models, sizes, pool=cohort.n_pool)
     specs: list[tuple[TrialSpec, StudySpec | None]] = []
     for key, arm in arms.items():
         for size in sizes:

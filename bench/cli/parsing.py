@@ -105,7 +105,7 @@ def parse_seeds(text: str) -> list[int]:
     return list(range(numbers[0]))
 
 
-def parse_sizes(text: str) -> list[int | str]:
+def parse_sizes(text: str, option: str = "--train-sizes") -> list[int | str]:
     """Read ``50,100,all``.
 
     Raises
@@ -121,10 +121,26 @@ def parse_sizes(text: str) -> list[int | str]:
             sizes.append(int(part))
         else:
             raise UserError(
-                f"--train-sizes {text}: {part!r} is not a size; give numbers of subjects of at "
+                f"{option} {text}: {part!r} is not a size; give numbers of subjects of at "
                 "least 1, or `all`."
             )
     return sizes
+
+
+def parse_size(text: str | None) -> int | str | None:
+    """Read one training size, as ``50`` or ``all``; None stays None.
+
+    Raises
+    ------
+    UserError
+        As for `parse_sizes`, or when there are several.
+    """
+    if text is None:
+        return None
+    sizes = parse_sizes(text, option="--primary-size")
+    if len(sizes) > 1:
+        raise UserError(f"--primary-size {text}: give one of the training sizes.")
+    return sizes[0]
 
 
 def parse_pairs(option: str, values: Sequence[str] | None) -> dict[str, str]:

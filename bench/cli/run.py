@@ -30,6 +30,7 @@ from bench.cli.parsing import (
     parse_names,
     parse_pairs,
     parse_seeds,
+    parse_size,
     parse_sizes,
     refuse_skull_strip,
 )
@@ -81,6 +82,25 @@ def run(
         list[str] | None, typer.Option("--set", help="A model's setting, key=value.")
     ] = None,
     tune: Annotated[str, typer.Option("--tune", help="shared or per-seed.")] = "shared",
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", help="Declare the primary metric; default: the task's."),
+    ] = None,
+    primary_size: Annotated[
+        str | None,
+        typer.Option(
+            "--primary-size",
+            help="Declare the size that claims are made at; default: the largest up to half.",
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", help="Declare a model that all others are compared with."),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option("--margin", help="Declare a difference too small to matter, in the metric."),
+    ] = None,
     target: Target = None,
     workers: Annotated[
         int | None, typer.Option("--workers", help="Units side by side; default: 1, or one a GPU.")
@@ -129,6 +149,7 @@ def run(
     """Tune, train and store every cell of the grid that is not stored yet."""
     from bench.cli.catalogue import load_plugins
     from bench.config import load_config
+    from bench.declared import Declared
     from bench.execute.driver import record
     from bench.execute.provenance import refuse_tracked_file
     from bench.plan import Request
@@ -166,6 +187,7 @@ def run(
         weights={**config.weights, **parse_pairs("--weights", weights)},
         cache=config.cache,
         allow_overlap=allow_overlap,
+        declared=Declared(metric, parse_size(primary_size), reference, margin),
     )
     # Names first: a typo must not wait for a cohort to be read.
     for name in request.models:
@@ -207,7 +229,7 @@ def run(
         assert store is not None
         argv = ["bench", *sys.argv[1:]]
         # Stored also when nothing is left to run: reports show what was asked for last.
-        command = record(store, plans, request.seeds, argv)
+        command = record(store, plans, request.seeds, argv, request.declared)
         if not todo:
             _finish_without_work(plans, file)
             return

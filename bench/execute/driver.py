@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bench.data.cohort import Cohort
+from bench.declared import NOTHING, Declared
 from bench.execute.base import Ended, Executor
 from bench.execute.provenance import provenance
 from bench.execute.unit import OUTCOME, TIME_LIMIT_EXIT, Unit, UnitData, read_outcome
@@ -408,8 +409,14 @@ def preload_for(plans: Sequence[Plan]) -> list[str]:
     ]
 
 
-def record(store: Store, plans: Sequence[Plan], seeds: Sequence[int], argv: Sequence[str]) -> int:
-    """Store the cohorts, arms and wording of a command; return its number."""
+def record(
+    store: Store,
+    plans: Sequence[Plan],
+    seeds: Sequence[int],
+    argv: Sequence[str],
+    declared: Declared = NOTHING,
+) -> int:
+    """Store the cohorts, arms, wording and declaration of a command; return its number."""
     for plan in plans:
         store.add_dataset(*plan.cohort.rows_for_store())
     arms = [
@@ -421,6 +428,7 @@ def record(store: Store, plans: Sequence[Plan], seeds: Sequence[int], argv: Sequ
         sizes={plan.cohort.fingerprint: list(plan.sizes) for plan in plans},
         seeds=list(seeds),
         dropped=[[plan.cohort.name, *drop] for plan in plans for drop in plan.dropped],
+        declared=declared.plain(),
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.report.evidence import Evidence
+from bench.report.family import Design
 from bench.report.select import Protocol, Row
 from bench.report.words import count, one_line
 from bench.stats.metrics import Metric
@@ -25,6 +26,16 @@ COVERS = {
 SEEN = "its encoder was pretrained on the cohort that it is tested on"
 
 CONDITIONAL = "conditional on this training set"
+
+VERSIONS = {
+    "slicebench": "slicebench",
+    "python": "Python",
+    "torch": "PyTorch",
+    "timm": "timm",
+    "optuna": "Optuna",
+    "numpy": "NumPy",
+}
+"""Names in the record of a run's environment, and in a sentence."""
 
 
 def covered(rows: Sequence[Row]) -> str:
@@ -72,7 +83,8 @@ def captions(protocol: Protocol, evidence: Evidence, metrics: Sequence[Metric]) 
     lines = [
         f"Mean over seeds [95 % t interval over seeds] on the same "
         f"{count(n_test, 'test subject')}; {directions}; in bold the best of a "
-        "training size, which is counted in subjects.",
+        "training size, which is counted in subjects; ~: not separable from it at .05 (headline "
+        "test against the best, Holm within the column).",
         f"The claim covers new training runs and new test subjects: {covered(protocol.rows)}.",
     ]
     if any(protocol.conditional(size) for size in protocol.sizes):
@@ -170,19 +182,72 @@ def facts(protocol: Protocol, evidence: Evidence) -> list[str]:
     return lines
 
 
-def methods(protocol: Protocol, family: str, n_pairs: int) -> list[str]:
-    """Return the paragraph on the tests, as it may stand in a paper."""
+def methods(protocol: Protocol, design: Design, n_pairs: int) -> list[str]:
+    """Return the paragraph on what was compared and how, as it may stand in a paper."""
     if not n_pairs:
         return []
-    return [
+    data = protocol.dataset
+    metric = metric_of(protocol.primary_metric)
+    seeds = sorted({trial["seed"] for trial in protocol.trials})
+    sizes = ", ".join(protocol.size_label(size) for size in protocol.sizes)
+    aim = (
+        f"The estimand is the difference in expected {metric.label}"
+        f"{f' ({metric.unit})' if metric.unit else ''} between two models, each trained on "
+        f"{protocol.size_label(protocol.primary_size)} subjects of {one_line(data['name'])}, "
+        f"over new training runs and new subjects: {covered(protocol.rows)}."
+    )
+    ran = (
+        f"{count(len(protocol.rows), 'model')} ({', '.join(r.label for r in protocol.rows)}) were "
+        f"trained at training sizes of {sizes} subjects with {count(len(seeds), 'seed')} each "
+        f"({', '.join(map(str, seeds))}); a seed draws the training subset, which is nested across "
+        "sizes and the same for every model, the initialisation and the order of scans. Subjects "
+        f"were split once ({data['n_pool']} to train on, {data['n_validation']} for validation, "
+        f"{data['n_test']} for the test), and all models, seeds and sizes share the test set. "
+        f"{_tuning(protocol)} The best epoch was chosen on validation subjects only."
+    )
+    family = (
+        f"The primary family is {design.words} ({count(n_pairs, 'pair')}; {design.origin}); its "
+        "p-values are adjusted by Holm's method. Every other p-value is adjusted by Benjamini and "
+        "Hochberg's method and is exploratory."
+        if design.confirmatory
+        else f"No family of tests was fixed before the runs ({design.origin}), so that every "
+        "p-value, adjusted by Benjamini and Hochberg's method, is exploratory."
+    )
+    tests = (
         "Two models were compared on the same seeds and the same test subjects by the "
         "Obuchowski-Rockette test for seeds crossed with subjects, with Hillis' degrees of "
-        f"freedom, in which both vary. The primary family is {family} "
-        f"({count(n_pairs, 'pair')}); its p-values are adjusted by Holm's method. Every other "
-        "p-value is adjusted by Benjamini and Hochberg's method and is exploratory. Differences "
-        "are signed so that positive means that the first model is better. What the claim covers: "
-        f"{covered(protocol.rows)}."
+        f"freedom, in which both vary. {family} Differences are signed so that positive means that "
+        "the first model is better; intervals are at 95 %."
+    )
+    if design.margin is not None:
+        tests += (
+            f" A difference of less than {design.margin:g} in {metric.label} was taken for none "
+            "(two one-sided tests at .05)."
+        )
+    return [" ".join((aim, ran, tests))]
+
+
+def software(environments: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what computed the runs, in a sentence that may stand in a paper.
+
+    Parameters
+    ----------
+    environments : iterable of mapping
+        As recorded with the runs.
+    """
+    found: dict[str, set[str]] = {}
+    for environment in environments:
+        for name in VERSIONS:
+            if environment.get(name):
+                found.setdefault(name, set()).add(one_line(str(environment[name])))
+    if not found:
+        return []
+    parts = [
+        f"{VERSIONS[name]} {' and '.join(sorted(found[name]))}"
+        for name in VERSIONS
+        if name in found
     ]
+    return [f"Software: {', '.join(parts)}."]
 
 
 def _tuning(protocol: Protocol) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 
 from bench.report.select import Protocol, Runs
+from bench.stats.measured import Measured
+from bench.stats.metrics import compute
 from bench.store import schema
 from bench.store.store import Predictions, Store
 from registry.errors import UserError
@@ -39,6 +41,8 @@ class Evidence:
     scores: dict[tuple[str, str], float]
     reasons: dict[str, str]
     metrics: tuple[str, ...]
+    measured: dict[tuple[str, int, str], Measured | None] = field(default_factory=dict, repr=False)
+    """What `bench.report.pairs.measured_at` has measured, by arm, training size and metric."""
 
     @property
     def n_subjects(self) -> int:
@@ -46,8 +50,17 @@ class Evidence:
         return len(self.truth)
 
     def values(self, runs: Runs, metric: str) -> NDArray[np.float64]:
-        """Return the scores of the finished runs, in the order of their seeds, shape (S,)."""
-        return np.array([self.scores.get((key, metric), np.nan) for key in runs.keys])
+        """Return the scores of the finished runs, in the order of their seeds, shape (S,).
+
+        A metric that came later than a run was stored is computed from its predictions.
+        """
+        for key in runs.keys:
+            if (key, metric) not in self.scores:
+                score = compute(metric, self.truth, self.predictions[key])
+                self.scores[key, metric] = score.value
+                if score.reason:
+                    self.reasons[metric] = score.reason
+        return np.array([self.scores[key, metric] for key in runs.keys])
 
     def stack(self, runs: Runs) -> NDArray[np.float64]:
         """Return the predictions of the finished runs, shape (S, n_subjects[, n_classes])."""

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from bench.report.claims import CONDITIONAL, COVERS, SEEN, changed_settings
 from bench.report.evidence import Evidence
+from bench.report.family import Design
 from bench.report.select import Protocol, Row
 from bench.report.table import Cell, Column, Number, Table
 from bench.report.words import interval, number, p_value
 from bench.stats.classical import SeedTest, paired_t, sign_flip
+from bench.stats.equivalence import equivalence, verdict
 from bench.stats.inference import Comparison, benjamini_hochberg, compare, holm
 from bench.stats.measured import Measured, Runs, measure
 from bench.stats.metrics import Metric
@@ -57,7 +59,7 @@ def make_pairs(
     rows : sequence of Row
         The earlier one of a pair is A; the reference is always B.
     """
-    measured = {row.key: _measure(protocol, evidence, row, metric, size) for row in rows}
+    measured = {row.key: measured_at(protocol, evidence, row, metric, size) for row in rows}
     if reference is None:
         chosen = list(combinations(rows, 2))
     else:
@@ -72,10 +74,19 @@ def make_pairs(
 
 
 def pair_tables(
-    protocol: Protocol, family: Sequence[Pair], others: Sequence[Pair], prefix: str
+    protocol: Protocol,
+    design: Design,
+    family: Sequence[Pair],
+    others: Sequence[Pair],
+    prefix: str,
 ) -> list[Table]:
-    """Return the tables of the primary family and of the exploratory pairs that there are."""
+    """Return the tables of the primary family and of the exploratory pairs that there are.
+
+    Where the family was not fixed before the runs, all pairs are exploratory.
+    """
     tables = []
+    if not design.confirmatory:
+        family, others = (), [*family, *others]
     if family:
         first = family[0]
         label = f"{_with_unit(first.metric)} at n={protocol.size_label(first.size)}"
@@ -89,6 +100,8 @@ def pair_tables(
                 family,
                 _Adjusted("Holm p", "p_holm", adjusted),
                 leading=(),
+                margin=design.margin,
+                primary=protocol.primary_metric,
             )
         )
     if others:
@@ -104,6 +117,8 @@ def pair_tables(
                 others,
                 _Adjusted("BH p", "p_bh", adjusted),
                 leading,
+                design.margin,
+                protocol.primary_metric,
             )
         )
     return tables
@@ -151,6 +166,16 @@ def seed_table(
 
 
 # ---------------------------------------------------------------------------- comparing
+
+
+def measured_at(
+    protocol: Protocol, evidence: Evidence, row: Row, metric: Metric, size: int
+) -> Measured | None:
+    """Return a row measured at one training size, None without a finished run; kept for reuse."""
+    cell = (row.key, size, metric.name)
+    if cell not in evidence.measured:
+        evidence.measured[cell] = _measure(protocol, evidence, row, metric, size)
+    return evidence.measured[cell]
 
 
 def _measure(
@@ -247,7 +272,11 @@ def _table(
     pairs: Sequence[Pair],
     adjusted: _Adjusted,
     leading: Sequence[_Leading],
+    margin: float | None,
+    primary: str,
 ) -> Table:
+    verdicts = [_verdict(pair, margin if pair.metric.name == primary else None) for pair in pairs]
+    judged = any(cell.text for cell in verdicts)
     letters: dict[str, str] = {}
     for pair in pairs:
         for flag in pair.flags:
@@ -266,6 +295,7 @@ def _table(
             Column("d_z", "d_z", numeric=True),
             Column("p_superior", "P(A>B)", numeric=True),
             Column("n", "n", numeric=True),
+            *([Column("verdict", f"margin {margin:g}")] if judged else []),
             Column("flags", "flags"),
         ),
         rows=tuple(
@@ -273,16 +303,18 @@ def _table(
                 _names(pair),
                 *(each.cell(pair) for each in leading),
                 *_numbers(pair, float(p)),
+                *([judgement] if judged else []),
                 Cell(
                     ", ".join(letters[flag] for flag in pair.flags),
                     {"words": "; ".join(pair.flags)},
                 ),
             )
-            for pair, p in zip(pairs, adjusted.values, strict=True)
+            for pair, p, judgement in zip(pairs, adjusted.values, verdicts, strict=True)
         ),
         notes=(
             "A - B: positive means that A is better; P(A>B): share of paired runs in which A is; "
             "n: seeds x test subjects.",
+            *([_margin_words(margin)] if judged else []),
             *(f"{letter}: {_explained(flag)}" for flag, letter in letters.items()),
         ),
         lead=1 + len(leading),
@@ -354,6 +386,23 @@ def _names(pair: Pair) -> Cell:
     a, b = pair.a, pair.b
     return Cell(
         f"{a.label} vs {b.label}", {"a": a.label, "a_key": a.key, "b": b.label, "b_key": b.key}
+    )
+
+
+def _verdict(pair: Pair, margin: float | None) -> Cell:
+    if margin is None or pair.found is None:
+        return Cell("")
+    found = equivalence(pair.found, margin)
+    return Cell(
+        verdict(pair.found, margin),
+        {"margin": margin, "p_tost": found.p, "p_inside": found.p_inside},
+    )
+
+
+def _margin_words(margin: float | None) -> str:
+    return (
+        f"margin {margin:g}: differences below it are taken for none; a verdict is by the 95 % "
+        "interval and by two one-sided tests (TOST) at .05, not adjusted over pairs."
     )
 
 

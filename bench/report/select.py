@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, takewhile
 from shlex import quote
 from typing import Any
 
 from sqlalchemy import select
 
+from bench.declared import NOTHING, Declared, declared_from
 from bench.report.words import one_line
 from bench.spec import Arm, StudySpec, TrialSpec, arm_from_plain, canonical_json
+from bench.stats.metrics import primary_metric
 from bench.store import schema
 from bench.store.store import DONE, FAILED, Store
 from registry.core import did_you_mean
@@ -60,6 +63,8 @@ class Protocol:
     """``key, arm, n_train, seed, state, error, finished`` of every stored run of the arms."""
     asked: frozenset[tuple[str, int, int]]
     """(arm, n_train, seed) of every command."""
+    since: datetime
+    """When what `command` declares was first declared, and not changed since."""
 
     @property
     def kind(self) -> str:
@@ -87,8 +92,31 @@ class Protocol:
         return tuple(sorted({*(trial["n_train"] for trial in self.trials), *self.declared_sizes}))
 
     @cached_property
+    def declared(self) -> Declared:
+        """What the command declared of the tests."""
+        return declared_from(self.command["declared"])
+
+    @cached_property
+    def n_before(self) -> int:
+        """How many of the stored runs had finished when that was declared."""
+        return sum(trial["finished"] < self.since for trial in self.trials)
+
+    @property
+    def declared_in_time(self) -> bool:
+        """Whether the family was fixed before any result: by rule, or declared before the runs."""
+        return self.declared.family == NOTHING or not self.n_before
+
+    @property
+    def primary_metric(self) -> str:
+        """The declared primary metric, else that of the task."""
+        return self.declared.metric or primary_metric(self.kind, self.n_classes)
+
+    @cached_property
     def primary_size(self) -> int:
-        """The largest declared size not above half the pool; if there is none, the largest."""
+        """The declared size, else the largest asked for up to half the pool, else the largest."""
+        if self.declared.size is not None:
+            size = self.declared.size
+            return int(self.dataset["n_pool"]) if size == "all" else int(size)
         sizes = self.declared_sizes or self.sizes
         return max([size for size in sizes if not self.conditional(size)] or sizes)
 
@@ -175,13 +203,13 @@ def select_protocols(store: Store, where: Mapping[str, str], *, planned: bool = 
     by_key = {arm.key: arm for arm, _ in arms}
     asked = _asked(history, by_key)
     protocols = tuple(
-        Protocol(
-            values=group.values,
-            dataset=datasets[group.values["fingerprint"]],
-            rows=label_rows(group.arms),
-            command=next(c for c in history if group.keys & set(c["arms"])),
-            trials=tuple(trial for trial in trials if trial["arm"] in group.keys),
-            asked=frozenset(cell for arm, _ in group.arms for cell in asked.get(arm.key, ())),
+        _protocol(
+            group,
+            datasets[group.values["fingerprint"]],
+            label_rows(group.arms),
+            history,
+            trials,
+            asked,
         )
         for group in chosen
     )
@@ -241,6 +269,29 @@ class _Group:
     def keys(self) -> frozenset[str]:
         """The keys of the arms."""
         return frozenset(arm.key for arm, _ in self.arms)
+
+
+def _protocol(
+    group: _Group,
+    dataset: Mapping[str, Any],
+    rows: tuple[Row, ...],
+    history: Sequence[Mapping[str, Any]],
+    trials: Iterable[Mapping[str, Any]],
+    asked: Mapping[str, set[tuple[str, int, int]]],
+) -> Protocol:
+    commands = [command for command in history if group.keys & set(command["arms"])]
+    latest = commands[0]
+    # Newest first: back to where something else was declared.
+    same = takewhile(lambda each: (each["declared"] or {}) == (latest["declared"] or {}), commands)
+    return Protocol(
+        values=group.values,
+        dataset=dataset,
+        rows=rows,
+        command=latest,
+        trials=tuple(trial for trial in trials if trial["arm"] in group.keys),
+        asked=frozenset(cell for arm, _ in group.arms for cell in asked.get(arm.key, ())),
+        since=list(same)[-1]["created"],
+    )
 
 
 def _runs(by_seed: Mapping[int, tuple[str, str]]) -> Runs:

@@ -47,7 +47,7 @@ def build_status(store: Store) -> Report:
 
 def _section(store: Store, protocol: Protocol, number: int) -> Section:
     failures = find_failures(store, protocol)
-    tables = [_counts(protocol, failures, f"status-{number}")]
+    tables = [coverage_table(protocol, failures, f"status-{number}")]
     latest = tuple(sorted(failures, key=lambda failure: failure.when, reverse=True)[:LAST])
     if latest:
         tables.append(failure_table(latest, f"failures-{number}"))
@@ -60,7 +60,8 @@ def _section(store: Store, protocol: Protocol, number: int) -> Section:
     )
 
 
-def _counts(protocol: Protocol, failures: tuple[Failure, ...], name: str) -> Table:
+def coverage_table(protocol: Protocol, failures: tuple[Failure, ...], name: str) -> Table:
+    """Return how many runs of every cell are done, failed, killed and planned."""
     unsuccessful = Counter((f.row.key, f.size, f.state) for f in failures)
     return Table(
         name=name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError
 
 from registry.errors import UserError
 
-HEAD = "0001"
+HEAD = "0002"
 """The schema version of this code; a test holds it equal to the newest migration."""
 
 VERSION_TABLE = "bench_alembic_version"
@@ -108,8 +108,18 @@ def open_for_reading(file: Path) -> Engine:
                 f"The database {file} has the older schema {version or 'none'} and cannot be "
                 "written to bring it up to date; copy it to a folder of yours."
             )
-        open_for_writing(file).dispose()
+        settle(open_for_writing(file))
     return create_engine(f"sqlite:///{uri}&uri=true")
+
+
+def settle(engine: Engine) -> None:
+    """Close an engine and leave WAL mode: then reading never needs permission to write."""
+    # Refused while somebody reads or the disk is full, which is harmless: the next writer tries
+    # again.
+    with suppress(DBAPIError), engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout=1000")
+        connection.exec_driver_sql("PRAGMA journal_mode=DELETE")
+    engine.dispose()
 
 
 @contextmanager

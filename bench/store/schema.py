@@ -115,6 +115,7 @@ commands = Table(
     Column("sizes", JSON, nullable=False),  # fingerprint to the training sizes asked for
     Column("seeds", JSON, nullable=False),
     Column("dropped", JSON, nullable=False),  # [dataset, what, why]
+    Column("declared", JSON),  # metric, size, reference, margin; what is missing is the rule's
 )
 
 studies = Table(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
-from sqlalchemy.exc import DBAPIError
 
 from bench.spec import Arm, StudySpec, TrialSpec, key_of, plain
 from bench.store import schema
 from bench.store.engine import open_for_reading, open_for_writing
+from bench.store.engine import settle as settle_engine
 from registry.errors import UserError
 
 DONE = "done"
@@ -106,13 +105,9 @@ class Store:
         return cls(open_for_reading(file), file)
 
     def close(self, *, settle: bool = False) -> None:
-        """Close; `settle` leaves WAL mode: then reading never needs permission to write."""
+        """Close; for `settle` see `bench.store.engine.settle`."""
         if settle:
-            # Refused while somebody reads or the disk is full, which is harmless: the next driver
-            # tries again.
-            with suppress(DBAPIError), self.engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA busy_timeout=1000")
-                connection.exec_driver_sql("PRAGMA journal_mode=DELETE")
+            settle_engine(self.engine)
         self.engine.dispose()
 
     # ---------------------------------------------------------------- writing

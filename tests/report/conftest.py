@@ -79,14 +79,15 @@ class Bench:
         params = {"val_size": "proportional"}
         return self.arm(model, precision=None, **{"params": params, **changes})
 
-    def ask(self, *arms, sizes=(48,), seeds=range(3), fixed=(), dropped=(), argv=("bench", "run")):
+    def ask(self, *arms, sizes=(48,), seeds=range(3), fixed=(), dropped=(), **rest):
         fingerprints = {arm.fingerprint for arm in arms}
         return self.store.add_command(
-            list(argv),
+            list(rest.pop("argv", ("bench", "run"))),
             [(arm, arm.model.name in fixed) for arm in arms],
             sizes={fingerprint: list(sizes) for fingerprint in fingerprints},
             seeds=list(seeds),
             dropped=[list(drop) for drop in dropped],
+            **rest,
         )
 
     def run(self, command, arm, size, seed, *, error=5.0, values=None, failed=""):
@@ -137,9 +138,9 @@ class Bench:
         number = f"{next(self.ids):032x}"
         self.store.add_attempt(Attempt(number, unit, "trial", "killed", now, now, "signal 9", log))
 
-    def grid(self, arms, sizes=(24, 48, 96), seeds=range(3), errors=(), fixed=()):
+    def grid(self, arms, sizes=(24, 48, 96), seeds=range(3), errors=(), fixed=(), **rest):
         """Ask for and run a full grid; arm i has errors[i]."""
-        command = self.ask(*arms, sizes=sizes, seeds=seeds, fixed=fixed)
+        command = self.ask(*arms, sizes=sizes, seeds=seeds, fixed=fixed, **rest)
         spreads = errors or [4.0 + i for i in range(len(arms))]
         for arm, error in zip(arms, spreads, strict=True):
             for size in sizes:

@@ -182,7 +182,8 @@ def test_one_model_still_has_a_report(bench):
     bench.cohort()
     bench.grid([bench.arm("alone")])
     found = report(bench)
-    assert [each.name for each in found.tables] == ["leaderboard-mae", "metrics", "flow"]
+    (section,) = found.sections
+    assert [each.name for each in section.tables] == ["leaderboard-mae", "metrics", "flow"]
     assert not any(c.bold for c in cells(found.tables[0], "n48"))
 
 
@@ -343,15 +344,16 @@ def test_from_eight_models_on_a_baseline_is_the_reference(bench):
     pairs = table(report(bench), "pairs-primary")
     assert {c.values["b"] for c in cells(pairs, "pair")} == {"linear-voxels"}
     assert len(pairs.rows) == 7
-    pairs = table(report(bench, reference="prior"), "pairs-primary")
+    pairs = table(report(bench, reference="prior"), "pairs-exploratory")
     assert {c.values["b"] for c in cells(pairs, "pair")} == {"prior"}
 
 
 def test_below_eight_models_all_pairs_are_compared_unless_a_reference_is_named(bench):
     three(bench)
     assert len(table(report(bench), "pairs-primary").rows) == 3
-    pairs = table(report(bench, reference="fair"), "pairs-primary")
-    assert [c.text for c in cells(pairs, "pair")] == ["good vs fair", "bad vs fair"]
+    pairs = table(report(bench, reference="fair"), "pairs-exploratory")
+    assert [c.text for c in cells(pairs, "pair")] == ["good vs fair", "bad vs fair"] * 3
+    assert [c.text for c in cells(pairs, "n_train")] == ["48", "48", "24", "24", "96", "96"]
     assert cells(pairs, "difference")[1].values["value"] < 0
 
 
@@ -465,7 +467,7 @@ def test_a_reference_that_fits_two_rows_must_be_named_in_full(bench):
     bench.grid(arms, sizes=(48,))
     with pytest.raises(UserError, match=r"fits 2 rows; name one of .*'net \[resnet18\]'"):
         report(bench, reference="net")
-    pairs = table(report(bench, reference="net [resnet18]"), "pairs-primary")
+    pairs = table(report(bench, reference="net [resnet18]"), "pairs-exploratory")
     assert cells(pairs, "pair")[0].values["b"] == "net [resnet18]"
 
 

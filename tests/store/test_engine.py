@@ -156,3 +156,25 @@ def test_the_shipped_example_opens_at_the_newest_schema():
     assert row[0] == opening.HEAD
     assert done > 0
     assert mode == "delete"
+
+
+@pytest.mark.parametrize("released", sorted((Path(__file__).parent / "released").glob("*.db")))
+def test_a_database_of_every_released_schema_is_brought_up_to_date_and_reported(tmp_path, released):
+    from bench.report.tables import build_report
+
+    file = tmp_path / released.name
+    shutil.copy(released, file)
+    with sqlite3.connect(file) as connection:
+        assert connection.execute(
+            f"SELECT version_num FROM {opening.VERSION_TABLE}"
+        ).fetchone() == (released.stem,)
+        before = connection.execute("SELECT count(*) FROM bench_trials").fetchone()
+    store = Store.for_reading(file)
+    report = build_report(store)
+    store.close()
+    assert any(row[0].text.startswith("slice2d-imagenet") for row in report.tables[0].rows)
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("SELECT count(*) FROM bench_trials").fetchone() == before
+        assert connection.execute(
+            f"SELECT version_num FROM {opening.VERSION_TABLE}"
+        ).fetchone() == (opening.HEAD,)

@@ -1,0 +1,109 @@
+"""Checklists: what the store knows is filled in, the rest stays a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bench.report.checklist_claim import claim_items
+from bench.report.checklist_tripod import tripod_items
+from bench.report.known import Item, Known, load_known
+from bench.report.select import Protocol, select_protocols
+from bench.report.table import Cell, Column, Report, Section, Table
+from bench.report.words import count, one_line
+from bench.store.store import Store
+from registry.core import did_you_mean
+from registry.errors import UserError
+
+
+@dataclass(frozen=True)
+class _Checklist:
+    title: str
+    items: Callable[[Known], list[Item]]
+    note: str
+
+
+CHECKLISTS: dict[str, _Checklist] = {
+    "claim": _Checklist(
+        "Checklist for a claim about architectures",
+        claim_items,
+        "Made for this project: what a reader needs to judge a claim that one architecture is "
+        "better than another.",
+    ),
+    "tripod-ai": _Checklist(
+        "TRIPOD+AI, in our own words",
+        tripod_items,
+        "Numbered as in the statement, worded anew and shortened: a help to fill in the original, "
+        "not a replacement. Collins GS, Moons KGM, Dhiman P, et al. TRIPOD+AI statement. BMJ "
+        "2024;385:e078378.",
+    ),
+}
+
+
+def build_checklist(store: Store, kind: str, where: Mapping[str, str] | None = None) -> Report:
+    """Fill a checklist for each protocol that a report would show.
+
+    Parameters
+    ----------
+    store : Store
+        Open for reading.
+    kind : str
+        One of `CHECKLISTS`.
+    where : mapping, optional
+        As for `bench.report.tables.build_report`.
+
+    Raises
+    ------
+    UserError
+        For another kind, when nothing is finished, or when `where` fits nothing.
+    """
+    if kind not in CHECKLISTS:
+        raise UserError(
+            f"--checklist {kind}: it is one of {', '.join(CHECKLISTS)}"
+            f"{did_you_mean(kind, CHECKLISTS)}."
+        )
+    checklist = CHECKLISTS[kind]
+    selection = select_protocols(store, where or {})
+    alone = len(selection.protocols) == 1
+    return Report(
+        title=f"{checklist.title}: {one_line(store.file.name)}",
+        sections=tuple(
+            _section(
+                protocol,
+                checklist.items(load_known(store, protocol, len(selection.others))),
+                f"checklist-{kind}" if alone else f"checklist-{kind}-{number}",
+            )
+            for number, protocol in enumerate(selection.protocols, 1)
+        ),
+        notes=(
+            checklist.note,
+            *(f"Not filled in here: bench report {words}" for words in selection.others),
+        ),
+    )
+
+
+def _section(protocol: Protocol, items: list[Item], name: str) -> Section:
+    open_ = sum(bool(item.ask) for item in items)
+    return Section(
+        title=protocol.name,
+        tables=(
+            Table(
+                name=name,
+                title=f"{count(len(items), 'item')}, of which {open_} need an answer",
+                columns=(
+                    Column("item", "item"),
+                    Column("question", "question"),
+                    Column("answer", "answer"),
+                ),
+                rows=tuple(
+                    (
+                        Cell(item.name),
+                        Cell(item.question),
+                        Cell(item.answer, {"state": item.state}),
+                    )
+                    for item in items
+                ),
+                lead=2,
+            ),
+        ),
+    )

@@ -1,0 +1,150 @@
+"""Which tests a report makes, and which of them were fixed before the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.report.select import Protocol, Row
+from bench.stats.metrics import metric
+from registry.core import did_you_mean
+from registry.errors import UserError
+
+MANY = 8
+"""Rows from which models are compared with a reference instead of all with all."""
+BASELINES = ("linear-voxels", "prior")
+"""The reference where nobody names one, in order; without these it is the best model."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """How the pairs of a section are chosen and called.
+
+    Parameters
+    ----------
+    reference : Row or None
+        What every other row is compared with; None for all pairs.
+    confirmatory : bool
+        Whether the primary family was fixed before the runs, by declaration or by rule.
+    margin : float or None
+        The declared margin.
+    words : str
+        The family in words, such as ``AUC at n=48, all pairs``.
+    origin : str
+        Who fixed it, in words.
+    notes : tuple of str
+        What a reader must know of the choice.
+    """
+
+    reference: Row | None
+    confirmatory: bool
+    margin: float | None
+    words: str
+    origin: str
+    notes: tuple[str, ...]
+
+
+def design_tests(protocol: Protocol, rows: Sequence[Row], asked: str | None) -> Design:
+    """Choose the reference, and tell the declared from what was chosen after the runs.
+
+    Parameters
+    ----------
+    protocol : Protocol
+        With what its latest command declared.
+    rows : sequence of Row
+        Best first.
+    asked : str, optional
+        The reference that the reader of the report named.
+    """
+    declared = protocol.declared
+    label = metric(protocol.primary_metric).label
+    notes = []
+    confirmatory = protocol.declared_in_time
+    if declared == declared.family == type(declared)():
+        origin = "by rule, nothing else was declared"
+    else:
+        parts = ", ".join(f"{name} {value}" for name, value in declared.plain().items())
+        origin = f"declared before the runs: {parts}"
+        if protocol.n_before:
+            origin = (
+                f"declared when {protocol.n_before} of {len(protocol.trials)} runs had finished: "
+                f"{parts}"
+            )
+    if not confirmatory:
+        notes.append(
+            "The family was declared after results were there, so nothing here is confirmatory."
+        )
+    if protocol.declared.margin is not None and protocol.n_before:
+        notes.append("The margin was set after results were there: its verdicts are exploratory.")
+    default = _default_reference(protocol, rows)
+    reference = default
+    if asked is not None:
+        found = named(asked, rows)
+        reference = found[0] if found else None
+        if not found:
+            notes.append(f"{asked} was not run here, so all pairs are compared.")
+        if reference != default:
+            confirmatory = False
+            origin = "chosen by --reference of the report, after the runs"
+            notes.append(
+                "The reference was chosen after the runs, so nothing here is confirmatory; "
+                "`bench run --reference` declares it."
+            )
+    elif default is not None and declared.reference is None:
+        notes.append(
+            f"{len(rows)} models are compared with {default.label} only; --reference names another."
+        )
+    versus = "all pairs" if reference is None else f"each model against {reference.label}"
+    return Design(
+        reference=reference,
+        confirmatory=confirmatory,
+        margin=declared.margin,
+        words=f"{label} at n={protocol.size_label(protocol.primary_size)}, {versus}",
+        origin=origin,
+        notes=tuple(notes),
+    )
+
+
+def check_reference(reference: str, protocols: Sequence[Protocol]) -> None:
+    """Refuse a reference that no section has, or of which one has several.
+
+    Raises
+    ------
+    UserError
+        Which says what there is.
+    """
+    found = [named(reference, protocol.rows) for protocol in protocols]
+    for rows in found:
+        if len(rows) > 1:
+            raise UserError(
+                f"--reference {reference} fits {len(rows)} rows; name one of {_quoted(rows)}."
+            )
+    if not any(found):
+        rows = [row for protocol in protocols for row in protocol.rows]
+        known = [name for row in rows for name in (row.label, row.arm.model.name)]
+        raise UserError(
+            f"--reference {reference}: that was not run{did_you_mean(reference, known)}; there "
+            f"are {_quoted(rows)}."
+        )
+
+
+def named(name: str, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of that label or, if there is none, of that model."""
+    by_label = [row for row in rows if row.label == name]
+    return by_label or [row for row in rows if row.arm.model.name == name]
+
+
+def _quoted(rows: Sequence[Row]) -> str:
+    return ", ".join(repr(label) for label in sorted({row.label for row in rows}))
+
+
+def _default_reference(protocol: Protocol, rows: Sequence[Row]) -> Row | None:
+    """Return the declared reference, else from `MANY` rows on a baseline, None for all pairs."""
+    if protocol.declared.reference is not None:
+        return next(iter(named(protocol.declared.reference, rows)), None)
+    if len(rows) < MANY:
+        return None
+    for name in BASELINES:
+        if found := named(name, rows):
+            return found[0]
+    return rows[0]

@@ -1,0 +1,200 @@
+"""What the store knows of a protocol beyond its numbers: for checklists, which ask the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select
+
+from bench.report.evidence import Evidence, load_evidence
+from bench.report.failures import Failure, find_failures
+from bench.report.family import Design, design_tests
+from bench.report.leaderboard import best_first
+from bench.report.select import Protocol, Row, read
+from bench.report.words import one_line
+from bench.stats.metrics import Metric
+from bench.stats.metrics import metric as metric_of
+from bench.store import schema
+from bench.store.store import DONE, Store
+from registry.errors import UserError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of a checklist.
+
+    Parameters
+    ----------
+    name, question : str
+        What it is about.
+    known : str
+        The answer as far as the store has it.
+    ask : str
+        What somebody must answer; empty when nothing is left.
+    """
+
+    name: str
+    question: str
+    known: str = ""
+    ask: str = ""
+
+    @property
+    def state(self) -> str:
+        """``answered``, ``partly`` or ``open``."""
+        if not self.ask:
+            return "answered"
+        return "partly" if self.known else "open"
+
+    @property
+    def answer(self) -> str:
+        """The answer in words."""
+        asked = f"To be answered: {self.ask}" if self.ask else ""
+        return " ".join(part for part in (self.known, asked) if part)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A protocol with what is needed to answer for it."""
+
+    protocol: Protocol
+    rows: tuple[Row, ...]
+    """Best first."""
+    design: Design
+    evidence: Evidence | None
+    """None when its runs cannot be compared."""
+    failures: tuple[Failure, ...]
+    people: tuple[Mapping[str, Any], ...]
+    """``subject, side, truth, age, sex, site`` of every subject."""
+    test_sets: int
+    """How many different sets of subjects the runs were tested on."""
+    misplaced: int
+    """Subjects that were predicted as part of a side that they are not on."""
+    environments: tuple[Mapping[str, Any], ...]
+    hours: float
+    """Of training the finished runs."""
+    tuning_hours: float
+    budgets: tuple[int, ...]
+    """Optuna trials of each finished study."""
+    others: int
+    """Protocols of this database that are not shown."""
+    commands: int
+    """Commands that asked for one of the arms."""
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The row of the cohort."""
+        return self.protocol.dataset
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The cohort's settings."""
+        return dict(self.data["settings"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in order, none for a regression."""
+        return tuple(one_line(name) for name in self.data["classes"])
+
+    @property
+    def primary(self) -> Metric:
+        """The primary metric."""
+        return metric_of(self.protocol.primary_metric)
+
+    @property
+    def size(self) -> str:
+        """The primary training size in words."""
+        return self.protocol.size_label(self.protocol.primary_size)
+
+    def on(self, side: str) -> list[Mapping[str, Any]]:
+        """Return the subjects of a side."""
+        return [person for person in self.people if person["side"] == side]
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Return the different values of an entry of the environments."""
+        found = {one_line(str(e[name])) for e in self.environments if e.get(name) is not None}
+        return tuple(sorted(found))
+
+
+def load_known(store: Store, protocol: Protocol, others: int) -> Known:
+    """Read what the checklists need.
+
+    Parameters
+    ----------
+    store : Store
+        Open for reading.
+    protocol : Protocol
+        What is reported.
+    others : int
+        Protocols of the database that are not.
+    """
+    evidence: Evidence | None
+    try:
+        evidence = load_evidence(store, protocol)
+    except UserError:
+        # Runs that may not be compared are an answer here.
+        evidence = None
+    metric = metric_of(protocol.primary_metric)
+    rows = best_first(protocol, evidence, metric) if evidence is not None else protocol.rows
+    table = schema.subjects
+    people = read(
+        store, select(table).where(table.c.fingerprint == protocol.dataset["fingerprint"])
+    )
+    done = {trial["key"] for trial in protocol.trials if trial["state"] == DONE}
+    test_sets, misplaced = _sides(store, done, {p["subject"]: p["side"] for p in people})
+    arms = {row.key for row in protocol.rows}
+    studies = [row for row in read(store, select(schema.studies)) if row["arm"] in arms]
+    return Known(
+        protocol=protocol,
+        rows=tuple(rows),
+        design=design_tests(protocol, rows, None),
+        evidence=evidence,
+        failures=find_failures(store, protocol),
+        people=tuple(people),
+        test_sets=test_sets,
+        misplaced=misplaced,
+        environments=_environments(store, done),
+        hours=_hours(read(store, select(schema.trials.c.key, schema.trials.c.seconds)), done),
+        tuning_hours=_hours(studies, {row["key"] for row in studies}),
+        budgets=_budgets(store, {row["key"] for row in studies if row["state"] == DONE}),
+        others=others,
+        commands=sum(
+            bool(arms & set(row["arms"])) for row in read(store, select(schema.commands.c.arms))
+        ),
+    )
+
+
+def _sides(store: Store, trials: set[str], side: Mapping[int, str]) -> tuple[int, int]:
+    """Return how many test sets there are, and how many subjects are on a wrong side."""
+    table = schema.predictions.c
+    found: set[tuple[str, bytes]] = set()
+    with store.engine.connect() as connection:
+        for row in connection.execute(select(table.trial, table.split, table.subjects)):
+            if row.trial in trials:
+                found.add((row.split, row.subjects))
+    wrong = {
+        subject
+        for split, subjects in found
+        for subject in np.frombuffer(subjects, "<i4").tolist()
+        if side.get(subject, split) != split
+    }
+    return sum(split == "test" for split, _ in found), len(wrong)
+
+
+def _environments(store: Store, trials: set[str]) -> tuple[Mapping[str, Any], ...]:
+    query = select(schema.trials.c.key, schema.environments.c.content).join_from(
+        schema.trials, schema.environments
+    )
+    rows = read(store, query)
+    return tuple(row["content"] for row in rows if row["key"] in trials)
+
+
+def _budgets(store: Store, studies: set[str]) -> tuple[int, ...]:
+    numbers = [row["study"] for row in read(store, select(schema.tuning_trials.c.study))]
+    return tuple(numbers.count(study) for study in sorted(studies))
+
+
+def _hours(rows: Sequence[Mapping[str, Any]], keys: set[str]) -> float:
+    return sum(row["seconds"] or 0.0 for row in rows if row["key"] in keys) / 3600

@@ -1,0 +1,198 @@
+"""Means over seeds by row and training size, the best and what is not separable from it marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bench.report.evidence import Evidence
+from bench.report.pairs import measured_at
+from bench.report.select import Protocol, Row
+from bench.report.table import Cell, Column, Table
+from bench.report.words import interval, number, one_line
+from bench.stats.inference import compare, holm, interval_over_seeds
+from bench.stats.metrics import Metric
+from bench.stats.metrics import metric as metric_of
+
+LEVEL = 0.05
+"""Below this Holm-adjusted p a row is separable from the best of its column."""
+
+
+def leaderboard(
+    protocol: Protocol, evidence: Evidence, rows: Sequence[Row], metric: Metric, name: str
+) -> Table:
+    """Return rows x training sizes: the mean over seeds, its t interval and how many seeds."""
+    columns = [
+        _marked(
+            [score_cell(protocol, evidence, row, size, metric) for row in rows],
+            *(protocol, evidence, rows, size, metric),
+        )
+        for size in protocol.sizes
+    ]
+    unit = f" ({metric.unit})" if metric.unit else ""
+    return Table(
+        name=name,
+        title=f"{metric.label}{unit} by training size, {protocol.name}",
+        columns=(
+            Column("arm", "model"),
+            *(
+                Column(
+                    f"n{size}",
+                    f"n={protocol.size_label(size)}{' †' if protocol.conditional(size) else ''}",
+                    numeric=True,
+                )
+                for size in protocol.sizes
+            ),
+        ),
+        rows=tuple(
+            (Cell(row.label, {"model": row.arm.model.name, "key": row.key}), *cells)
+            for row, *cells in zip(rows, *columns, strict=True)
+        ),
+    )
+
+
+def all_metrics(
+    protocol: Protocol, evidence: Evidence, rows: Sequence[Row], names: Sequence[str], name: str
+) -> Table:
+    """Return rows x metrics at the primary training size: means over seeds."""
+    metrics = [metric_of(each) for each in names]
+    size = protocol.primary_size
+    columns = [
+        _marked(
+            [score_cell(protocol, evidence, row, size, metric, brief=True) for row in rows],
+            *(protocol, evidence, rows, size, metric),
+        )
+        for metric in metrics
+    ]
+    return Table(
+        name=name,
+        title=f"All metrics at n={protocol.size_label(size)}, {protocol.name}",
+        columns=(
+            Column("arm", "model"),
+            *(Column(m.name, _metric_title(m, protocol), numeric=True) for m in metrics),
+        ),
+        rows=tuple((Cell(row.label), *cells) for row, *cells in zip(rows, *columns, strict=True)),
+        notes=_prevalence(protocol, evidence, names),
+    )
+
+
+def best_first(protocol: Protocol, evidence: Evidence, metric: Metric) -> list[Row]:
+    """Order rows by their mean at the primary size; those without one come last."""
+
+    def rank(row: Row) -> tuple[bool, float]:
+        values = evidence.values(protocol.at(row, protocol.primary_size), metric.name)
+        mean = float(np.mean(values)) if len(values) else np.nan
+        if np.isnan(mean):
+            return True, 0.0
+        return False, -mean if metric.higher_is_better else mean
+
+    return sorted(protocol.rows, key=rank)
+
+
+def digits_of(metric: Metric) -> int:
+    """Return the decimals of a metric: hundredths of a year, thousandths of what has no unit."""
+    return 2 if metric.unit else 3
+
+
+def score_cell(
+    protocol: Protocol,
+    evidence: Evidence,
+    row: Row,
+    size: int,
+    metric: Metric,
+    *,
+    brief: bool = False,
+) -> Cell:
+    """Return one cell; a failed or missing run is said, never averaged over in silence."""
+    runs = protocol.at(row, size)
+    values = evidence.values(runs, metric.name)
+    defined = len(values) and not np.isnan(values).any()
+    one_fit = protocol.one_fit(row, size)
+    mean, low, high, n = (
+        interval_over_seeds(values) if defined else (np.nan, np.nan, np.nan, len(values))
+    )
+    if one_fit:
+        low = high = np.nan
+    digits = digits_of(metric)
+    if not len(values):
+        text = "" if runs.failed else "missing"
+    elif not defined:
+        text = "undefined"
+    elif brief:
+        text = number(mean, digits)
+    elif one_fit:
+        text = f"{number(mean, digits)} 1 fit"
+    else:
+        text = f"{number(mean, digits)} {interval(low, high, digits)} n={n}"
+    troubles = [
+        f"{len(seeds)} of {runs.asked} {word}"
+        for seeds, word in ((runs.failed, "failed"), (runs.missing, "missing"))
+        if seeds and text != "missing"
+    ]
+    if troubles:
+        text = f"{text} ({', '.join(troubles)})" if text else ", ".join(troubles)
+    return Cell(
+        text,
+        {
+            "metric": metric.name,
+            "n_train": size,
+            "mean": mean,
+            "low": low,
+            "high": high,
+            "n_seeds": n,
+            "n_fits": min(n, 1) if one_fit else n,
+            "n_failed": len(runs.failed),
+            "n_missing": len(runs.missing),
+        },
+    )
+
+
+def _marked(
+    cells: Sequence[Cell],
+    protocol: Protocol,
+    evidence: Evidence,
+    rows: Sequence[Row],
+    size: int,
+    metric: Metric,
+) -> list[Cell]:
+    """Mark the best of a column and those not separable from it; without a rival, nothing is."""
+    means = np.array([cell.values["mean"] for cell in cells], dtype=np.float64)
+    failed = np.array([cell.values["n_failed"] for cell in cells], dtype=bool)
+    complete = means[~np.isnan(means) & ~failed]
+    if not metric.ranked or not len(complete) or np.isnan(means).sum() > len(means) - 2:
+        return list(cells)
+    top = complete.max() if metric.higher_is_better else complete.min()
+    best = [bool(mean == top and not bad) for mean, bad in zip(means, failed, strict=True)]
+    tied = [False] * len(cells)
+    if metric.tested:
+        first = measured_at(protocol, evidence, rows[best.index(True)], metric, size)
+        rivals = [not b and not np.isnan(mean) for b, mean in zip(best, means, strict=True)]
+        others = [
+            measured_at(protocol, evidence, row, metric, size) if rival else None
+            for row, rival in zip(rows, rivals, strict=True)
+        ]
+        assert first is not None
+        p = holm([np.nan if each is None else compare(first, each).p for each in others])
+        # Where there is no p, nothing separates the two.
+        tied = [each is not None and not q < LEVEL for each, q in zip(others, p, strict=True)]
+    return [
+        Cell(cell.text, cell.values, bold=is_best, tied=is_tied)
+        for cell, is_best, is_tied in zip(cells, best, tied, strict=True)
+    ]
+
+
+def _metric_title(metric: Metric, protocol: Protocol) -> str:
+    if metric.name.startswith("auc_"):
+        name = one_line(protocol.dataset["classes"][int(metric.name[4:])])
+        return f"AUC, {name} against the rest"
+    return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+
+
+def _prevalence(protocol: Protocol, evidence: Evidence, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the share of positives, which is the average precision of a coin."""
+    if "average_precision" not in names or not len(evidence.truth):
+        return ()
+    share = number(float(np.mean(evidence.truth == 1)), 3)
+    positive = one_line(protocol.dataset["classes"][1])
+    return (f"{positive}: {share} of the test subjects, the average precision of a coin.",)

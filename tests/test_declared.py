@@ -1,0 +1,58 @@
+import pytest
+
+from bench.declared import NOTHING, Declared, check_declared, declared_from
+from registry.cards import Task
+from registry.errors import UserError
+
+AGE = Task("age", "regression")
+DISEASE = Task("diagnosis", "classification", ("CN", "AD"))
+MODELS = ["cnn3d", "slice2d-own", "slice2d-imagenet", "slice2d-imagenet"]
+
+
+def check(task=DISEASE, **declared):
+    check_declared(Declared(**declared), task, "mine", MODELS, [24, 48], pool=96)
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {},
+        {"metric": "auc", "size": 24, "reference": "cnn3d", "margin": 0.02},
+        {"metric": "average_precision"},
+    ],
+)
+def test_what_the_command_can_keep_is_taken(declared):
+    check(**declared)
+
+
+def test_all_is_the_pool():
+    with pytest.raises(UserError, match=r"one of 24, 48"):
+        check(size="all")
+    check_declared(Declared(size="all"), AGE, "mine", MODELS, [24, 96], pool=96)
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ({"metric": "mae"}, "cannot be judged by it"),
+        ({"metric": "sensitivity"}, "cannot be judged by it"),
+        ({"metric": "acuracy"}, "did you mean 'accuracy'"),
+        ({"size": 25}, "one of 24, 48"),
+        ({"reference": "cnn3"}, "did you mean 'cnn3d'"),
+        ({"reference": "slice2d-imagenet"}, "2 rows will have that model"),
+        ({"margin": 0.0}, "positive number"),
+        ({"margin": float("nan")}, "positive number"),
+        ({"margin": float("inf")}, "positive number"),
+    ],
+)
+def test_what_it_cannot_keep_is_refused(declared, words):
+    with pytest.raises(UserError, match=words):
+        check(**declared)
+
+
+def test_only_what_was_declared_is_stored():
+    declared = Declared(metric="auc", margin=0.02)
+    assert declared.plain() == {"metric": "auc", "margin": 0.02}
+    assert declared_from(declared.plain()) == declared
+    assert declared_from(None) == declared_from({}) == NOTHING
+    assert declared.family == Declared(metric="auc")
