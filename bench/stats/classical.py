@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import stdtr
+from scipy.special import ndtri, stdtr
 from scipy.stats import ttest_rel
 from scipy.stats import wilcoxon as signed_ranks
 
-from bench.stats.metrics import CONSTANT, Floats
+from bench.stats.metrics import CONSTANT, SMALLEST_P, Floats
 
 MOST_ENUMERATED = 20
 """Up to this many pairs all 2^n sign patterns are looked at; beyond it there is no p."""
@@ -47,14 +47,18 @@ class SeedTest:
     floor: float
     note: str = ""
 
-    def can_reject(self, alpha: float = 0.05) -> bool:
-        """Whether any data of this n could give a p of at most `alpha`."""
-        return self.floor <= alpha
+    def can_reject(self, alpha: float = 0.05, m: int = 1) -> bool:
+        """Whether any data of this n could give a p of at most `alpha`, after Holm over m pairs.
+
+        A sign or rank test needs n >= 1 + log2(m / alpha).
+        """
+        if m < 1:
+            raise ValueError(f"a family has one pair or more, not {m}")
+        return self.floor * m <= alpha
 
 
 _GIVEN = "new runs, this test set"
 _RESAMPLED = "train and test sets drawn anew in each run"
-_SMALLEST = float(np.finfo(np.float64).tiny)  # a p too small for a float is still not zero
 
 
 def paired_t(a: ArrayLike, b: ArrayLike) -> SeedTest:
@@ -78,7 +82,7 @@ def paired_t(a: ArrayLike, b: ArrayLike) -> SeedTest:
     first, second = _pairs(a, b)
     gaps = first - second
     note = _no_test(gaps) or _no_spread(first, second)
-    p = float("nan") if note else max(float(ttest_rel(first, second).pvalue), _SMALLEST)
+    p = float("nan") if note else max(float(ttest_rel(first, second).pvalue), SMALLEST_P)
     floor = 0.0 if len(gaps) > 1 else 1.0
     return SeedTest("paired t over seeds", _GIVEN, len(gaps), p, floor, note)
 
@@ -154,7 +158,7 @@ def signed_rank_p(a: Floats, b: Floats) -> tuple[float, str]:
     if not steps.any():
         return float("nan"), "no pair differs"
     # "exact" takes its table for untied ranks also where ranks are tied; "auto" does not.
-    return max(float(signed_ranks(steps, method="auto").pvalue), _SMALLEST), ""
+    return max(float(signed_ranks(steps, method="auto").pvalue), SMALLEST_P), ""
 
 
 def corrected_t(
@@ -195,9 +199,48 @@ def corrected_t(
     note = _no_test(gaps) or _shared(test_sets) or _no_spread(first, second)
     if not note:
         se = np.sqrt((1 / n + test_to_train) * gaps.var(ddof=1))
-        p = max(float(2 * stdtr(n - 1, -abs(gaps.mean()) / se)), _SMALLEST)
+        p = max(float(2 * stdtr(n - 1, -abs(gaps.mean()) / se)), SMALLEST_P)
     floor = 0.0 if n > 1 else 1.0
     return SeedTest("Nadeau-Bengio corrected t", _RESAMPLED, n, p, floor, note)
+
+
+def superiority_interval(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of P(A>B), the probability that a new pair of runs favours A.
+
+    Wilson's score interval of a proportion (Journal of the American Statistical Association 22,
+    1927), with half a win for a tie, which varies less than a win or a loss, so that the interval
+    is then wide rather than narrow. It takes the test set as given and is for runs paired by seed:
+    the pairs of all runs with all are no independent trials.
+
+    Parameters
+    ----------
+    share : float
+        Wins and half the ties, over n.
+    n : int
+        Pairs of runs.
+    level : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    low, high : float
+        NaN where there is no share or fewer than two pairs.
+
+    Raises
+    ------
+    ValueError
+        When the share or the level is not between 0 and 1.
+    """
+    if share < 0 or share > 1:
+        raise ValueError(f"a share lies between 0 and 1, not at {share}")
+    if not 0 < level < 1:
+        raise ValueError(f"the level of an interval lies between 0 and 1, not at {level}")
+    if np.isnan(share) or n < 2:
+        return float("nan"), float("nan")
+    z = float(ndtri(0.5 + level / 2))
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
 def _pairs(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:

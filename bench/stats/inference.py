@@ -18,7 +18,7 @@ from scipy.special import gammaln, stdtr, stdtrit
 from statsmodels.stats.multitest import multipletests
 
 from bench.stats.measured import Measured
-from bench.stats.metrics import CONSTANT, Floats, metric
+from bench.stats.metrics import CONSTANT, SMALLEST_P, Floats, metric
 
 FEW_SUBJECTS = 30
 """Below this many subjects the covariance over subjects is itself uncertain."""
@@ -83,7 +83,7 @@ class Comparison:
     n_subjects, n_smallest : int
         Test subjects; those in the smallest group over which the metric averages.
     dropped : tuple of int
-        Seeds left out because only one arm has them.
+        Seeds left out because only one arm, or not every part of a sum, has them.
     v_seed, c : float
         Variance of the difference over runs; its covariance between runs, as estimated, which is
         the part due to the test set. The squared standard error is ``v_seed + max(c, 0)``.
@@ -320,19 +320,20 @@ _UNKNOWN = _Parts(_NAN, _NAN, _NAN, _NAN)
 
 def _joined(a: Measured, b: Measured) -> tuple[Measured, Measured, bool, tuple[int, ...]]:
     """Pair the runs by seed where two seeds are shared; return whether, and the seeds left out."""
-    if a.one_fit or b.one_fit:
-        return a, b, True, ()
-    shared = [seed for seed in a.seeds if seed in b.seeds]
-    if len(shared) < min(2, len(a.seeds), len(b.seeds)):
-        return a, b, False, ()
-    dropped = tuple(sorted(set(a.seeds) ^ set(b.seeds)))
-    return a.only(shared), b.only(shared), True, dropped
+    lost = {*a.dropped, *b.dropped}
+    paired = a.one_fit or b.one_fit
+    if not paired:
+        shared = [seed for seed in a.seeds if seed in b.seeds]
+        paired = len(shared) >= min(2, len(a.seeds), len(b.seeds))
+        if paired:
+            lost |= set(a.seeds) ^ set(b.seeds)
+            a, b = a.only(shared), b.only(shared)
+    return a, b, paired, tuple(sorted(lost))
 
 
 def _scale(a: Measured, b: Measured) -> float:
     """Return the size of the numbers that were subtracted, against which float noise is judged."""
-    sizes = np.abs(np.concatenate([a.values, b.values]))
-    return float(max(sizes.max(), 0.0 if a.metric.unit else 1.0))
+    return float(np.concatenate([a.sizes, b.sizes]).max())
 
 
 def _paired_parts(a: Measured, b: Measured, noise: float) -> _Parts:
@@ -378,7 +379,7 @@ def _beyond(variance: float, noise: float) -> float:
 
 def _t_test(difference: float, se: float, df: float, level: float) -> TTest:
     half = stdtrit(df, 0.5 + level / 2) * se
-    p = 2 * stdtr(df, -abs(difference) / se)
+    p = max(2 * stdtr(df, -abs(difference) / se), SMALLEST_P)
     return TTest(float(df), float(p), float(difference - half), float(difference + half))
 
 

@@ -6,7 +6,7 @@ What a comparison needs of an arm is here; what it does with it is in `bench.sta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +21,7 @@ from bench.stats.metrics import (
     groups,
     mean_of_means,
     metric,
+    precision_steps,
     terms_of,
     undefined,
     value_of,
@@ -83,10 +84,14 @@ class Measured:
         Each subject's part in the error of each value, scaled so that ``deviations @
         deviations.T`` is the covariance of the values over test sets. NaN where the test set is
         too small to tell.
+    sizes : array (S,)
+        The size of the numbers that each value was computed from; float noise is judged by it.
     n_smallest : int
         Subjects in the smallest group over which the metric averages.
     deterministic, one_fit : bool
         As said by the caller, and as found: one fit whatever the seed (then S = 1).
+    dropped : tuple of int
+        Seeds left out because not every part of a sum has them.
     """
 
     metric: Metric
@@ -96,24 +101,26 @@ class Measured:
     values: Floats
     reasons: tuple[str, ...]
     deviations: Floats
+    sizes: Floats
     n_smallest: int
     deterministic: bool
     one_fit: bool
+    dropped: tuple[int, ...] = ()
 
     def only(self, seeds: Sequence[int]) -> Measured:
         """Return the runs of these seeds, in this order."""
-        rows = [self.seeds.index(seed) for seed in seeds]
-        return Measured(
-            metric=self.metric,
-            truth=self.truth,
+        return self._rows([self.seeds.index(seed) for seed in seeds], seeds)
+
+    def _rows(self, rows: list[int], seeds: Sequence[int]) -> Measured:
+        """Return these rows under these seeds."""
+        return replace(
+            self,
             predictions=self.predictions[rows],
             seeds=tuple(seeds),
             values=self.values[rows],
             reasons=tuple(self.reasons[row] for row in rows),
             deviations=self.deviations[rows],
-            n_smallest=self.n_smallest,
-            deterministic=self.deterministic,
-            one_fit=self.one_fit,
+            sizes=self.sizes[rows],
         )
 
 
@@ -123,7 +130,7 @@ def measure(name: str, truth: ArrayLike, runs: Runs, threshold: float = 0.5) -> 
     The covariance over subjects is, for mean absolute error, Brier score, log loss and accuracy,
     the sample covariance of the per-subject losses / N; for the AUC that of DeLong (Biometrics
     44, 1988); for balanced accuracy, sensitivity and specificity that of the class-wise means;
-    for RMSE, R2 and r the delete-one-subject jackknife.
+    for RMSE, R2, r and average precision the delete-one-subject jackknife.
 
     Parameters
     ----------
@@ -151,14 +158,16 @@ def measure(name: str, truth: ArrayLike, runs: Runs, threshold: float = 0.5) -> 
 
     target, first = checked(name, truth, rows[0])
     found = [_measure_run(name, target, checked(name, truth, row)[1], threshold) for row in rows]
+    values = np.array([score.value for score, _ in found])
     return Measured(
         metric=kind,
         truth=target,
         predictions=rows,
         seeds=seeds,
-        values=np.array([score.value for score, _ in found]),
+        values=values,
         reasons=tuple(score.reason for score, _ in found),
         deviations=np.stack([deviations for _, deviations in found]),
+        sizes=np.abs(values) if kind.unit else np.maximum(np.abs(values), 1.0),
         n_smallest=min(int(group.sum()) for group in groups(name, target, first).values()),
         deterministic=runs.deterministic,
         one_fit=one_fit,
@@ -190,44 +199,42 @@ def combine(parts: Sequence[Measured], weights: Sequence[float], *, disjoint: bo
     Raises
     ------
     ValueError
-        When there is no part, the metrics differ, no seed is shared, or parts that are said to
-        be of the same subjects are not.
+        When there is no part, a weight is missing or not finite, the metrics differ, no seed is
+        shared, or parts that are said to be of the same subjects are not.
     """
-    if not parts or len(parts) != len(weights):
+    if not parts:
+        raise ValueError("there is nothing to add")
+    if len(parts) != len(weights):
         raise ValueError(f"{len(parts)} parts need as many weights, not {len(weights)}")
+    if not np.isfinite(weights).all():
+        raise ValueError(f"weights are finite numbers, unlike {list(weights)}")
     if len({part.metric for part in parts}) > 1:
         raise ValueError("measurements by different metrics cannot be added")
     if not disjoint and any(not np.array_equal(p.truth, parts[0].truth) for p in parts):
         raise ValueError("the parts were measured on different subjects")
     several = [part for part in parts if not part.one_fit] or list(parts[:1])
-    seeds = [s for s in several[0].seeds if all(s in part.seeds for part in several)]
+    seeds = tuple(s for s in several[0].seeds if all(s in part.seeds for part in several))
     if not seeds:
         raise ValueError("the parts share no seed")
-    # One row a seed; the single row of one fit is repeated.
-    rows = [
-        np.zeros(len(seeds), dtype=int) if part.one_fit else [part.seeds.index(s) for s in seeds]
-        for part in parts
-    ]
-    deviations = [w * p.deviations[row] for p, w, row in zip(parts, weights, rows, strict=True)]
-    reasons = zip(
-        *([p.reasons[i] for i in r] for p, r in zip(parts, rows, strict=True)), strict=True
-    )
+    lost = {s for part in several for s in (*part.seeds, *part.dropped)} - set(seeds)
+    # One row a seed: the single row of one fit is repeated.
+    rows = [p._rows([0] * len(seeds), seeds) if p.one_fit else p.only(seeds) for p in parts]
+    weighted = list(zip(weights, rows, strict=True))
+    deviations = [w * row.deviations for w, row in weighted]
+    reasons = zip(*(row.reasons for row in rows), strict=True)
     return Measured(
         metric=parts[0].metric,
         truth=np.concatenate([part.truth for part in parts]) if disjoint else parts[0].truth,
-        predictions=np.concatenate(
-            [part.predictions[row] for part, row in zip(parts, rows, strict=True)], axis=1
-        ),
-        seeds=tuple(seeds),
-        values=sum(
-            (w * p.values[row] for p, w, row in zip(parts, weights, rows, strict=True)),
-            start=np.zeros(len(seeds)),
-        ),
+        predictions=np.concatenate([row.predictions for row in rows], axis=1),
+        seeds=seeds,
+        values=np.sum([w * row.values for w, row in weighted], axis=0),
         reasons=tuple("; ".join(dict.fromkeys(filter(None, each))) for each in reasons),
         deviations=np.concatenate(deviations, axis=1) if disjoint else np.sum(deviations, axis=0),
+        sizes=np.sum([abs(w) * row.sizes for w, row in weighted], axis=0),
         n_smallest=min(part.n_smallest for part in parts),
         deterministic=all(part.deterministic for part in parts),
         one_fit=all(part.one_fit for part in parts),
+        dropped=tuple(sorted(lost)),
     )
 
 
@@ -235,7 +242,7 @@ def _measure_run(
     name: str, truth: Floats, prediction: Floats, threshold: float
 ) -> tuple[Score, Floats]:
     """Return a run's score and its deviations (N,), as `Measured` defines them."""
-    if reason := undefined(name, truth, prediction):
+    if reason := undefined(name, truth, prediction, threshold):
         return Score(_NAN, reason), np.full(len(truth), _NAN)
     if name in _LEAVE_ONE_OUT:
         score = Score(value_of(name, truth, prediction, threshold))
@@ -279,6 +286,37 @@ def _r_without(truth: Floats, prediction: Floats) -> Floats:
     return _products_without(prediction, truth) / spreads
 
 
+def _ap_without(truth: Floats, prediction: Floats) -> Floats:
+    """Return average precision without each subject, in O(N log N).
+
+    Leaving a subject out changes the counts of its own threshold and of those below, by one: the
+    terms above stay and are a prefix sum, those below are a suffix sum of changed terms.
+    """
+    positive = truth == 1
+    step, hits, called = precision_steps(positive, prediction)
+    true, all_called = hits.cumsum(), called.cumsum()
+    fewer = np.maximum(all_called - 1, 1)  # where it is 0 no subject is left to be counted
+    above = _before(hits * true / all_called)
+    without_hit = above + (hits - 1) * (true - 1) / fewer + _after(hits * (true - 1) / fewer)
+    without_miss = above + hits * true / fewer + _after(hits * true / fewer)
+    n_positive, n_negative = true[-1], all_called[-1] - true[-1]
+    return np.where(
+        positive,
+        without_hit[step] / (n_positive - 1) if n_positive > 1 else _NAN,
+        without_miss[step] / n_positive if n_negative > 1 else _NAN,
+    )
+
+
+def _before(terms: Floats) -> Floats:
+    """Return the sum of the terms before each."""
+    return np.concatenate([[0.0], terms.cumsum()[:-1]])
+
+
+def _after(terms: Floats) -> Floats:
+    """Return the sum of the terms after each."""
+    return _before(terms[::-1])[::-1]
+
+
 def _spread_without(x: Floats) -> Floats:
     """Return the sum of squares around the mean without each subject; NaN where that is noise."""
     spreads = _products_without(x, x)
@@ -296,4 +334,5 @@ _LEAVE_ONE_OUT: dict[str, Callable[[Floats, Floats], Floats]] = {
     "rmse": _rmse_without,
     "r2": _r2_without,
     "r": _r_without,
+    "average_precision": _ap_without,
 }

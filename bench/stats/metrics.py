@@ -7,7 +7,7 @@ Predictions are ages (N,), probabilities of the positive class (N,) or of every 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,12 @@ Mask = NDArray[np.bool_]
 
 CONSTANT = 1e-12
 """A spread below this fraction of the values is float noise, not variation."""
+
+SMALLEST_P = float(np.finfo(np.float64).tiny)
+"""A p too small for a float is still not zero."""
+
+ECE_BINS = 15
+"""Bins of equal width over the probability of the positive class."""
 
 _PROBABILITY_FLOOR = 1e-7  # float32 sigmoids reach 0 and 1; one confident error is not infinite
 _ONE_AGAINST_REST = re.compile(r"auc_(\d+)")
@@ -75,11 +81,23 @@ METRICS: dict[str, Metric] = {
         Metric("accuracy", "Accuracy", "", True, _CLASSES),
         Metric("sensitivity", "Sensitivity", "", True, ("binary",), ranked=False),
         Metric("specificity", "Specificity", "", True, ("binary",), ranked=False),
+        Metric("average_precision", "Average precision", "", True, ("binary",)),
+        Metric("mcc", "MCC", "", True, ("binary",), tested=False),
+        Metric("f1", "F1", "", True, ("binary",), tested=False),
         Metric("brier", "Brier score", "", False, ("binary",)),
         Metric("log_loss", "Log loss", "", False, _CLASSES),
+        Metric("ece", "ECE", "", False, ("binary",), tested=False),
     )
 }
-"""The metrics by name; `metric` also knows the one-against-rest ``auc_<class index>``."""
+"""The metrics by name, the primary one of each task before its others; `metric` also knows the
+one-against-rest ``auc_<class index>``."""
+
+_SIDES = {
+    "sensitivity": ("positive",),
+    "specificity": ("negative",),
+    **dict.fromkeys(("auc", "average_precision", "mcc", "f1"), ("positive", "negative")),
+}
+"""Of two classes, those without which a metric has no value."""
 
 
 def metric(name: str) -> Metric:
@@ -154,8 +172,9 @@ def compute(name: str, truth: ArrayLike, prediction: ArrayLike, threshold: float
     -------
     Score
         Value and reason. Undefined, hence NaN: R2 of a constant target, r of a constant target or
-        prediction, AUC and balanced accuracy where a class is absent, sensitivity and specificity
-        where theirs is, and everything where a prediction is not finite or no probability.
+        prediction; AUC, average precision, MCC, F1 and balanced accuracy where a class is absent,
+        sensitivity and specificity where theirs is; MCC where every subject is put into one
+        class; and everything where a prediction is not finite or no probability.
 
     Raises
     ------
@@ -166,10 +185,14 @@ def compute(name: str, truth: ArrayLike, prediction: ArrayLike, threshold: float
     Notes
     -----
     Log loss is unweighted, with probabilities floored at 1e-7. AUC is the Mann-Whitney form with
-    ties counted one half; it is not flipped when below one half.
+    ties counted one half; it is not flipped when below one half. Average precision is the sum over
+    thresholds of the gain in recall times the precision, without interpolation and with subjects
+    of one score at one threshold; at chance it is about the prevalence. ECE is the expected
+    calibration error: over 15 bins of equal width of P(positive), 1 in the last of them, the mean
+    distance between the predicted and the observed share of positives, weighted by subjects.
     """
     truth, prediction = checked(name, truth, prediction)
-    if reason := undefined(name, truth, prediction):
+    if reason := undefined(name, truth, prediction, threshold):
         return Score(float("nan"), reason)
     return Score(value_of(name, truth, prediction, threshold))
 
@@ -205,7 +228,7 @@ def checked(name: str, truth: ArrayLike, prediction: ArrayLike) -> tuple[Floats,
     return truth, prediction
 
 
-def undefined(name: str, truth: Floats, prediction: Floats) -> str:
+def undefined(name: str, truth: Floats, prediction: Floats, threshold: float) -> str:
     """Return why the metric has no value on these checked arrays, or an empty text."""
     if not len(truth):
         return "no subjects"
@@ -220,19 +243,19 @@ def undefined(name: str, truth: Floats, prediction: Floats) -> str:
     if prediction.min() < -1e-6 or prediction.max() > 1 + 1e-6:
         return "the predictions are not probabilities"
     empty = [text for text, members in groups(name, truth, prediction).items() if not members.any()]
-    return f"no subject is {empty[0]}" if empty else ""
+    if empty:
+        return f"no subject is {empty[0]}"
+    if name == "mcc" and is_constant(_guess(prediction, threshold)):
+        return "every subject is put into one class"
+    return ""
 
 
 def value_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> float:
     """Return the metric of checked arrays on which it is defined."""
-    if name == "rmse":
-        return float(np.sqrt(np.mean((prediction - truth) ** 2)))
-    if name == "r2":
-        spread = np.sum((truth - truth.mean()) ** 2)
-        return float(1 - np.sum((prediction - truth) ** 2) / spread)
-    if name == "r":
-        x, y = prediction - prediction.mean(), truth - truth.mean()
-        return float(np.clip((x @ y) / (np.sqrt(x @ x) * np.sqrt(y @ y)), -1, 1))
+    if name in _OF_PREDICTIONS:
+        return _OF_PREDICTIONS[name](truth, prediction)
+    if name in _OF_GUESSES:
+        return _OF_GUESSES[name](truth, _guess(prediction, threshold))
     terms = terms_of(name, truth, prediction, threshold)
     return mean_of_means(terms, groups(name, truth, prediction).values())
 
@@ -244,11 +267,11 @@ def mean_of_means(terms: Floats, members: Iterable[Mask]) -> float:
 
 def groups(name: str, truth: Floats, prediction: Floats) -> dict[str, Mask]:
     """Return the groups of subjects over whose means the metric is averaged, named in words."""
-    if name in ("auc", "sensitivity", "specificity") or _ONE_AGAINST_REST.fullmatch(name):
-        positive = truth == (int(name[4:]) if name.startswith("auc_") else 1)
+    one_against_rest = _ONE_AGAINST_REST.fullmatch(name)
+    if one_against_rest or name in _SIDES:
+        positive = truth == (int(one_against_rest[1]) if one_against_rest else 1)
         both = {"positive": positive, "negative": ~positive}
-        wanted = {"sensitivity": ("positive",), "specificity": ("negative",)}.get(name, tuple(both))
-        return {text: both[text] for text in wanted}
+        return {text: both[text] for text in _SIDES.get(name, tuple(both))}
     if name == "balanced_accuracy":
         n_classes = prediction.shape[1] if prediction.ndim == 2 else 2
         return {f"of class {k}": truth == k for k in range(n_classes)}
@@ -261,7 +284,7 @@ def terms_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> 
     Raises
     ------
     ValueError
-        For a metric that is no mean over subjects: rmse, r2, r.
+        For a metric that is no mean over subjects, such as RMSE.
     """
     if name == "mae":
         return np.abs(prediction - truth)
@@ -279,8 +302,7 @@ def terms_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> 
             likelihood = prediction[np.arange(len(truth)), truth.astype(int)]
         return -np.log(np.clip(likelihood, _PROBABILITY_FLOOR, 1))
     if name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity"):
-        guess = prediction >= threshold if prediction.ndim == 1 else prediction.argmax(axis=1)
-        return (guess == truth).astype(np.float64)
+        return (_guess(prediction, threshold) == truth).astype(np.float64)
     raise ValueError(f"{name} is not a mean over subjects")
 
 
@@ -307,6 +329,73 @@ def placements(positive: Mask, score: Floats) -> Floats:
     return shares
 
 
+def precision_steps(positive: Mask, score: Floats) -> tuple[NDArray[np.intp], Floats, Floats]:
+    """Return what average precision is made of, threshold by threshold from the highest score.
+
+    Parameters
+    ----------
+    positive : bool array (N,)
+    score : array (N,)
+        Higher means more positive; subjects of one score share a threshold.
+
+    Returns
+    -------
+    step : int array (N,)
+        The threshold at which each subject is first called positive.
+    hits, called : array (T,)
+        True positives, and subjects, that each of the T thresholds adds.
+    """
+    _, step = np.unique(-score, return_inverse=True)
+    hits, called = np.bincount(step, weights=positive), np.bincount(step)
+    return step, hits.astype(np.float64), called.astype(np.float64)
+
+
 def is_constant(values: Floats) -> bool:
     """Whether the values vary by no more than float noise; one value alone does not vary."""
     return bool(np.ptp(values) <= CONSTANT * np.abs(values).max())
+
+
+def _guess(prediction: Floats, threshold: float) -> Floats:
+    """Return the class (N,) every subject is put into."""
+    guess = prediction >= threshold if prediction.ndim == 1 else prediction.argmax(axis=1)
+    return guess.astype(np.float64)
+
+
+def _rmse(truth: Floats, prediction: Floats) -> float:
+    return float(np.sqrt(np.mean((prediction - truth) ** 2)))
+
+
+def _r2(truth: Floats, prediction: Floats) -> float:
+    return float(1 - np.sum((prediction - truth) ** 2) / np.sum((truth - truth.mean()) ** 2))
+
+
+def _correlation(truth: Floats, prediction: Floats) -> float:
+    x, y = prediction - prediction.mean(), truth - truth.mean()
+    return float(np.clip((x @ y) / (np.sqrt(x @ x) * np.sqrt(y @ y)), -1, 1))
+
+
+def _average_precision(truth: Floats, prediction: Floats) -> float:
+    _, hits, called = precision_steps(truth == 1, prediction)
+    return float(hits @ (hits.cumsum() / called.cumsum()) / hits.sum())
+
+
+def _f1(truth: Floats, guess: Floats) -> float:
+    return float(2 * (truth @ guess) / (truth.sum() + guess.sum()))
+
+
+def _calibration_error(truth: Floats, prediction: Floats) -> float:
+    bins = np.digitize(prediction, np.arange(1, ECE_BINS) / ECE_BINS)
+    return float(np.abs(np.bincount(bins, weights=prediction - truth)).sum() / len(truth))
+
+
+_OF_PREDICTIONS: dict[str, Callable[[Floats, Floats], float]] = {
+    "rmse": _rmse,
+    "r2": _r2,
+    "r": _correlation,
+    "average_precision": _average_precision,
+    "ece": _calibration_error,
+}
+_OF_GUESSES: dict[str, Callable[[Floats, Floats], float]] = {
+    "mcc": _correlation,  # of two binary variables it is Matthews' coefficient
+    "f1": _f1,
+}

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 
 import numpy as np
@@ -20,7 +20,10 @@ from bench.stats.measured import Measured, Runs, measure
 from bench.stats.metrics import compute, metric, placements
 
 REGRESSION = ("mae", "rmse", "r2", "r")
-BINARY = ("auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity", "brier", "log_loss")
+BINARY = (
+    *("auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity"),
+    *("average_precision", "brier", "log_loss"),
+)
 MULTICLASS = ("balanced_accuracy", "accuracy", "log_loss")
 CASES = (
     *[("regression", name) for name in REGRESSION],
@@ -64,7 +67,7 @@ def headline(name, truth, a, b, seeds_a=None, seeds_b=None, **options):
 def covariance_by_hand(name, truth, rows):
     """Covariance (R, R) of R runs' values over test sets, each written as its definition."""
     n = len(truth)
-    if name in REGRESSION[1:]:
+    if name in (*REGRESSION[1:], "average_precision"):
         without = np.array(
             [
                 [compute(name, np.delete(truth, i), np.delete(row, i, 0)).value for i in range(n)]
@@ -236,6 +239,49 @@ def test_the_interval_excludes_zero_exactly_when_p_is_below_alpha(seed, level):
         assert wider.low < got.low < got.high < wider.high
 
 
+@given(st.integers(0, 10**6), st.sampled_from(CASES))
+def test_order_and_names_do_not_matter_to_unpaired_runs(seed, case):
+    task, name = case
+    truth, a, b = experiment(task, seed=seed)
+    rng = np.random.default_rng(seed)
+    order, runs = rng.permutation(len(truth)), rng.permutation(len(b))
+    plain = headline(name, truth, a, b, range(4), range(10, 14))
+    other = headline(name, truth[order], a[:, order], b[runs][:, order], range(20, 24), runs + 90)
+    for field in ("difference", "se", "df", "t", "p", "low", "high", "c", "p_superior"):
+        expected = pytest.approx(getattr(plain, field), rel=1e-6, abs=1e-9, nan_ok=True)
+        assert getattr(other, field) == expected, field
+
+
+@given(st.integers(0, 10**6), st.sampled_from(CASES), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
+def test_a_higher_level_widens_the_interval_and_changes_nothing_else(seed, case, one, two):
+    task, name = case
+    truth, a, b = experiment(task, seed=seed)
+    narrow, wide = (headline(name, truth, a, b, level=x) for x in sorted((one, two)))
+    if narrow.p != narrow.p:
+        return
+    assert wide.low <= narrow.low <= narrow.difference <= narrow.high <= wide.high
+    assert replace(wide, low=0, high=0, level=0, few_subjects=None) == replace(
+        narrow, low=0, high=0, level=0, few_subjects=None
+    )
+
+
+@given(st.integers(0, 10**6), st.floats(0.01, 100), st.floats(-50, 50))
+def test_another_unit_scales_the_difference_and_leaves_the_test(seed, factor, shift):
+    truth, a, b = experiment("regression", seed=seed)
+    years = headline("mae", truth, a, b)
+    other = headline("mae", truth * factor + shift, a * factor + shift, b * factor + shift)
+    assert other.difference == pytest.approx(years.difference * factor, rel=1e-6, abs=1e-9)
+    assert other.se == pytest.approx(years.se * factor, rel=1e-6)
+    assert (other.p, other.df) == pytest.approx((years.p, years.df), rel=1e-6)
+
+
+def test_a_p_too_small_for_a_float_is_not_zero():
+    truth, a, _ = experiment("regression", seed=6, n=400)
+    worse = truth + 1e4 + np.random.default_rng(0).normal(size=(4, 400))
+    got = headline("mae", truth, np.repeat(a[:1], 4, axis=0), np.repeat(worse[:1], 4, axis=0))
+    assert 0 < got.p < 1e-300
+
+
 def test_improvement_and_its_interval_are_positive_when_a_is_better():
     truth, a, _ = experiment("regression", seed=6)
     worse = a + np.random.default_rng(0).normal(15, 1, a.shape)
@@ -398,6 +444,12 @@ def test_a_constant_prediction_has_no_correlation_to_compare():
         ("r2", [60.0, 70.0], [[61.0, 64.0], [62.0, 69.0]], [[60.5, 66.0], [63.0, 71.0]]),
         ("r", [60.0, 60.0, 70.0], [[1.0, 2.0, 4.0], [5.0, 2.0, 9.0]], [[1, 0, 3.0], [3, 5, 7.0]]),
         ("auc", [1, 0, 0], [[0.9, 0.1, 0.95], [0.8, 0.3, 0.2]], [[0.4, 0.5, 0.3], [0.2, 0.1, 0.9]]),
+        (
+            "average_precision",
+            [1, 0, 0],
+            [[0.9, 0.1, 0.95], [0.8, 0.3, 0.2]],
+            [[0.4, 0.5, 0.3], [0.2, 0.1, 0.9]],
+        ),
     ],
 )
 def test_a_test_set_too_small_for_a_variance_gives_no_p(name, truth, a, b):

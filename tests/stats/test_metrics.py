@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -53,12 +54,58 @@ def test_binary_metrics_agree_with_scikit_learn(seed, levels):
         "accuracy": sk.accuracy_score(truth, guess),
         "sensitivity": sk.recall_score(truth, guess),
         "specificity": sk.recall_score(truth, guess, pos_label=0),
+        "average_precision": sk.average_precision_score(truth, score),
+        "mcc": sk.matthews_corrcoef(truth, guess),
+        "f1": sk.f1_score(truth, guess),
         "brier": sk.brier_score_loss(truth, score),
     }
     if levels is None:
         expected["log_loss"] = sk.log_loss(truth, score)
     for name, value in expected.items():
         assert compute(name, truth, score, threshold=0.4).value == pytest.approx(value), name
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=2, max_size=12))
+def test_average_precision_is_its_steps_in_exact_arithmetic(pairs):
+    truth, score = np.array(pairs).T
+    if truth.min() == truth.max():
+        return
+    expected, recall = Fraction(0), Fraction(0)
+    for threshold in sorted(set(score.tolist()), reverse=True):
+        called = truth[score >= threshold]
+        new = Fraction(int(called.sum()), int(truth.sum()))
+        expected += (new - recall) * Fraction(int(called.sum()), len(called))
+        recall = new
+    got = compute("average_precision", truth, score / 6).value
+    assert got == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_average_precision_of_a_constant_score_is_the_prevalence():
+    assert compute("average_precision", [1, 0, 0, 0], [0.3] * 4).value == 0.25
+    assert compute("average_precision", [1, 1, 0], [0.9, 0.8, 0.1]).value == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 300)), min_size=1, max_size=40))
+def test_ece_is_its_definition_in_exact_arithmetic(pairs):
+    # Scores of k/300: multiples of 20 lie on the edge of a bin, and belong to the one above.
+    bins: dict[int, list[Fraction]] = {}
+    for label, k in pairs:
+        bins.setdefault(min(k * 15 // 300, 14), []).append(Fraction(k, 300) - label)
+    expected = sum(abs(sum(gaps)) for gaps in bins.values()) / len(pairs)
+    truth, k = np.array(pairs).T
+    assert compute("ece", truth, k / 300).value == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_ece_puts_a_probability_of_one_in_the_last_bin():
+    # One bin of .95 and 1: predicted 1.95, observed 1, over two subjects.
+    assert compute("ece", [1, 0], [1.0, 0.95]).value == pytest.approx(0.475)
+    assert compute("ece", [1, 1], [1 + 5e-7, 1.0]).value == pytest.approx(0, abs=1e-6)
+    assert compute("ece", [0, 0], [-5e-7, 0.0]).value == pytest.approx(0, abs=1e-6)
+
+
+def test_f1_without_a_true_positive_is_zero_where_there_are_positives():
+    assert compute("f1", [1, 0], [0.1, 0.2]) == (0.0, "")
+    assert compute("f1", [1, 0], [0.1, 0.9]) == (0.0, "")
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -99,6 +146,16 @@ def test_an_auc_below_one_half_is_not_flipped():
         ("auc", [0, 1], [0.2, np.inf], "1 of 2 predicted numbers are not finite"),
         ("auc", [1, 1], [0.2, 0.3], "no subject is negative"),
         ("auc", [0, 0], [0.2, 0.3], "no subject is positive"),
+        ("average_precision", [1, 1], [0.2, 0.3], "no subject is negative"),
+        ("average_precision", [0, 0], [0.2, 0.3], "no subject is positive"),
+        ("mcc", [1, 1], [0.2, 0.7], "no subject is negative"),
+        ("mcc", [0, 1], [0.2, 0.3], "every subject is put into one class"),
+        ("mcc", [0, 1], [0.6, 0.7], "every subject is put into one class"),
+        ("f1", [0, 0], [0.2, 0.3], "no subject is positive"),
+        ("f1", [0, 0], [0.2, 0.9], "no subject is positive"),
+        ("f1", [1, 1], [0.2, 0.9], "no subject is negative"),
+        ("ece", [], [], "no subjects"),
+        ("ece", [0, 1], [-2.0, 3.0], "the predictions are not probabilities"),
         ("sensitivity", [0, 0], [0.2, 0.3], "no subject is positive"),
         ("specificity", [1, 1], [0.2, 0.3], "no subject is negative"),
         ("balanced_accuracy", [1, 1], [0.2, 0.3], "no subject is of class 0"),
@@ -127,6 +184,7 @@ def test_a_class_that_is_absent_leaves_the_other_metrics_defined():
         ("mae", AGES, np.ones((5, 3)) / 3, "is for regression"),
         ("auc", [0, 1, 2], np.ones((3, 3)) / 3, "is for binary"),
         ("auc_0", [0, 1], [0.1, 0.9], "is for multiclass"),
+        ("mcc", [0, 1, 2], np.ones((3, 3)) / 3, "is for binary"),
         ("auc_3", [0, 1, 2], np.ones((3, 3)) / 3, "the classes are 0 to 2"),
         ("accuracy", [0, 1], [[0.1], [0.9]], r"of shape \(N,\), not \(N, 1\)"),
         ("accuracy", [0, 2], [0.1, 0.9], "class indices from 0 to 1"),
@@ -140,7 +198,10 @@ def test_what_does_not_fit_is_refused(name, truth, prediction, words):
 
 def test_every_task_has_its_metrics_with_the_primary_one_first():
     assert metrics_for("regression") == ("mae", "rmse", "r2", "r")
-    assert metrics_for("classification", 2)[:2] == ("auc", "balanced_accuracy")
+    assert metrics_for("classification", 2) == (
+        *("auc", "balanced_accuracy", "accuracy", "sensitivity", "specificity"),
+        *("average_precision", "mcc", "f1", "brier", "log_loss", "ece"),
+    )
     assert metrics_for("classification", 3) == (
         *("balanced_accuracy", "accuracy", "log_loss"),
         *("auc_0", "auc_1", "auc_2"),
@@ -156,19 +217,20 @@ def test_every_task_has_its_metrics_with_the_primary_one_first():
 def test_one_against_rest_columns_are_neither_ranked_nor_tested():
     assert not metric("auc_1").ranked
     assert not metric("auc_1").tested
-    assert all(m.tested for m in METRICS.values())
+    assert {m.name for m in METRICS.values() if not m.tested} == {"mcc", "f1", "ece"}
     assert {m.name for m in METRICS.values() if not m.ranked} == {"sensitivity", "specificity"}
 
 
 def test_the_declared_direction_is_that_of_a_better_prediction():
-    # Predictions moved half-way to the truth are better by every metric that moves.
+    # Predictions moved most of the way to the truth are better by every metric.
     rng = np.random.default_rng(0)
     ages = rng.normal(60, 10, 50)
     labels, chance = binary_case(1)
     for name in METRICS:
         truth = ages if "regression" in metric(name).tasks else labels
         poor = rng.normal(60, 10, 50) if truth is ages else chance
-        change = compute(name, truth, (poor + truth) / 2).value - compute(name, truth, poor).value
+        near = 0.2 * poor + 0.8 * truth
+        change = compute(name, truth, near).value - compute(name, truth, poor).value
         assert change * (1 if metric(name).higher_is_better else -1) > 0, name
 
 
