@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from sqlalchemy import Column as SqlColumn
-from sqlalchemy import Connection, Float, Integer, Select, select
+from sqlalchemy import Connection, Float, Integer, RowMapping, Select, select
 from sqlalchemy import Table as SqlTable
 
 from bench.export.shareable import CLEAN, COLUMNS
 from bench.store import schema
+from registry.errors import UserError
 
 ROWS = 200_000
 """Rows that are in memory at a time."""
@@ -113,7 +114,7 @@ def _query(name: str, table: SqlTable, shareable: bool) -> Select[Any]:
     return select(*columns).order_by(*table.primary_key)
 
 
-def _clean(name: str, row: Mapping[str, Any], shareable: bool) -> dict[str, Any]:
+def _clean(name: str, row: RowMapping, shareable: bool) -> dict[str, Any]:
     if not shareable:
         return dict(row)
     return {
@@ -223,10 +224,7 @@ def _predictions(connection: Connection) -> Exported:
         query = select(table).order_by(table.c.trial, table.c.split)
         rows: list[_Predicted] = []
         for row in connection.execute(query).mappings().yield_per(100):
-            values = np.frombuffer(row["values"], "<f8").reshape(-1, row["outputs"])
-            subjects = np.frombuffer(row["subjects"], "<i4")
-            columns = dict(zip(outputs[cohort[row["trial"]]], values.T, strict=True))
-            rows.append(_Predicted(row["trial"], row["split"], subjects, columns))
+            rows.append(_predicted(row, outputs[cohort[row["trial"]]]))
             if sum(len(each.subjects) for each in rows) >= ROWS:
                 yield _batch(rows, kinds)
                 rows = []
@@ -246,6 +244,19 @@ class _Predicted:
     split: str
     subjects: np.ndarray
     columns: Mapping[str, np.ndarray]
+
+
+def _predicted(row: RowMapping, names: Sequence[str]) -> _Predicted:
+    try:
+        subjects = np.frombuffer(row["subjects"], "<i4")
+        values = np.frombuffer(row["values"], "<f8").reshape(len(subjects), len(names))
+    except ValueError:
+        raise UserError(
+            f"The {row['split']} predictions of trial {row['trial']} are damaged, so nothing was "
+            "exported; restore the database from a copy."
+        ) from None
+    columns = dict(zip(names, values.T, strict=True))
+    return _Predicted(row["trial"], row["split"], subjects, columns)
 
 
 def _batch(rows: Sequence[_Predicted], kinds: pa.Schema) -> pa.RecordBatch:

@@ -280,11 +280,8 @@ def _contamination(known: Known) -> tuple[str, str]:
     cards = {card.name: card.pretraining for card in ENCODERS}
     known_of = {name: "" if e.plugin else cards.get(name, "") for name, e in pretrained.items()}
     words = [f"{one_line(name)} ({what or 'not recorded'})" for name, what in known_of.items()]
-    unknown = not all(known_of.values())
-    ask = "on what were they pretrained, and who was in it?" if unknown else ""
-    return f"Pretrained on other data: {', '.join(words)}." if not unknown else (
-        f"Pretrained: {', '.join(words)}."
-    ), ask
+    ask = "" if all(known_of.values()) else "on what were they pretrained, and who was in it?"
+    return f"Pretrained: {', '.join(words)}.", ask
 
 
 def tuning(known: Known) -> tuple[str, str]:
