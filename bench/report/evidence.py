@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ class Evidence:
 
     Parameters
     ----------
+    subjects : ndarray, shape (n_subjects,)
+        Their indices in the manifest.
     truth : ndarray, shape (n_subjects,)
         Age in years, or the index of the class.
     predictions : dict
@@ -36,6 +39,7 @@ class Evidence:
         The metrics that are stored, in alphabetical order.
     """
 
+    subjects: NDArray[np.int32]
     truth: NDArray[np.float64]
     predictions: dict[str, NDArray[np.float64]]
     scores: dict[tuple[str, str], float]
@@ -90,6 +94,7 @@ def load_evidence(store: Store, protocol: Protocol) -> Evidence:
                 if reason:
                     reasons[metric] = reason
     return Evidence(
+        subjects=subjects,
         truth=truth,
         predictions={
             key: found.values[:, 0] if found.values.shape[1] == 1 else found.values
@@ -99,6 +104,39 @@ def load_evidence(store: Store, protocol: Protocol) -> Evidence:
         reasons=reasons,
         metrics=tuple(sorted({metric for _, metric in scores})),
     )
+
+
+def load_validation(
+    store: Store, protocol: Protocol, runs: Runs
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return (truth, predictions) of every finished run on the validation subjects it had.
+
+    Every seed and training size has validation subjects of its own; a run without stored
+    predictions of them has empty arrays.
+    """
+    found = store.predictions(runs.keys, "validation")
+    fingerprint = str(protocol.dataset["fingerprint"])
+    sides = []
+    for key in runs.keys:
+        if key not in found:
+            sides.append((np.empty(0), np.empty(0)))
+            continue
+        values = found[key].values
+        truth = _truth(store, fingerprint, found[key].subjects)
+        sides.append((truth, values[:, 0] if values.shape[1] == 1 else values))
+    return sides
+
+
+def load_covariates(store: Store, protocol: Protocol, evidence: Evidence) -> dict[str, list[Any]]:
+    """Return age, sex and site of the test subjects, in their order; None where not known."""
+    table = schema.subjects.c
+    query = select(table.subject, table.age, table.sex, table.site).where(
+        table.fingerprint == str(protocol.dataset["fingerprint"])
+    )
+    with store.engine.connect() as connection:
+        rows = {row.subject: row for row in connection.execute(query)}
+    chosen = [rows[subject] for subject in evidence.subjects.tolist()]
+    return {name: [getattr(row, name) for row in chosen] for name in ("sex", "age", "site")}
 
 
 def _one_test_set(store: Store, found: Iterable[Predictions]) -> NDArray[np.int32]:

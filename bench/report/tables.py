@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bench.report.agegap import gap_table
 from bench.report.claims import captions, facts, methods, software
 from bench.report.cost import cost_table
-from bench.report.evidence import Evidence, load_evidence
+from bench.report.efficiency import efficiency_table
+from bench.report.evidence import Evidence, load_covariates, load_evidence
 from bench.report.failures import failure_table, find_failures
 from bench.report.family import Design, check_reference, design_tests
 from bench.report.leaderboard import all_metrics, best_first, leaderboard
-from bench.report.pairs import Pair, make_pairs, pair_tables, seed_table
+from bench.report.pair_tables import pair_tables, seed_table
+from bench.report.pairs import Pair, make_pairs
+from bench.report.precision import precision_table
+from bench.report.probabilities import calibration_table, operating_table
 from bench.report.provenance import environment_table, environments_of
 from bench.report.select import Protocol, Row, select_protocols
 from bench.report.status import coverage_table
+from bench.report.subgroups import subgroups
 from bench.report.table import Cell, Column, Report, Section, Table
 from bench.report.words import count, one_line
 from bench.stats.metrics import Metric, metrics_for
@@ -112,13 +118,15 @@ def _section(
     family, others = _pairs(protocol, evidence, rows, metrics, design)
     tables += pair_tables(protocol, design, family, others, prefix)
     over_seeds = seed_table(protocol, evidence, family, prefix)
-    if over_seeds is not None:
-        tables.append(over_seeds)
+    efficiency = efficiency_table(protocol, evidence, primary, family, f"{prefix}efficiency")
+    tables += [table for table in (over_seeds, efficiency) if table is not None]
     names = metrics_for(protocol.kind, protocol.n_classes)
     tables.append(all_metrics(protocol, evidence, rows, names, f"{prefix}metrics"))
-    cost = cost_table(store, protocol, evidence, rows, primary, f"{prefix}cost")
-    if cost is not None:
-        tables.append(cost)
+    more = (
+        gap_table(store, protocol, evidence, rows, f"{prefix}gap"),
+        cost_table(store, protocol, evidence, rows, primary, f"{prefix}cost"),
+    )
+    tables += [table for table in more if table is not None]
     data = protocol.dataset
     sides = {side: int(data[f"n_{side}"]) for side in ("pool", "validation", "test")}
     tables.append(flow_table(data["flow"], sides, f"{prefix}flow"))
@@ -126,8 +134,15 @@ def _section(
     coverage = coverage_table(protocol, failures, f"{prefix}coverage")
     whole = all(not runs.failed and not runs.missing for runs in protocol.runs.values())
     environments = environments_of(store, protocol)
-    appendix = [coverage] if whole else []
-    appendix.append(environment_table(environments, f"{prefix}environments"))
+    covariates = load_covariates(store, protocol, evidence)
+    appendix = [
+        coverage if whole else None,
+        precision_table(family, f"Precision of {design.words}", f"{prefix}precision"),
+        subgroups(protocol, evidence, covariates, rows, primary, f"{prefix}subgroups"),
+        calibration_table(protocol, evidence, rows, f"{prefix}calibration"),
+        operating_table(store, protocol, evidence, rows, f"{prefix}operating"),
+        environment_table(environments, f"{prefix}environments"),
+    ]
     if not whole:
         tables.append(coverage)
     if failures:
@@ -144,7 +159,7 @@ def _section(
         caption=tuple(captions(protocol, evidence, metrics)),
         notes=tuple(notes),
         methods=(*methods(protocol, design, len(family)), *software(environments)),
-        appendix=tuple(appendix),
+        appendix=tuple(table for table in appendix if table is not None),
     )
 
 

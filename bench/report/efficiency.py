@@ -1,0 +1,200 @@
+"""How far training subjects go: whole learning curves compared, and the size that matches another.
+
+Sentences like "A at n=250 equals B at n=610" are read off B's curve; the test of the whole curves
+is the headline test of their mean height over log n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bench.report.evidence import Evidence
+from bench.report.leaderboard import digits_of
+from bench.report.pairs import Pair, measured_at, runs_at
+from bench.report.select import Protocol, Row
+from bench.report.table import Cell, Column, Number, Table
+from bench.report.words import interval, number, p_value
+from bench.stats.bootstrap import Heights, Resamples, draw_resamples, heights, learning_curve
+from bench.stats.curves import Efficiency, area, bound_words, data_efficiency
+from bench.stats.inference import Comparison, benjamini_hochberg, compare
+from bench.stats.measured import Measured, Runs
+from bench.stats.metrics import Metric
+
+RESAMPLES = 1000
+
+
+class Curves:
+    """The learning curves of a section, with one set of resamples for each number of seeds."""
+
+    def __init__(self, protocol: Protocol, evidence: Evidence, metric: Metric) -> None:
+        self.protocol = protocol
+        self.evidence = evidence
+        self.metric = metric
+        self._drawn: dict[int, Resamples] = {}
+        self._heights: dict[tuple[str, tuple[int, ...], tuple[int, ...] | None], Heights] = {}
+
+    def runs(self, row: Row) -> dict[int, Runs]:
+        """Return a row's runs at every training size that has any."""
+        found = {
+            size: runs_at(self.protocol, self.evidence, row, size) for size in self.protocol.sizes
+        }
+        return {size: runs for size, runs in found.items() if runs is not None}
+
+    def efficiency(self, a: Row, b: Row, size: int) -> Efficiency | str:
+        """Return the size at which B reaches what A has at `size`, or why there is none."""
+        of_a, of_b = self.runs(a), self.runs(b)
+        if size not in of_a:
+            return "no finished run of A"
+        if len(of_b) < 2:
+            return "fewer than two sizes of B"
+        seeds = _shared_seeds(self.protocol, [(a, {size: of_a[size]}), (b, of_b)])
+        if seeds == ():
+            return "no shared seed"
+        one = self._height(a, {size: of_a[size]}, seeds)
+        other = self._height(b, of_b, seeds)
+        return one.reason or other.reason or data_efficiency(one, other, size)
+
+    def area(self, a: Row, b: Row) -> Comparison | None:
+        """Compare the mean heights of two curves over the sizes that both have."""
+        sizes = sorted(set(self.runs(a)) & set(self.runs(b)))
+        if len(sizes) < 2:
+            return None
+        try:
+            one, other = (area([self._measured(row, n) for n in sizes], sizes) for row in (a, b))
+        except ValueError:
+            return None  # The sizes of a row share no seed.
+        return compare(one, other)
+
+    def _measured(self, row: Row, size: int) -> Measured:
+        found = measured_at(self.protocol, self.evidence, row, self.metric, size)
+        assert found is not None
+        return found
+
+    def _height(self, row: Row, by_size: dict[int, Runs], seeds: tuple[int, ...] | None) -> Heights:
+        key = (row.key, tuple(by_size), seeds)
+        if key not in self._heights:
+            kept = {
+                size: runs if runs.deterministic and len(runs.seeds) == 1 else _only(runs, seeds)
+                for size, runs in by_size.items()
+            }
+            curve = learning_curve(self.metric.name, self.evidence.truth, kept)
+            n = 1 if seeds is None else len(seeds)
+            if n not in self._drawn:
+                self._drawn[n] = draw_resamples(n, self.evidence.n_subjects, RESAMPLES)
+            self._heights[key] = heights(curve, self._drawn[n])
+        return self._heights[key]
+
+
+def efficiency_table(
+    protocol: Protocol, evidence: Evidence, metric: Metric, pairs: Sequence[Pair], name: str
+) -> Table | None:
+    """Return, for every pair, the size at which B reaches A, and the test of the whole curves.
+
+    Parameters
+    ----------
+    metric : Metric
+        The primary one.
+    pairs : sequence of Pair
+        By that metric at the primary training size.
+
+    Returns
+    -------
+    Table or None
+        None where fewer than two training sizes were run.
+    """
+    if len(protocol.sizes) < 2 or not pairs:
+        return None
+    curves = Curves(protocol, evidence, metric)
+    size = protocol.primary_size
+    reached = [curves.efficiency(pair.a, pair.b, size) for pair in pairs]
+    areas = [curves.area(pair.a, pair.b) for pair in pairs]
+    adjusted = benjamini_hochberg([np.nan if each is None else each.p for each in areas])
+    digits = digits_of(metric)
+    return Table(
+        name=name,
+        title=f"Data efficiency and whole learning curves, {metric.label}, {protocol.name}",
+        columns=(
+            Column("pair", "A vs B"),
+            Column("n", f"B equals A at n={size} with n =", numeric=True),
+            Column("n_ci", "95 % CI", numeric=True),
+            Column("area", "A - B, whole curve", numeric=True),
+            Column("area_ci", "95 % CI", numeric=True),
+            Column("p", "p", numeric=True),
+            Column("p_bh", "BH p", numeric=True),
+        ),
+        rows=tuple(
+            (
+                Cell(
+                    f"{pair.a.label} vs {pair.b.label}",
+                    {"a": pair.a.label, "b": pair.b.label, "n_a": size},
+                ),
+                *_reached_cells(found),
+                *_area_cells(whole, float(p), digits),
+            )
+            for pair, found, whole, p in zip(pairs, reached, areas, adjusted, strict=True)
+        ),
+        notes=(
+            "B equals A: where B's means over seeds, joined over log n, first reach A's; "
+            f"percentile interval of {RESAMPLES} crossed resamples of seeds and subjects "
+            f"(random seed 0), which is too narrow with few seeds; < and >: outside of the sizes "
+            "that were run.",
+            "A - B, whole curve: mean difference over log n, positive means that A is better, by "
+            "the headline test; exploratory.",
+        ),
+    )
+
+
+def reached_words(found: Efficiency | str) -> str:
+    """Return the size with its interval, as ``610 (95 % CI 430 to > 1000)``."""
+    if isinstance(found, str) or np.isnan(found.n):
+        return "n/a"
+    low, high = (bound_words(n, found.n_min, found.n_max) for n in (found.low, found.high))
+    point = bound_words(found.n, found.n_min, found.n_max)
+    return f"{point} (95 % CI {low} to {high})" if "nan" not in (low, high) else point
+
+
+def _reached_cells(found: Efficiency | str) -> tuple[Cell, Cell]:
+    if isinstance(found, str):
+        return Cell("n/a", {"value": np.nan, "reason": found}), Cell("n/a", {"value": np.nan})
+    if np.isnan(found.n):
+        return Cell("n/a", {"value": np.nan, "reason": found.reason}), Cell("n/a")
+    bounds = [bound_words(n, found.n_min, found.n_max) for n in (found.low, found.high)]
+    text = "[n/a]" if np.isnan(found.low) else f"[{bounds[0]}, {bounds[1]}]"
+    values: dict[str, Number] = {"low": found.low, "high": found.high}
+    return (
+        Cell(bound_words(found.n, found.n_min, found.n_max), {"value": found.n}),
+        Cell(text, values),
+    )
+
+
+def _area_cells(found: Comparison | None, adjusted: float, digits: int) -> tuple[Cell, ...]:
+    if found is None:
+        return tuple(Cell("n/a", {"value": np.nan}) for _ in range(4))
+    low, high = found.improvement_interval
+    return (
+        Cell(number(found.improvement, digits), {"value": found.improvement}),
+        Cell(interval(low, high, digits), {"low": low, "high": high}),
+        Cell(p_value(found.p), {"value": found.p}),
+        Cell(p_value(adjusted), {"value": adjusted}),
+    )
+
+
+def _shared_seeds(
+    protocol: Protocol, parts: Sequence[tuple[Row, dict[int, Runs]]]
+) -> tuple[int, ...] | None:
+    """Return the seeds that all of them have; None where everything is one fit."""
+    sets = [
+        set(runs.seeds)
+        for row, by_size in parts
+        for size, runs in by_size.items()
+        if not protocol.one_fit(row, size)
+    ]
+    return tuple(sorted(set.intersection(*sets))) if sets else None
+
+
+def _only(runs: Runs, seeds: tuple[int, ...] | None) -> Runs:
+    assert seeds is not None
+    places = [runs.seeds.index(seed) for seed in seeds]
+    return Runs(runs.predictions[places], seeds, runs.deterministic)

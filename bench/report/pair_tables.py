@@ -1,0 +1,305 @@
+"""The tables of tests: the declared family with Holm's p, everything else as exploratory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from string import ascii_lowercase
+
+import numpy as np
+
+from bench.report.claims import CONDITIONAL
+from bench.report.evidence import Evidence
+from bench.report.family import Design
+from bench.report.pairs import Pair, paired_values
+from bench.report.select import Protocol
+from bench.report.table import Cell, Column, Number, Table
+from bench.report.words import interval, number, p_value
+from bench.stats.classical import SeedTest, paired_t, sign_flip
+from bench.stats.equivalence import equivalence, verdict
+from bench.stats.inference import benjamini_hochberg, holm
+from bench.stats.metrics import Metric
+
+FEW = "few subjects"
+"""The flag of `bench.stats.inference` that brings a second df and p."""
+
+
+def pair_tables(
+    protocol: Protocol,
+    design: Design,
+    family: Sequence[Pair],
+    others: Sequence[Pair],
+    prefix: str,
+) -> list[Table]:
+    """Return the tables of the primary family and of the exploratory pairs that there are.
+
+    Where the family was not fixed before the runs, all pairs are exploratory.
+    """
+    tables = []
+    if not design.confirmatory:
+        family, others = (), [*family, *others]
+    if family:
+        first = family[0]
+        label = f"{_with_unit(first.metric)} at n={protocol.size_label(first.size)}"
+        if protocol.conditional(first.size):
+            label += f", {CONDITIONAL}"
+        adjusted = holm([pair.p for pair in family])
+        tables.append(
+            _table(
+                f"{prefix}pairs-primary",
+                f"Primary family: differences in {label}, {protocol.name}",
+                family,
+                _Adjusted("Holm p", "p_holm", adjusted),
+                leading=(),
+                margin=design.margin,
+                primary=protocol.primary_metric,
+            )
+        )
+    if others:
+        leading = [_SIZE] if len({pair.metric.name for pair in others}) == 1 else [_METRIC, _SIZE]
+        title = "differences in every other cell"
+        if len(leading) == 1:
+            title = f"differences in {_with_unit(others[0].metric)}"
+        adjusted = benjamini_hochberg([pair.p for pair in others])
+        tables.append(
+            _table(
+                f"{prefix}pairs-exploratory",
+                f"Exploratory: {title}, {protocol.name}",
+                others,
+                _Adjusted("BH p", "p_bh", adjusted),
+                leading,
+                design.margin,
+                protocol.primary_metric,
+            )
+        )
+    return tables
+
+
+def seed_table(
+    protocol: Protocol, evidence: Evidence, family: Sequence[Pair], prefix: str
+) -> Table | None:
+    """Return the tests over seeds alone of the primary family, None when no runs are paired."""
+    tests = []
+    for pair in family:
+        if pair.found is not None and pair.found.paired:
+            _, *values = paired_values(protocol, evidence, pair)
+            tests.append((pair, paired_t(*values), sign_flip(*values)))
+    if not tests:
+        return None
+    adjusted = [benjamini_hochberg([test[kind].p for test in tests]) for kind in (1, 2)]
+    return Table(
+        name=f"{prefix}pairs-seeds",
+        title=f"Exploratory: tests over seeds alone, {protocol.name}",
+        columns=(
+            _PAIR,
+            Column("n_seeds", "seeds", numeric=True),
+            Column("p_paired_t", "paired t p", numeric=True),
+            Column("bh_paired_t", "BH p", numeric=True),
+            Column("p_sign_flip", "sign-flip p", numeric=True),
+            Column("bh_sign_flip", "BH p", numeric=True),
+        ),
+        rows=tuple(
+            (
+                _names(pair),
+                Cell(str(one.n), {"value": one.n}),
+                Cell(p_value(one.p), {"value": one.p}),
+                Cell(p_value(float(bh_one)), {"value": float(bh_one)}),
+                Cell(_reachable(two), {"value": two.p, "floor": two.floor}),
+                Cell(p_value(float(bh_two)), {"value": float(bh_two)}),
+            )
+            for (pair, one, two), bh_one, bh_two in zip(tests, *adjusted, strict=True)
+        ),
+        notes=(
+            f"These condition on {tests[0][1].conditions_on}: with new subjects they reject far "
+            "too often, and no claim about models rests on them.",
+        ),
+    )
+
+
+def _reachable(test: SeedTest) -> str:
+    """Return a p-value, and whether so few seeds could have given a smaller one at all."""
+    return p_value(test.p) if test.can_reject() else f"{p_value(test.p)}, cannot reject at this n"
+
+
+@dataclass(frozen=True)
+class _Adjusted:
+    title: str
+    key: str
+    values: Sequence[float] | np.ndarray
+
+
+@dataclass(frozen=True)
+class _Leading:
+    column: Column
+    cell: Callable[[Pair], Cell]
+
+
+_PAIR = Column("pair", "A vs B")
+_METRIC = _Leading(
+    Column("metric", "metric"),
+    lambda pair: Cell(_with_unit(pair.metric), {"name": pair.metric.name}),
+)
+_SIZE = _Leading(
+    Column("n_train", "train n", numeric=True),
+    lambda pair: Cell(str(pair.size), {"value": pair.size}),
+)
+
+
+def _table(
+    name: str,
+    title: str,
+    pairs: Sequence[Pair],
+    adjusted: _Adjusted,
+    leading: Sequence[_Leading],
+    margin: float | None,
+    primary: str,
+) -> Table:
+    verdicts = [_verdict(pair, margin if pair.metric.name == primary else None) for pair in pairs]
+    judged = any(cell.text for cell in verdicts)
+    letters: dict[str, str] = {}
+    for pair in pairs:
+        for flag in pair.flags:
+            letters.setdefault(flag, _letter(len(letters)))
+    return Table(
+        name=name,
+        title=title,
+        columns=(
+            _PAIR,
+            *(each.column for each in leading),
+            Column("difference", "A - B", numeric=True),
+            Column("ci", "95 % CI", numeric=True),
+            Column("t", "t (df)", numeric=True),
+            Column("p", "p", numeric=True),
+            Column(adjusted.key, adjusted.title, numeric=True),
+            Column("d_z", "d_z", numeric=True),
+            Column("p_superior", "P(A>B)", numeric=True),
+            Column("n", "n", numeric=True),
+            *([Column("verdict", f"margin {margin:g}")] if judged else []),
+            Column("flags", "flags"),
+        ),
+        rows=tuple(
+            (
+                _names(pair),
+                *(each.cell(pair) for each in leading),
+                *_numbers(pair, float(p)),
+                *([judgement] if judged else []),
+                Cell(
+                    ", ".join(letters[flag] for flag in pair.flags),
+                    {"words": "; ".join(pair.flags)},
+                ),
+            )
+            for pair, p, judgement in zip(pairs, adjusted.values, verdicts, strict=True)
+        ),
+        notes=(
+            "A - B: positive means that A is better; P(A>B): share of paired runs in which A is; "
+            "n: seeds x test subjects.",
+            *([_margin_words(margin)] if judged else []),
+            *(f"{letter}: {_explained(flag)}" for flag, letter in letters.items()),
+        ),
+        lead=1 + len(leading),
+    )
+
+
+def _numbers(pair: Pair, adjusted: float) -> list[Cell]:
+    found = pair.found
+    if found is None:
+        empty: dict[str, Number] = {"value": np.nan}
+        return [Cell("n/a", empty) for _ in range(8)]
+    digits = 2 if pair.metric.unit else 3
+    sign = 1.0 if pair.metric.higher_is_better else -1.0
+    low, high = found.improvement_interval
+    few = found.few_subjects
+    df, p = _df(found.df), p_value(found.p)
+    cautious: dict[str, Number] = {}
+    if few is not None:
+        df, p = f"{df}; {_df(few.df)}", f"{p} ({p_value(few.p)})"
+        bounds = (few.low, few.high) if sign > 0 else (-few.high, -few.low)
+        cautious = {
+            "few_df": few.df,
+            "few_p": few.p,
+            "few_low": bounds[0],
+            "few_high": bounds[1],
+        }
+    seeds = str(found.n_seeds)
+    if not found.paired:
+        seeds = f"({found.n_seeds_a}, {found.n_seeds_b})"
+    return [
+        Cell(
+            number(found.improvement, digits),
+            {
+                "value": found.improvement,
+                "se": found.se,
+                "v_seed": found.v_seed,
+                "c": found.c,
+                "share_seeds": found.shares.seeds,
+                "share_subjects": found.shares.subjects,
+                "share_residual": found.shares.residual,
+            },
+        ),
+        Cell(
+            interval(low, high, digits),
+            {"low": low, "high": high, "level": found.level, **cautious},
+        ),
+        Cell(
+            f"{number(sign * found.t, 2)} ({df})" if np.isfinite(found.t) else "n/a",
+            {"value": sign * found.t, "df": found.df},
+        ),
+        Cell(p, {"value": found.p}),
+        Cell(p_value(adjusted), {"value": adjusted}),
+        Cell(number(sign * found.d_z, 2), {"value": sign * found.d_z, "g_z": sign * found.g_z}),
+        Cell(number(found.p_superior, 2), {"value": found.p_superior}),
+        Cell(
+            f"{seeds} x {found.n_subjects}",
+            {
+                "seeds": found.n_seeds,
+                "seeds_a": found.n_seeds_a,
+                "seeds_b": found.n_seeds_b,
+                "subjects": found.n_subjects,
+                "subjects_smallest_group": found.n_smallest,
+            },
+        ),
+    ]
+
+
+def _names(pair: Pair) -> Cell:
+    a, b = pair.a, pair.b
+    return Cell(
+        f"{a.label} vs {b.label}", {"a": a.label, "a_key": a.key, "b": b.label, "b_key": b.key}
+    )
+
+
+def _verdict(pair: Pair, margin: float | None) -> Cell:
+    if margin is None or pair.found is None:
+        return Cell("")
+    found = equivalence(pair.found, margin)
+    return Cell(
+        verdict(pair.found, margin),
+        {"margin": margin, "p_tost": found.p, "p_inside": found.p_inside},
+    )
+
+
+def _margin_words(margin: float | None) -> str:
+    return (
+        f"margin {margin:g}: differences below it are taken for none; a verdict is by the 95 % "
+        "interval and by two one-sided tests (TOST) at .05, not adjusted over pairs."
+    )
+
+
+def _df(df: float) -> str:
+    return "> 999" if df > 999 else number(df, 1)
+
+
+def _with_unit(metric: Metric) -> str:
+    return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+
+
+def _explained(flag: str) -> str:
+    if flag == FEW:
+        return f"{FEW}: beside df and p, those that also count the uncertainty over subjects"
+    return flag
+
+
+def _letter(index: int) -> str:
+    """Return a, b, .. z, aa, ab, .."""
+    first, last = divmod(index, 26)
+    return (ascii_lowercase[first - 1] if first else "") + ascii_lowercase[last]

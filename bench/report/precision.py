@@ -1,0 +1,78 @@
+"""What an interval is made of, and what more seeds or subjects would bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.report.pairs import Pair
+from bench.report.table import Cell, Column, Table
+from bench.report.words import number
+from bench.stats.inference import Comparison
+from bench.stats.power import projection_table
+
+SEEDS = (3, 5, 10, 20)
+FACTORS = (1, 2, 4)
+
+
+def precision_table(pairs: Sequence[Pair], title: str, name: str) -> Table | None:
+    """Return the shares of each pair's variance, its floor, and projected half widths.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        By one metric at one training size.
+    title, name : str
+        Of the table.
+
+    Returns
+    -------
+    Table or None
+        None when no pair has a test.
+    """
+    tested = [(pair, pair.found) for pair in pairs if pair.found is not None and pair.p == pair.p]
+    if not tested:
+        return None
+    return Table(
+        name=name,
+        title=title,
+        columns=(
+            Column("pair", "A vs B"),
+            Column("seeds", "seeds %", numeric=True),
+            Column("subjects", "subjects %", numeric=True),
+            Column("residual", "both %", numeric=True),
+            Column("half", "half width", numeric=True),
+            Column("floor", "floor of the SE", numeric=True),
+            *(
+                Column(f"s{s}x{factor}", f"S={s}, N x {factor}", numeric=True)
+                for s in SEEDS
+                for factor in FACTORS
+            ),
+        ),
+        rows=tuple(_row(pair, found) for pair, found in tested),
+        notes=(
+            "Shares of the squared standard error: seeds shrinks with more seeds, subjects with "
+            "more test subjects, both with either. Half width: of the 95 % interval as it is and "
+            "as it may be expected with S seeds and N x 1, 2 or 4 test subjects. Floor: the "
+            "standard error that stays however many seeds are run.",
+        ),
+    )
+
+
+def _row(pair: Pair, found: Comparison) -> tuple[Cell, ...]:
+    digits = 3 if pair.metric.unit else 4
+    shares = found.shares
+    half = (found.high - found.low) / 2
+    floor = max(found.c, 0.0) ** 0.5
+    cells = [
+        Cell(f"{pair.a.label} vs {pair.b.label}", {"a": pair.a.label, "b": pair.b.label}),
+        *(Cell(number(100 * share, 0), {"value": share}) for share in shares),
+        Cell(number(half, digits), {"value": half}),
+        Cell(number(floor, digits), {"value": floor}),
+    ]
+    try:
+        expected = [each for line in projection_table(found, SEEDS, FACTORS) for each in line]
+    except ValueError as refused:
+        reason = {"value": None, "reason": str(refused)}
+        return (*cells, *(Cell("n/a", reason) for _ in range(len(SEEDS) * len(FACTORS))))
+    cells += [Cell(number(e.half_width, digits), {"value": e.half_width}) for e in expected]
+    return tuple(cells)
