@@ -7,9 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.stats import permutation_test, t
+from statsmodels.stats.proportion import proportion_confint
 
-from bench.stats.classical import paired_t, sign_flip
+from bench.stats.classical import (
+    corrected_t,
+    paired_t,
+    sign_flip,
+    superiority_interval,
+    wilcoxon,
+)
+from bench.stats.inference import holm
 
 
 def values(seed: int, n: int = 6):
@@ -54,6 +63,21 @@ def test_the_clearest_difference_reaches_the_floor_and_no_less(n):
     test = sign_flip(np.arange(n) + 100.0, np.arange(n) * 2.0)
     assert test.p == test.floor == 2 / 2**n
     assert test.can_reject() == (n >= 6)
+    assert wilcoxon(np.arange(n) + 100.0, np.arange(n) * 2.0).p == 2 / 2**n
+
+
+@pytest.mark.parametrize("m", [1, 3, 10, 28])
+@pytest.mark.parametrize("test", [sign_flip, wilcoxon])
+def test_holm_over_more_pairs_needs_more_seeds(test, m):
+    enough = math.ceil(1 + math.log2(m / 0.05))
+    for n in (enough - 1, enough):
+        found = test(np.arange(n) + 100.0, np.zeros(n))
+        assert found.can_reject(0.05, m) == (n == enough)
+        # And so says Holm itself of the clearest possible family.
+        assert (holm([found.p] * m)[0] <= 0.05) == (n == enough)
+    assert paired_t([1.0, 2.0], [1.0, 3.0]).can_reject(0.05, m)
+    with pytest.raises(ValueError, match="one pair or more"):
+        found.can_reject(0.05, 0)
 
 
 def test_equal_values_give_no_t_and_a_permutation_p_of_one():
@@ -64,7 +88,7 @@ def test_equal_values_give_no_t_and_a_permutation_p_of_one():
     assert sign_flip(a, b).p == 1
 
 
-@pytest.mark.parametrize("test", [paired_t, sign_flip])
+@pytest.mark.parametrize("test", [paired_t, sign_flip, wilcoxon])
 def test_too_few_pairs_or_an_undefined_run_give_no_p(test):
     assert (test([1.0], [2.0]).note, test([], []).note) == ("fewer than two pairs",) * 2
     assert not test([1.0], [2.0]).can_reject()
@@ -80,8 +104,105 @@ def test_many_pairs_are_said_not_to_be_enumerated():
     assert sign_flip(np.arange(20.0), np.zeros(20)).p == pytest.approx(4 / 2**20)
 
 
-def test_both_say_what_they_take_as_given():
+def test_all_say_what_they_take_as_given():
     a, b = values(0)
-    assert {paired_t(a, b).conditions_on, sign_flip(a, b).conditions_on} == {
-        "new runs, this test set"
-    }
+    tests = [paired_t(a, b), sign_flip(a, b), wilcoxon(a, b)]
+    assert {test.conditions_on for test in tests} == {"new runs, this test set"}
+    resampled = corrected_t(a, b, 0.25, range(6))
+    assert resampled.conditions_on == "train and test sets drawn anew in each run"
+
+
+# ------------------------------------------------------------------ signed ranks
+
+
+@pytest.mark.parametrize("n", [5, 8, 12])
+def test_wilcoxon_counts_the_signs_of_untied_ranks(n):
+    a, b = values(n, n)
+    ranks = stats.rankdata(abs(a - b))
+    sums = np.array([np.dot(signs, ranks) for signs in flips(ranks)])
+    observed = np.dot(np.sign(a - b), ranks)
+    assert wilcoxon(a, b).p == pytest.approx(np.mean(abs(sums) >= abs(observed) - 1e-9))
+
+
+@given(st.lists(st.integers(-4, 4).filter(bool), min_size=2, max_size=8))
+def test_wilcoxon_counts_the_signs_of_tied_ranks_too(tenths):
+    # As floats .3 - .1 and .4 - .2 differ by noise, and would not be tied.
+    b = np.arange(len(tenths)) / 10
+    a = b + np.array(tenths) / 10
+    ranks = stats.rankdata(np.abs(tenths))
+    sums = np.array([np.dot(signs, ranks) for signs in flips(ranks)])
+    observed = np.dot(np.sign(tenths), ranks)
+    assert wilcoxon(a, b).p == pytest.approx(np.mean(abs(sums) >= abs(observed) - 1e-9))
+
+
+def test_wilcoxon_without_any_difference_has_no_p():
+    found = wilcoxon([0.1 + 0.2, 0.5, 0.7], [0.3, 0.5, 0.7])
+    assert math.isnan(found.p)
+    assert found.note == "no pair differs"
+
+
+# ------------------------------------------------------------------ resampled splits
+
+
+@pytest.mark.parametrize("n", [5, 10])
+def test_the_corrected_t_is_its_formula(n):
+    a, b = values(1, n)
+    d = a - b
+    ratio = 1 / (n - 1)  # of n-fold cross-validation
+    statistic = d.mean() / math.sqrt((1 / n + ratio) * d.var(ddof=1))
+    found = corrected_t(a, b, ratio, range(n))
+    assert found.p == pytest.approx(2 * t.sf(abs(statistic), n - 1))
+    assert found.p > paired_t(a, b).p
+
+
+def test_the_corrected_t_is_refused_where_test_sets_are_shared():
+    a, b = values(2, 4)
+    fixed = corrected_t(a, b, 0.25, ["same"] * 4)
+    some = corrected_t(a, b, 0.25, [0, 0, 1, 2])
+    assert math.isnan(fixed.p)
+    assert math.isnan(some.p)
+    assert fixed.note.startswith("refused: the test set is fixed")
+    assert some.note.startswith("refused: runs share a test set")
+
+
+def test_what_is_no_corrected_t_is_refused():
+    a, b = values(2, 4)
+    with pytest.raises(ValueError, match="4 runs need as many test sets, not 3"):
+        corrected_t(a, b, 0.25, range(3))
+    for ratio in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="a positive number"):
+            corrected_t(a, b, ratio, range(4))
+    assert corrected_t(a, a, 0.25, range(4)).note == "the differences do not vary"
+    assert corrected_t([1.0], [2.0], 0.25, [0]).note == "fewer than two pairs"
+
+
+# ------------------------------------------------------------------ P(A>B)
+
+
+@given(st.integers(2, 60), st.data(), st.floats(0.5, 0.999))
+def test_the_interval_of_superiority_is_wilsons(n, data, level):
+    wins = data.draw(st.integers(0, 2 * n)) / 2  # ties are half a win
+    got = superiority_interval(wins / n, n, level)
+    expected = proportion_confint(wins, n, alpha=1 - level, method="wilson")
+    assert got == pytest.approx(np.clip(expected, 0, 1), abs=1e-9)
+    assert 0 <= got[0] <= wins / n + 1e-12
+    assert wins / n - 1e-12 <= got[1] <= 1
+    # A and B swapped.
+    assert superiority_interval(1 - wins / n, n, level) == pytest.approx(
+        (1 - got[1], 1 - got[0]), abs=1e-9
+    )
+
+
+def test_all_wins_of_five_leave_much_open():
+    low, high = superiority_interval(1.0, 5)
+    assert low == pytest.approx(0.5655, abs=1e-4)
+    assert high == 1
+
+
+def test_no_share_or_one_pair_has_no_interval():
+    assert all(map(math.isnan, superiority_interval(math.nan, 5)))
+    assert all(map(math.isnan, superiority_interval(1.0, 1)))
+    with pytest.raises(ValueError, match="a share lies between"):
+        superiority_interval(1.5, 5)
+    with pytest.raises(ValueError, match="level of an interval"):
+        superiority_interval(0.5, 5, level=95)
