@@ -1,0 +1,345 @@
+"""Learning curves, resampled over training runs and subjects at once.
+
+Runs and subjects are crossed, so both are drawn with replacement, independently of each other: the
+pigeonhole bootstrap of Owen (Annals of Applied Statistics 1, 2007). One draw serves every size and
+every arm, so that their differences keep the pairing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bench.stats.measured import Runs
+from bench.stats.metrics import CONSTANT, Floats, checked, compute
+from bench.stats.weighted import weighted_values
+
+_NAN = float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The predictions of one arm at several training sizes, from the same seeds at each.
+
+    Parameters
+    ----------
+    metric : str
+        A name of `METRICS`.
+    sizes : tuple of int
+        Training sizes in subjects, ascending.
+    truth : array (N,)
+    stacks : tuple of array (S, N) or (S, N, K)
+        One a size: the predictions of S runs for the N test subjects.
+    seeds : tuple of int
+        The S seeds.
+    dropped : tuple of int
+        Seeds left out because a size lacks them.
+    one_fit : bool
+        The seed changes nothing at any size; then S = 1.
+    threshold : float
+        As for `metrics.compute`.
+
+    Raises
+    ------
+    ValueError
+        When the sizes do not ascend or the shapes do not agree.
+    """
+
+    metric: str
+    sizes: tuple[int, ...]
+    truth: Floats
+    stacks: tuple[Floats, ...]
+    seeds: tuple[int, ...]
+    dropped: tuple[int, ...] = ()
+    one_fit: bool = False
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        ascending_sizes(self.sizes)
+        if len(self.stacks) != len(self.sizes):
+            raise ValueError(f"{len(self.sizes)} sizes need as many stacks of predictions")
+        shape = (len(self.seeds), len(self.truth))
+        if any(stack.shape[:2] != shape for stack in self.stacks):
+            raise ValueError(f"every stack must hold {shape[0]} runs of {shape[1]} subjects")
+        if not self.seeds or (self.one_fit and len(self.seeds) > 1):
+            raise ValueError("a curve has at least one run a size, and one fit has exactly one")
+
+    @cached_property
+    def values(self) -> Floats:
+        """The metric of every run at every size (S, n_sizes), NaN where undefined."""
+        return np.array(
+            [
+                [compute(self.metric, self.truth, row, self.threshold).value for row in stack]
+                for stack in self.stacks
+            ]
+        ).T
+
+    @property
+    def means(self) -> Floats:
+        """The mean over seeds at every size (n_sizes,); NaN where a run is undefined."""
+        return np.asarray(self.values.mean(axis=0))
+
+    def only(self, seeds: Sequence[int]) -> Curve:
+        """Return the runs of these seeds; an arm of one fit goes with any seeds as it is."""
+        if self.one_fit:
+            return self
+        rows = [self.seeds.index(seed) for seed in seeds]
+        dropped = tuple(sorted({*self.dropped, *self.seeds} - set(seeds)))
+        stacks = tuple(stack[rows] for stack in self.stacks)
+        return replace(self, stacks=stacks, seeds=tuple(seeds), dropped=dropped)
+
+
+class Resamples(NamedTuple):
+    """How often each seed (B, S) and each subject (B, N) is drawn in each of B resamples."""
+
+    seeds: Floats
+    subjects: Floats
+    rng_seed: int
+
+
+class Bounds(NamedTuple):
+    """Percentile bounds, the resamples they are from and those in which nothing is defined."""
+
+    low: Floats
+    high: Floats
+    n_boot: int
+    n_dropped: int
+
+
+@dataclass(frozen=True, eq=False)
+class Heights:
+    """The height of a learning curve at every size: as observed, and in every resample.
+
+    Parameters
+    ----------
+    metric : str
+    sizes : tuple of int
+    means : array (n_sizes,)
+        Means over seeds.
+    resampled : array (B, n_sizes)
+        NaN where a resample has no value.
+    seeds : tuple of int
+    one_fit : bool
+        As of the curve.
+    n_subjects, rng_seed : int
+    reason : str
+        Why there are no intervals, empty where there are.
+    """
+
+    metric: str
+    sizes: tuple[int, ...]
+    means: Floats
+    resampled: Floats
+    seeds: tuple[int, ...]
+    one_fit: bool
+    n_subjects: int
+    rng_seed: int
+    reason: str = ""
+
+
+def ascending_sizes(sizes: Sequence[int]) -> Floats:
+    """Return training sizes as floats.
+
+    Raises
+    ------
+    ValueError
+        When there is none, one is not positive or they do not ascend.
+    """
+    found = np.asarray(sizes, dtype=np.float64)
+    if found.ndim != 1 or not len(found) or not found[0] > 0 or not (np.diff(found) > 0).all():
+        raise ValueError(f"training sizes are positive and ascend, unlike {tuple(sizes)}")
+    return found
+
+
+def learning_curve(
+    name: str, truth: ArrayLike, by_size: Mapping[int, Runs], threshold: float = 0.5
+) -> Curve:
+    """Return the curve of an arm, over the seeds that all its sizes have.
+
+    Parameters
+    ----------
+    name : str
+        A name of `METRICS`.
+    truth : array (N,)
+        Ages in years, or class indices.
+    by_size : mapping of int to Runs
+        The runs at each training size. At a size where the arm is one fit it goes with every seed
+        of the others.
+    threshold : float
+        As for `metrics.compute`.
+
+    Returns
+    -------
+    Curve
+        Its seeds ascend, so the order in which runs were given changes nothing.
+
+    Raises
+    ------
+    ValueError
+        When there is no size, the sizes share no seed, or the metric does not fit the shapes.
+    """
+    sizes = tuple(sorted(by_size))
+    ascending_sizes(sizes)
+    target = checked(name, truth, by_size[sizes[0]].predictions[0])[0]
+    single = {size: _is_one_fit(by_size[size]) for size in sizes}
+    several = [set(by_size[size].seeds) for size in sizes if not single[size]]
+    present = set[int]().union(*several)
+    seeds = tuple(sorted(present.intersection(*several)))
+    if several and not seeds:
+        raise ValueError("the sizes share no seed")
+    stacks = []
+    for size in sizes:
+        runs = by_size[size]
+        if single[size]:
+            rows = [0] * max(len(seeds), 1)
+        else:
+            rows = [runs.seeds.index(seed) for seed in seeds]
+        stacks.append(np.asarray(runs.predictions[rows], dtype=np.float64))
+    return Curve(
+        metric=name,
+        sizes=sizes,
+        truth=target,
+        stacks=tuple(stacks),
+        seeds=seeds or by_size[sizes[0]].seeds[:1],
+        dropped=tuple(sorted(present - set(seeds))),
+        one_fit=not several,
+        threshold=threshold,
+    )
+
+
+def draw_resamples(
+    n_seeds: int, n_subjects: int, n_boot: int = 1000, rng_seed: int = 0
+) -> Resamples:
+    """Draw seeds and subjects with replacement, independently: one draw for all sizes and arms.
+
+    Raises
+    ------
+    ValueError
+        When one of the numbers is not positive.
+    """
+    if min(n_seeds, n_subjects, n_boot) < 1:
+        raise ValueError("a bootstrap needs at least one seed, one subject and one resample")
+    rng = np.random.default_rng(rng_seed)
+    counts = [
+        rng.multinomial(n, np.full(n, 1 / n), size=n_boot).astype(np.float64)
+        for n in (n_seeds, n_subjects)
+    ]
+    return Resamples(counts[0], counts[1], rng_seed)
+
+
+def crossed_means(curve: Curve, resamples: Resamples) -> Floats:
+    """Return the mean over seeds of each run's metric at every size in every resample.
+
+    The metric is computed anew from how often each subject was drawn, never linearised.
+
+    Parameters
+    ----------
+    curve : Curve
+    resamples : Resamples
+        Of as many seeds and subjects as the curve has. An arm of one fit draws subjects only.
+
+    Returns
+    -------
+    array (B, n_sizes)
+        NaN in resamples where the metric is undefined, such as the AUC where a class is absent,
+        and everywhere at a size with an undefined run.
+
+    Raises
+    ------
+    ValueError
+        When the numbers of seeds or subjects differ, or the metric has no weighted form.
+    """
+    n_seeds, n_subjects = resamples.seeds.shape[1], resamples.subjects.shape[1]
+    if len(curve.truth) != n_subjects or not (curve.one_fit or len(curve.seeds) == n_seeds):
+        raise ValueError(
+            f"the resamples are of {n_seeds} seeds and {n_subjects} subjects, the curve has"
+            f" {len(curve.seeds)} and {len(curve.truth)}; keep the seeds that all arms have"
+        )
+    drawn = resamples.seeds[:, :1] * 0 + 1 if curve.one_fit else resamples.seeds
+    means = np.full((len(drawn), len(curve.sizes)), _NAN)
+    for size, stack in enumerate(curve.stacks):
+        if np.isnan(curve.values[:, size]).any():
+            continue
+        values = weighted_values(
+            curve.metric, curve.truth, stack, resamples.subjects, curve.threshold
+        )
+        # A run that was not drawn may be undefined without harm.
+        means[:, size] = np.where(drawn > 0, drawn * values, 0).sum(axis=1) / drawn.shape[1]
+    return means
+
+
+def heights(curve: Curve, resamples: Resamples) -> Heights:
+    """Return the curve's means over seeds, as observed and in every resample.
+
+    A single run has no interval: what training anew would change cannot be drawn from it. Few
+    seeds give an interval that is too narrow, as bootstraps of few do; say how many there were.
+
+    Raises
+    ------
+    ValueError
+        As `crossed_means`.
+    """
+    resampled, reason = crossed_means(curve, resamples), ""
+    if len(curve.seeds) == 1 and not curve.one_fit:
+        resampled, reason = np.full_like(resampled, _NAN), "one seed: no interval"
+    elif np.isnan(curve.means).any():
+        reason = "the metric is undefined at a size"
+    return Heights(
+        metric=curve.metric,
+        sizes=curve.sizes,
+        means=curve.means,
+        resampled=resampled,
+        seeds=curve.seeds,
+        one_fit=curve.one_fit,
+        n_subjects=len(curve.truth),
+        rng_seed=resamples.rng_seed,
+        reason=reason,
+    )
+
+
+def percentile_bounds(values: ArrayLike, level: float = 0.95) -> Bounds:
+    """Return percentile bounds over resamples, as order statistics so that infinities may occur.
+
+    With k = floor((B + 1)(1 - level) / 2) they are the k-th smallest and the k-th largest value
+    (Davison and Hinkley, Bootstrap Methods and their Application, 1997).
+
+    Parameters
+    ----------
+    values : array (B,) or (B, M)
+        Resamples in which a value is NaN are dropped, and counted.
+    level : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    Bounds
+        NaN where k is 0: there are too few resamples for this level.
+
+    Raises
+    ------
+    ValueError
+        When `level` is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"the level of an interval lies between 0 and 1, not at {level}")
+    given = np.asarray(values, dtype=np.float64)
+    rows = given.reshape(len(given), -1)
+    defined = ~np.isnan(rows).any(axis=1)
+    kept = np.sort(given[defined], axis=0)
+    n = len(kept)
+    k = int((n + 1) * (1 - level) / 2 + 1e-9)
+    if k < 1:
+        nothing = np.full(given.shape[1:], _NAN)
+        return Bounds(nothing, nothing, n, len(given) - n)
+    return Bounds(kept[k - 1], kept[n - k], n, len(given) - n)
+
+
+def _is_one_fit(runs: Runs) -> bool:
+    rows = runs.predictions
+    same = np.allclose(rows, rows[:1], rtol=CONSTANT, atol=0, equal_nan=True)
+    return runs.deterministic and bool(same)
