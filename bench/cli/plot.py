@@ -1,0 +1,60 @@
+"""``bench plot``: one figure of what the store holds, as a file. No torch is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.parsing import parse_names, parse_pairs
+
+
+def plot(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="learning-curves, forest, heatmap, predicted-true, roc, calibration, subjects, "
+            "pareto or critical-difference."
+        ),
+    ],
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="A metric; default: the primary one.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", help="A training size; default: the primary one.")
+    ] = None,
+    models: Annotated[
+        list[str] | None, typer.Option("--models", help="Show only these, as A,B.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option("--where", help="Choose among protocols, key=value.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="A file .pdf, .svg or .png; default: KIND.pdf here."),
+    ] = None,
+    db: Annotated[str | None, typer.Option("--db", help="Database file or sqlite:/// URL.")] = None,
+) -> None:
+    """Draw a figure for a paper."""
+    from bench.config import load_config
+    from bench.report.plots import Request, check, figure
+    from bench.store.engine import database_file
+    from bench.store.store import Store
+    from registry.errors import UserError
+
+    file = out or Path(f"{kind}.pdf")
+    format_ = file.suffix.lower().lstrip(".")
+    check(kind, format_)
+    if not file.parent.is_dir():
+        raise UserError(
+            f"The folder {file.parent} does not exist; create it or choose another --out."
+        )
+    request = Request(metric, size, tuple(parse_names(models)), parse_pairs("--where", where))
+    store = Store.for_reading(database_file(db or load_config().db))
+    try:
+        drawn = figure(store, kind, request, format_)
+    finally:
+        store.close()
+    file.write_bytes(drawn.data)
+    print(f"{drawn.words}\nWritten to {file}.")

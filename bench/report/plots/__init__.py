@@ -1,0 +1,192 @@
+"""Figures of a store: what each kind shows, as a file or as pictures of a page.
+
+Every kind is a module with three steps: `gather` reads the store into plain arrays and labels,
+`draw` lays these out, `words` says the main numbers to those who do not see the figure. matplotlib
+is imported only when something is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+from bench.report.evidence import Evidence
+from bench.report.plots import (
+    ages,
+    calibration,
+    cohorts,
+    forest,
+    heatmap,
+    learning,
+    pareto,
+    roc,
+    subjects,
+)
+from bench.report.plots.source import Request, Source, open_source, task_of
+from bench.report.plots.style import FORMATS, MEDIA, styled, to_bytes
+from bench.report.select import Protocol, Row
+from bench.report.table import Picture
+from bench.stats.metrics import metric as metric_of
+from bench.store.store import Store
+from registry.core import did_you_mean
+from registry.errors import UserError
+
+__all__ = ["FORMATS", "KINDS", "Drawn", "Kind", "Request", "check", "figure", "pictures_for"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of figure: its title, its module, the choices that change it, the tasks it shows."""
+
+    title: str
+    steps: ModuleType
+    takes: tuple[str, ...] = ("metric", "size")
+    tasks: tuple[str, ...] = ("regression", "binary", "multiclass")
+    several: bool = False
+    """Whether it is of several cohorts at once."""
+
+
+KINDS: dict[str, Kind] = {
+    "learning-curves": Kind("Learning curves", learning, ("metric",)),
+    "forest": Kind("Differences", forest),
+    "heatmap": Kind("All pairs", heatmap),
+    "predicted-true": Kind("Predicted against true", ages, tasks=("regression",)),
+    "roc": Kind("ROC curves", roc, ("size",), ("binary",)),
+    "calibration": Kind("Calibration", calibration, ("size",), ("binary",)),
+    "subjects": Kind("Two models by subject", subjects, ("size",)),
+    "pareto": Kind("Accuracy against cost", pareto, ("metric",)),
+    "critical-difference": Kind("Mean ranks", cohorts, ("metric",), several=True),
+}
+"""Every figure by its name on the command line."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as a file, and the same in words."""
+
+    data: bytes
+    words: str
+
+
+def figure(store: Store, name: str, request: Request, format_: str = "pdf") -> Drawn:
+    """Draw one figure of what a store holds.
+
+    Parameters
+    ----------
+    store : Store
+        Open for reading.
+    name : str
+        A key of `KINDS`.
+    request : Request
+        What to show.
+    format_ : str
+        One of `FORMATS`.
+
+    Raises
+    ------
+    UserError
+        When there is no such kind or format, a choice does not belong to it, or the store does
+        not hold what it shows.
+    """
+    check(name, format_)
+    kind = KINDS[name]
+    for choice in ("metric", "size"):
+        if getattr(request, choice) is not None and choice not in kind.takes:
+            raise UserError(f"--{choice} does not change a figure of {name}; leave it out.")
+    source = open_source(store, name, kind.tasks, request, several=kind.several)
+    return _draw(kind, kind.steps.gather(source), format_)
+
+
+def check(name: str, format_: str) -> None:
+    """Refuse a kind of figure or a format that does not exist.
+
+    Raises
+    ------
+    UserError
+        Which says what there is.
+    """
+    if name not in KINDS:
+        raise UserError(
+            f"{name}: there is no such figure{did_you_mean(name, KINDS)}; there are "
+            f"{', '.join(KINDS)}."
+        )
+    if format_ not in FORMATS:
+        raise UserError(
+            f"A figure is written as {', '.join(FORMATS)}, not as {format_!r}"
+            f"{did_you_mean(format_, FORMATS)}."
+        )
+
+
+def pictures_for(
+    store: Store,
+    protocol: Protocol,
+    evidence: Evidence,
+    rows: Sequence[Row],
+) -> tuple[Picture, ...]:
+    """Return the figures of a report's section, small enough for a page that holds everything.
+
+    Parameters
+    ----------
+    store : Store
+        Open for reading.
+    protocol, evidence
+        As the section has them.
+    rows : sequence of Row
+        Best first.
+
+    Returns
+    -------
+    tuple of Picture
+        SVG. A figure for which the store holds too little is left out.
+    """
+    everyone = tuple(rows)
+    source = Source(
+        store=store,
+        protocol=protocol,
+        evidence=evidence,
+        everyone=everyone,
+        rows=everyone,
+        metric=metric_of(protocol.primary_metric),
+        size=protocol.primary_size,
+        most=MOST_POINTS,
+    )
+    pictures = []
+    for name, most_rows in PAGE.items():
+        kind = KINDS[name]
+        if task_of(protocol) not in kind.tasks or (
+            name == "learning-curves" and len(protocol.sizes) < 2
+        ):
+            continue
+        shown = everyone[:most_rows]
+        try:
+            data = kind.steps.gather(replace(source, rows=shown))
+        except UserError:
+            continue
+        drawn = _draw(kind, data, "svg")
+        title = f"{kind.title}, {data.title}"
+        if len(shown) < len(everyone):
+            title += f", the first {len(shown)} of {len(everyone)} models"
+        pictures.append(Picture(title, drawn.data, drawn.words, MEDIA))
+    return tuple(pictures)
+
+
+MOST_PANELS = 8
+PAGE: dict[str, int | None] = {
+    "learning-curves": None,
+    "forest": None,
+    "roc": MOST_PANELS,
+    "calibration": MOST_PANELS,
+    "predicted-true": MOST_PANELS,
+    "pareto": None,
+}
+"""The figures of a page in their order, and of how many rows each is at most."""
+
+MOST_POINTS = 600
+"""Points of a figure of a page: more would make the page heavy and nothing clearer."""
+
+
+def _draw(kind: Kind, data: Any, format_: str) -> Drawn:
+    with styled():
+        return Drawn(to_bytes(kind.steps.draw(data), format_), kind.steps.words(data))

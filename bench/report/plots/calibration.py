@@ -1,0 +1,133 @@
+"""Reliability curves: what share came true among subjects of about one probability."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.report.plots.source import Source, need_finished
+from bench.report.plots.style import (
+    COLUMN,
+    GREY,
+    LIGHT,
+    PAGE,
+    canvas,
+    columns_for,
+    fold,
+    look,
+    panels,
+    segments,
+)
+from bench.report.words import one_line
+from bench.stats.calibration import Reliability, reliability
+from bench.stats.metrics import metric as metric_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One arm.
+
+    Parameters
+    ----------
+    mean : Reliability
+        Of each subject's mean prediction over seeds: a subject counts once, as its Wilson
+        intervals need.
+    runs : tuple of Reliability
+        Of every run.
+    brier : str
+        The Brier score as the report prints it.
+    """
+
+    label: str
+    look: int
+    mean: Reliability
+    runs: tuple[Reliability, ...]
+    brier: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The arms, best first."""
+
+    title: str
+    positive: str
+    n_subjects: int
+    panels: tuple[Panel, ...]
+
+
+def gather(source: Source) -> Calibration:
+    """Bin the test predictions of every row with a finished run."""
+    truth = source.evidence.truth
+    by_brier = replace(source, metric=metric_of("brier"))
+    found = []
+    for row in need_finished(source, 1):
+        stack = source.evidence.stack(source.protocol.at(row, source.size))
+        if source.protocol.one_fit(row, source.size):
+            stack = stack[:1]
+        found.append(
+            Panel(
+                label=row.label,
+                look=source.look(row),
+                mean=reliability(truth, stack.mean(axis=0)),
+                runs=tuple(reliability(truth, run) for run in stack),
+                brier=f"Brier {by_brier.score(row).text}",
+            )
+        )
+    return Calibration(
+        title=source.title,
+        positive=one_line(source.protocol.dataset["classes"][1]),
+        n_subjects=len(truth),
+        panels=tuple(found),
+    )
+
+
+def draw(data: Calibration) -> Figure:
+    """Draw a panel an arm, with how many subjects were given each probability below."""
+    n = len(data.panels)
+    columns = columns_for(n)
+    width = COLUMN if columns < 3 else PAGE
+    figure = canvas(width, (width / columns + 0.75) * -(-n // columns) + 0.3, data.title)
+    grid = panels(figure, n, columns, rows=2, heights=(3, 1))
+    most = max(int(panel.mean.counts.max()) for panel in data.panels)
+    for (axes, below), panel in zip(grid, data.panels, strict=True):
+        colour, marker, _ = look(panel.look)
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.5, linestyle=":")
+        for run in panel.runs:
+            full = run.counts > 0
+            rate = np.array([share.value for share in run.observed])
+            axes.plot(run.predicted[full], rate[full], color=LIGHT, linewidth=0.4)
+        full = panel.mean.counts > 0
+        shares = [share for share, any_ in zip(panel.mean.observed, full, strict=True) if any_]
+        x = panel.mean.predicted[full]
+        low = np.array([share.low for share in shares])
+        high = np.array([share.high for share in shares])
+        axes.plot(*segments(x, low, high), color=colour, linewidth=0.8)
+        axes.plot(x, [share.value for share in shares], marker, color=colour, markersize=3)
+        axes.set_title(f"{fold(panel.label, int(15 * width / columns))}\n{panel.brier}")
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+        below.stairs(panel.mean.counts, panel.mean.edges, color=colour, fill=True)
+        below.set_ylim(0, 1.05 * max(most, 1))
+        below.set_yticks([0, most])
+        below.set_xlim(-0.03, 1.03)
+        below.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    figure.supxlabel(f"predicted probability of {data.positive}", fontsize=7)
+    figure.supylabel(f"share that is {data.positive}; below, subjects", fontsize=7)
+    return figure
+
+
+def words(data: Calibration) -> str:
+    """Return the Brier score of every arm."""
+    parts = [f"{panel.label}: {panel.brier}" for panel in data.panels]
+    return (
+        f"Share of {data.n_subjects} test subjects that are {data.positive} against the predicted "
+        f"probability, in {len(data.panels[0].mean.counts)} bins. Points: each subject's mean "
+        "prediction over seeds, with 95 % Wilson interval; thin lines: single runs; below: how "
+        f"many subjects were given each probability. Brier score, mean over seeds with 95 % t "
+        f"interval: {'; '.join(parts)}."
+    )

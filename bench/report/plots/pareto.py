@@ -1,0 +1,156 @@
+"""Accuracy against what it costs, and the arms that no other beats in both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.report.cost import cost_table
+from bench.report.plots.source import Floats, Score, Source, as_float
+from bench.report.plots.style import (
+    COLUMN,
+    GREY,
+    LIGHT,
+    PAGE,
+    canvas,
+    key,
+    look,
+    plain_log,
+    segments,
+)
+from registry.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COSTS = {
+    "train": "training time (s)",
+    "parameters": "parameters (millions)",
+    "multiply_adds": "multiply-adds (billions)",
+}
+"""The columns of the report's table of cost that are drawn."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What every arm costs (K,), NaN where it is not known, and whether it is on the front."""
+
+    label: str
+    values: Floats
+    front: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pareto:
+    """The arms with a mean at the largest size, and the costs that are known of some."""
+
+    title: str
+    axis: str
+    higher_is_better: bool
+    labels: tuple[str, ...]
+    looks: tuple[int, ...]
+    scores: tuple[Score, ...]
+    costs: tuple[Cost, ...]
+
+
+def gather(source: Source) -> Pareto:
+    """Read the report's table of cost, which is of the largest training size."""
+    size = max(source.protocol.sizes)
+    table = cost_table(
+        source.store, source.protocol, source.evidence, source.rows, source.metric, "cost"
+    )
+    if table is None:
+        raise UserError("No run in this database has recorded what it cost.")
+    values = [{k: as_float(v) for c in row[1:] for k, v in c.values.items()} for row in table.rows]
+    scores = [source.score(row, size) for row in source.rows]
+    kept = [i for i, score in enumerate(scores) if np.isfinite(score.mean)]
+    means = np.array([scores[i].mean for i in kept])
+    costs = []
+    for name, label in COSTS.items():
+        cost = np.array([values[i].get(name, np.nan) for i in kept], dtype=np.float64)
+        # What costs nothing, as an estimator without parameters, has no place on a log axis.
+        cost[~(cost > 0)] = np.nan
+        if np.isfinite(cost).any():
+            gain = means if source.metric.higher_is_better else -means
+            costs.append(Cost(label, cost, front(cost, gain)))
+    if not costs:
+        raise UserError("No model that has a result has recorded what it cost.")
+    return Pareto(
+        title=f"{source.protocol.name}, {source.size_words(size)}",
+        axis=source.axis,
+        higher_is_better=source.metric.higher_is_better,
+        labels=tuple(source.rows[i].label for i in kept),
+        looks=tuple(source.look(source.rows[i]) for i in kept),
+        scores=tuple(scores[i] for i in kept),
+        costs=tuple(costs),
+    )
+
+
+def front(cost: Floats, gain: Floats) -> np.ndarray:
+    """Return which of K arms no other one beats: cheaper and not worse, or better and not dearer.
+
+    Parameters
+    ----------
+    cost, gain : array (K,)
+        Less cost and more gain are better; a NaN is never on the front.
+    """
+    known = np.isfinite(cost) & np.isfinite(gain)
+    found = known.copy()
+    for i in np.flatnonzero(known):
+        no_worse = known & (cost <= cost[i]) & (gain >= gain[i])
+        found[i] = not (no_worse & ((cost < cost[i]) | (gain > gain[i]))).any()
+    return found
+
+
+def draw(data: Pareto) -> Figure:
+    """Draw a panel a cost, the front as a line of steps."""
+    from matplotlib.lines import Line2D
+
+    n = len(data.costs)
+    figure = canvas(PAGE if n > 1 else COLUMN, 2.5, data.title)
+    grid = figure.subplots(1, n, sharey=True, squeeze=False)[0]
+    low, high, mean = (
+        np.array([getattr(score, name) for score in data.scores])
+        for name in ("low", "high", "mean")
+    )
+    for axes, cost in zip(grid, data.costs, strict=True):
+        axes.set_xscale("log")
+        axes.plot(*segments(cost.values, low, high), color=LIGHT, linewidth=0.9)
+        order = np.flatnonzero(cost.front)[np.argsort(cost.values[cost.front], kind="stable")]
+        axes.plot(
+            cost.values[order], mean[order], color=GREY, drawstyle="steps-post", linewidth=0.9
+        )
+        for i, number in enumerate(data.looks):
+            colour, marker, _ = look(number)
+            face = colour if cost.front[i] else "white"
+            axes.plot(cost.values[i], mean[i], marker, markeredgecolor=colour, markerfacecolor=face)
+        plain_log(axes, cost.values)
+        axes.set_xlabel(cost.label)
+    better = "higher" if data.higher_is_better else "lower"
+    grid[0].set_ylabel(f"{data.axis}, {better} is better")
+    entries = []
+    for number, label in zip(data.looks, data.labels, strict=True):
+        colour, marker, _ = look(number)
+        entries.append((Line2D([], [], color=colour, marker=marker, linestyle="none"), label))
+    entries.append((Line2D([], [], color=GREY), "Pareto front (filled)"))
+    key(figure, entries)
+    return figure
+
+
+def words(data: Pareto) -> str:
+    """Return the arms on the front of every cost, cheapest first."""
+    parts = []
+    for cost in data.costs:
+        order = np.argsort(cost.values, kind="stable")
+        told = [
+            f"{data.labels[i]} ({cost.values[i]:.3g}, {data.scores[i].text})"
+            for i in order
+            if cost.front[i]
+        ]
+        parts.append(f"{cost.label}: {', '.join(told)}")
+    return (
+        f"{data.axis}, mean over seeds with 95 % t interval, against cost, median over seeds; "
+        f"{data.title}. No other model is both cheaper and better than these. {'; '.join(parts)}."
+    )

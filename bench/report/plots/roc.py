@@ -1,0 +1,133 @@
+"""ROC curves: the mean over seeds with its interval over seeds, and the AUC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.report.plots.source import Source, need_finished
+from bench.report.plots.style import (
+    COLUMN,
+    GREY,
+    LIGHT,
+    PAGE,
+    canvas,
+    columns_for,
+    fold,
+    key,
+    look,
+    panels,
+)
+from bench.report.words import one_line
+from bench.stats.metrics import metric as metric_of
+from bench.stats.operating import MeanRoc, mean_roc
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+TOGETHER = 3
+"""Arms up to which the curves share one pair of axes; more have a panel each."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One arm: its mean curve, and its AUC as the report prints it."""
+
+    label: str
+    look: int
+    curve: MeanRoc
+    auc: str
+
+
+@dataclass(frozen=True)
+class RocCurves:
+    """The arms, best first; the positive class is named on the axes."""
+
+    title: str
+    positive: str
+    n_subjects: int
+    curves: tuple[Curve, ...]
+
+
+def gather(source: Source) -> RocCurves:
+    """Average the ROC curves of every row with a finished run."""
+    by_auc = replace(source, metric=metric_of("auc"))
+    curves = []
+    for row in need_finished(source, 1):
+        stack = source.evidence.stack(source.protocol.at(row, source.size))
+        if source.protocol.one_fit(row, source.size):
+            stack = stack[:1]
+        curves.append(
+            Curve(
+                label=row.label,
+                look=source.look(row),
+                curve=mean_roc(source.evidence.truth, stack, 101 if source.most is None else 51),
+                auc=f"AUC {by_auc.score(row).text}",
+            )
+        )
+    return RocCurves(
+        title=source.title,
+        positive=one_line(source.protocol.dataset["classes"][1]),
+        n_subjects=source.evidence.n_subjects,
+        curves=tuple(curves),
+    )
+
+
+def draw(data: RocCurves) -> Figure:
+    """Draw few arms together, and many in a panel each with the first one's curve behind."""
+    n = len(data.curves)
+    if n <= TOGETHER:
+        figure = canvas(COLUMN, 3.1, data.title)
+        axes = figure.subplots()
+        entries = [(_curve(axes, each), f"{each.label}, {each.auc}") for each in data.curves]
+        _square(axes)
+        axes.set_xlabel("1 - specificity")
+        axes.set_ylabel(f"sensitivity for {data.positive}")
+        key(figure, entries)
+        return figure
+    columns = columns_for(n)
+    wide = PAGE / columns
+    figure = canvas(PAGE, (wide + 0.25) * -(-n // columns) + 0.3, data.title)
+    first = data.curves[0]
+    for (axes,), each in zip(panels(figure, n, columns), data.curves, strict=True):
+        if each is not first:
+            axes.plot(first.curve.fpr, first.curve.tpr, color=LIGHT, linewidth=1)
+        _curve(axes, each)
+        _square(axes)
+        axes.set_title(f"{fold(each.label, int(15 * wide))}\n{each.auc}")
+    behind = fold(f"grey in every panel: {first.label}", 110)
+    figure.supxlabel(f"1 - specificity\n{behind}", fontsize=7)
+    figure.supylabel(f"sensitivity for {data.positive}", fontsize=7)
+    return figure
+
+
+def words(data: RocCurves) -> str:
+    """Return the AUC of every arm."""
+    parts = [f"{each.label}: {each.auc}" for each in data.curves]
+    return (
+        f"ROC curves for {data.positive} of {data.n_subjects} test subjects, mean over seeds with "
+        f"95 % t interval over seeds: what new training runs would give on these subjects. "
+        f"{'; '.join(parts)}."
+    )
+
+
+def _curve(axes: Axes, each: Curve) -> Line2D:
+    colour, _, dash = look(each.look)
+    curve = each.curve
+    if np.isfinite(curve.low).all():
+        axes.fill_between(curve.fpr, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+    (line,) = axes.plot(curve.fpr, curve.tpr, color=colour, linestyle=dash)
+    return line
+
+
+def _square(axes: Axes) -> None:
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.5, linestyle=":")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.set_aspect("equal")
