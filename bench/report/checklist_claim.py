@@ -219,12 +219,13 @@ def _tests(known: Known) -> list[Item]:
 def _rest(known: Known) -> list[Item]:
     there = [name for name in BASELINES if any(r.arm.model.name == name for r in known.rows)]
     lacking = [name for name in BASELINES if name not in there]
+    do = "do" if len(lacking) > 1 else "does"
     return [
         Item(
             "baselines",
             "Do a linear and a constant model stand beside?",
             f"{', '.join(there)}." if there else "",
-            f"what do {' and '.join(lacking)} reach here?" if lacking else "",
+            f"what {do} {' and '.join(lacking)} reach here?" if lacking else "",
         ),
         Item(
             "models tried",
@@ -296,7 +297,10 @@ def tuning(known: Known) -> tuple[str, str]:
         words += f" {untuned} without a search space."
     short = [n for n in known.budgets if n != budget]
     if short:
-        return words, f"why do {count(len(short), 'study', 'studies')} have another number?"
+        return (
+            words,
+            f"why are there studies ({len(short)}) with another number of trials than {budget}?",
+        )
     ask = "would other tuned settings change the order?" if mode == "shared" else ""
     return words, ask
 

@@ -114,18 +114,34 @@ def check_reference(reference: str, protocols: Sequence[Protocol]) -> None:
         Which says what there is.
     """
     found = [named(reference, protocol.rows) for protocol in protocols]
-    for rows in found:
-        if len(rows) > 1:
-            raise UserError(
-                f"--reference {reference} fits {len(rows)} rows; name one of {_quoted(rows)}."
-            )
+    for protocol, rows in zip(protocols, found, strict=True):
+        if rows:
+            one_named(reference, protocol.rows, "--reference")
     if not any(found):
-        rows = [row for protocol in protocols for row in protocol.rows]
-        known = [name for row in rows for name in (row.label, row.arm.model.name)]
+        every = [row for protocol in protocols for row in protocol.rows]
+        one_named(reference, every, "--reference")
+
+
+def one_named(name: str, rows: Sequence[Row], where: str) -> Row:
+    """Return the one row of that label or model.
+
+    Raises
+    ------
+    UserError
+        When there is none or several; `where` says what asked for it.
+    """
+    found = {row.key: row for row in named(name, rows)}
+    if len(found) > 1:
         raise UserError(
-            f"--reference {reference}: that was not run{did_you_mean(reference, known)}; there "
-            f"are {_quoted(rows)}."
+            f"{where} {name} fits {len(found)} rows; name one of {_quoted(tuple(found.values()))}."
         )
+    if not found:
+        known = [each for row in rows for each in (row.label, row.arm.model.name)]
+        raise UserError(
+            f"{where} {name}: that was not run{did_you_mean(name, known)}; there are "
+            f"{_quoted(rows)}."
+        )
+    return next(iter(found.values()))
 
 
 def named(name: str, rows: Sequence[Row]) -> list[Row]:

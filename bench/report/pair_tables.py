@@ -18,7 +18,7 @@ from bench.report.words import interval, number, p_value
 from bench.stats.classical import SeedTest, paired_t, sign_flip
 from bench.stats.equivalence import equivalence, verdict
 from bench.stats.inference import benjamini_hochberg, holm
-from bench.stats.metrics import Metric
+from bench.stats.metrics import Floats, Metric
 
 FEW = "few subjects"
 """The flag of `bench.stats.inference` that brings a second df and p."""
@@ -35,44 +35,57 @@ def pair_tables(
 
     Where the family was not fixed before the runs, all pairs are exploratory.
     """
-    tables = []
     if not design.confirmatory:
         family, others = (), [*family, *others]
+    tables = []
     if family:
-        first = family[0]
-        label = f"{_with_unit(first.metric)} at n={protocol.size_label(first.size)}"
-        if protocol.conditional(first.size):
-            label += f", {CONDITIONAL}"
         adjusted = holm([pair.p for pair in family])
-        tables.append(
-            _table(
-                f"{prefix}pairs-primary",
-                f"Primary family: differences in {label}, {protocol.name}",
-                family,
-                _Adjusted("Holm p", "p_holm", adjusted),
-                leading=(),
-                margin=design.margin,
-                primary=protocol.primary_metric,
-            )
-        )
+        tables.append(primary_table(protocol, design, family, adjusted, prefix))
     if others:
-        leading = [_SIZE] if len({pair.metric.name for pair in others}) == 1 else [_METRIC, _SIZE]
-        title = "differences in every other cell"
-        if len(leading) == 1:
-            title = f"differences in {_with_unit(others[0].metric)}"
-        adjusted = benjamini_hochberg([pair.p for pair in others])
-        tables.append(
-            _table(
-                f"{prefix}pairs-exploratory",
-                f"Exploratory: {title}, {protocol.name}",
-                others,
-                _Adjusted("BH p", "p_bh", adjusted),
-                leading,
-                design.margin,
-                protocol.primary_metric,
-            )
-        )
+        tables.append(exploratory_table(protocol, design, others, prefix))
     return tables
+
+
+def primary_table(
+    protocol: Protocol, design: Design, pairs: Sequence[Pair], adjusted: Floats, prefix: str
+) -> Table:
+    """Return pairs of the primary family with their Holm-adjusted p-values."""
+    first = pairs[0]
+    label = f"{_with_unit(first.metric)} at n={protocol.size_label(first.size)}"
+    if protocol.conditional(first.size):
+        label += f", {CONDITIONAL}"
+    return _table(
+        f"{prefix}pairs-primary",
+        f"Primary family: differences in {label}, {protocol.name}",
+        pairs,
+        _Adjusted("Holm p", "p_holm", adjusted),
+        leading=[_PAIRED],
+        margin=design.margin,
+        primary=protocol.primary_metric,
+    )
+
+
+def exploratory_table(
+    protocol: Protocol, design: Design, pairs: Sequence[Pair], prefix: str, *, named: bool = True
+) -> Table:
+    """Return pairs with p-values that are adjusted over them by Benjamini and Hochberg.
+
+    Not `named` are those of one page on two models.
+    """
+    several = len({pair.metric.name for pair in pairs}) > 1 or not named
+    leading = [*([_PAIRED] if named else []), *([_METRIC] if several else []), _SIZE]
+    title = "differences in every other cell"
+    if not several:
+        title = f"differences in {_with_unit(pairs[0].metric)}"
+    return _table(
+        f"{prefix}pairs-exploratory",
+        f"Exploratory: {title}, {protocol.name}",
+        pairs,
+        _Adjusted("BH p", "p_bh", benjamini_hochberg([pair.p for pair in pairs])),
+        leading,
+        design.margin,
+        protocol.primary_metric,
+    )
 
 
 def seed_table(
@@ -125,7 +138,7 @@ def _reachable(test: SeedTest) -> str:
 class _Adjusted:
     title: str
     key: str
-    values: Sequence[float] | np.ndarray
+    values: Floats
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,7 @@ class _Leading:
 
 
 _PAIR = Column("pair", "A vs B")
+_PAIRED = _Leading(_PAIR, lambda pair: _names(pair))
 _METRIC = _Leading(
     Column("metric", "metric"),
     lambda pair: Cell(_with_unit(pair.metric), {"name": pair.metric.name}),
@@ -164,7 +178,6 @@ def _table(
         name=name,
         title=title,
         columns=(
-            _PAIR,
             *(each.column for each in leading),
             Column("difference", "A - B", numeric=True),
             Column("ci", "95 % CI", numeric=True),
@@ -179,7 +192,6 @@ def _table(
         ),
         rows=tuple(
             (
-                _names(pair),
                 *(each.cell(pair) for each in leading),
                 *_numbers(pair, float(p)),
                 *([judgement] if judged else []),
@@ -196,7 +208,7 @@ def _table(
             *([_margin_words(margin)] if judged else []),
             *(f"{letter}: {_explained(flag)}" for flag, letter in letters.items()),
         ),
-        lead=1 + len(leading),
+        lead=len(leading),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bench.report.pairs import Pair
 from bench.report.table import Cell, Column, Table
@@ -58,8 +58,57 @@ def precision_table(pairs: Sequence[Pair], title: str, name: str) -> Table | Non
     )
 
 
+def grid(
+    name: str, title: str, of: Callable[[int, int], float], digits: int, notes: Sequence[str] = ()
+) -> Table:
+    """Return a number for seeds x multiples of the test subjects; `of` takes S and the multiple."""
+    return Table(
+        name=name,
+        title=title,
+        columns=(
+            Column("seeds", "seeds", numeric=True),
+            *(Column(f"x{factor}", f"N x {factor}", numeric=True) for factor in FACTORS),
+        ),
+        rows=tuple(
+            (
+                Cell(str(s), {"value": s}),
+                *(
+                    Cell(number(value, digits), {"value": value})
+                    for value in (of(s, factor) for factor in FACTORS)
+                ),
+            )
+            for s in SEEDS
+        ),
+        notes=tuple(notes),
+    )
+
+
+def pair_precision(pair: Pair, name: str) -> Table | None:
+    """Return what the interval of one pair is made of and would become; None without a test."""
+    found = pair.found
+    if found is None or pair.p != pair.p:
+        return None
+    try:
+        expected = projection_table(found, SEEDS, FACTORS)
+    except ValueError:
+        return None
+    digits = _digits(pair)
+    seeds, subjects, residual = (f"{100 * share:.0f} %" for share in found.shares)
+    half = number((found.high - found.low) / 2, digits)
+    return grid(
+        name,
+        f"Half width of the 95 % interval of A - B, now {half}, with other numbers",
+        lambda s, factor: expected[SEEDS.index(s)][FACTORS.index(factor)].half_width,
+        digits,
+        (
+            f"Of the squared standard error {seeds} shrinks with more seeds, {subjects} with more "
+            f"test subjects (N: the {found.n_subjects} there are), {residual} with either.",
+        ),
+    )
+
+
 def _row(pair: Pair, found: Comparison) -> tuple[Cell, ...]:
-    digits = 3 if pair.metric.unit else 4
+    digits = _digits(pair)
     shares = found.shares
     half = (found.high - found.low) / 2
     floor = max(found.c, 0.0) ** 0.5
@@ -76,3 +125,7 @@ def _row(pair: Pair, found: Comparison) -> tuple[Cell, ...]:
         return (*cells, *(Cell("n/a", reason) for _ in range(len(SEEDS) * len(FACTORS))))
     cells += [Cell(number(e.half_width, digits), {"value": e.half_width}) for e in expected]
     return tuple(cells)
+
+
+def _digits(pair: Pair) -> int:
+    return 3 if pair.metric.unit else 4

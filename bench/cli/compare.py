@@ -1,0 +1,62 @@
+"""``bench compare`` and ``bench power``: two models, and what it takes to tell them apart."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bench.cli.parsing import parse_pairs
+from bench.cli.showing import Db, Format, Out, Standalone, Where, show
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="A model, or the label of its row.")],
+    b: Annotated[str, typer.Argument(help="Another.")],
+    format_: Format = "terminal",
+    where: Where = None,
+    out: Out = None,
+    standalone: Standalone = False,
+    db: Db = None,
+) -> None:
+    """Say in one page whether A is better than B, and how far that can be trusted."""
+    from bench.report.comparison import build_comparison
+
+    chosen = parse_pairs("--where", where)
+    show(
+        db,
+        lambda store: build_comparison(store, a, b, chosen),
+        format_,
+        out,
+        standalone=standalone,
+    )
+
+
+def power(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Two models; none for the whole family.")
+    ] = None,
+    difference: Annotated[
+        float | None,
+        typer.Option("--difference", help="A difference that matters, in the primary metric."),
+    ] = None,
+    wanted: Annotated[float, typer.Option("--power", help="The probability of finding it.")] = 0.8,
+    format_: Format = "terminal",
+    where: Where = None,
+    out: Out = None,
+    standalone: Standalone = False,
+    db: Db = None,
+) -> None:
+    """Say how many seeds and test subjects a difference takes, from the stored variances."""
+    from bench.report.planning import build_planning
+
+    chosen = parse_pairs("--where", where)
+    show(
+        db,
+        lambda store: build_planning(
+            store, models or [], chosen, difference=difference, wanted=wanted
+        ),
+        format_,
+        out,
+        standalone=standalone,
+    )

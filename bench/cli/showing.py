@@ -1,0 +1,78 @@
+"""From a stored database to a rendered report, on the terminal or in a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.report.table import Report
+    from bench.store.store import Store
+
+Format = Annotated[
+    str, typer.Option("--format", help="terminal, markdown, latex, html, csv or json.")
+]
+Where = Annotated[
+    list[str] | None, typer.Option("--where", help="Choose among protocols, key=value.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Write to this file.")]
+Standalone = Annotated[
+    bool, typer.Option("--standalone", help="LaTeX that compiles alone, not for \\input.")
+]
+Db = Annotated[str | None, typer.Option("--db", help="Database file or sqlite:/// URL.")]
+
+
+def show(
+    db: str | None,
+    build: Callable[[Store], Report],
+    format_: str = "terminal",
+    out: Path | None = None,
+    *,
+    standalone: bool = False,
+) -> None:
+    """Build a report from a database that is open for reading, and print or write it.
+
+    Raises
+    ------
+    UserError
+        For an unknown format, a missing folder, or what `build` refuses.
+    """
+    from bench.report.render import FORMATS, render
+    from bench.store.store import Store
+    from registry.core import did_you_mean
+    from registry.errors import UserError
+
+    if format_ not in FORMATS:
+        raise UserError(
+            f"--format {format_}: it is one of {', '.join(FORMATS)}"
+            f"{did_you_mean(format_, FORMATS)}."
+        )
+    if standalone and format_ != "latex":
+        raise UserError(f"--standalone goes with --format latex, not with {format_}.")
+    if out is not None and not out.parent.is_dir():
+        raise UserError(
+            f"The folder {out.parent} does not exist; create it or choose another --out."
+        )
+    store = Store.for_reading(database(db))
+    try:
+        report = build(store)
+    finally:
+        store.close()
+    if out is None:
+        styled = sys.stdout.isatty()
+        sys.stdout.write(render(report, format_, styled=styled, standalone=standalone))
+        return
+    out.write_text(render(report, format_, standalone=standalone), encoding="utf-8")
+    print(f"Written to {out}.")
+
+
+def database(db: str | None) -> Path:
+    """Return the database file that ``--db``, the configuration or the default names."""
+    from bench.config import load_config
+    from bench.store.engine import database_file
+
+    return database_file(db or load_config().db)

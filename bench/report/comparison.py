@@ -1,0 +1,266 @@
+"""The one-page answer for two models: a sentence, and everything that stands behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.report.claims import captions, methods
+from bench.report.efficiency import efficiency_table
+from bench.report.evidence import Evidence, load_covariates, load_evidence
+from bench.report.family import design_tests, one_named
+from bench.report.leaderboard import best_first, digits_of, leaderboard
+from bench.report.pair_tables import exploratory_table, primary_table
+from bench.report.pairs import Pair, make_pairs, paired_values, runs_at
+from bench.report.precision import pair_precision
+from bench.report.select import Protocol, Row, select_protocols
+from bench.report.subgroups import interaction_table
+from bench.report.table import Cell, Column, Report, Section, Table
+from bench.report.words import NOT_AVAILABLE, count, number, one_line, p_value
+from bench.stats.checkpoints import checkpoint_tests
+from bench.stats.classical import paired_t, sign_flip, superiority_interval, wilcoxon
+from bench.stats.inference import holm
+from bench.stats.metrics import metric as metric_of
+from bench.stats.metrics import metrics_for
+from bench.stats.power import gain_from_seeds
+from bench.store.store import Store
+from registry.errors import UserError
+
+LEVEL = 0.05
+TESTED_SEED_BY_SEED = ("auc", "accuracy", "mae")
+"""Metrics for which two checkpoints can be tested on new subjects."""
+
+
+def build_comparison(store: Store, a: str, b: str, where: Mapping[str, str]) -> Report:
+    """Compare two rows of a database by everything that is known of them.
+
+    Parameters
+    ----------
+    store : Store
+        Open for reading.
+    a, b : str
+        Labels of rows, or models that have one row.
+    where : mapping
+        As for `bench.report.tables.build_report`.
+
+    Raises
+    ------
+    UserError
+        When one of them was not run, fits several rows, or both are the same.
+    """
+    selection = select_protocols(store, where)
+    known = [p for p in selection.protocols if _has(p, a) and _has(p, b)]
+    if not known:
+        rows = [row for protocol in selection.protocols for row in protocol.rows]
+        for name in (a, b):
+            one_named(name, rows, "compare")
+        raise UserError(f"{a} and {b} were never run under one protocol, so they have no test.")
+    sections = []
+    for protocol in known:
+        first, second = (one_named(name, protocol.rows, "compare") for name in (a, b))
+        if first.key == second.key:
+            raise UserError(f"{a} and {b} are the same row; name two.")
+        sections.append(_section(store, protocol, first, second))
+    return Report(
+        title=f"slicebench: {one_line(a)} and {one_line(b)}, {one_line(store.file.name)}",
+        sections=tuple(sections),
+    )
+
+
+def sentence(pair: Pair, adjusted: float | None, n_family: int, protocol: Protocol) -> str:
+    """Return what may be said of a pair, in one sentence.
+
+    Parameters
+    ----------
+    pair : Pair
+    adjusted : float or None
+        Its p after Holm's correction over the primary family; None outside of the family, where
+        everything is exploratory.
+    n_family : int
+        Pairs in the family.
+    protocol : Protocol
+        Names the training size.
+    """
+    a, b, metric, found = pair.a.label, pair.b.label, pair.metric, pair.found
+    at = f"at n={protocol.size_label(pair.size)}"
+    if found is None or not np.isfinite(found.p):
+        return f"Nothing can be claimed of {a} and {b} {at}: {'; '.join(pair.flags)}."
+    digits = digits_of(metric)
+    unit = f"{metric.unit} {metric.label}" if metric.unit else metric.label
+    low, high = found.improvement_interval
+    gap = found.improvement
+    if low > 0 or high < 0:
+        first, second = (a, b) if low > 0 else (b, a)
+        if high < 0:
+            low, high, gap = -high, -low, -gap
+        certain = adjusted is not None and adjusted < LEVEL
+        said = f"{first} {'beats' if certain else 'is ahead of'} {second} {at} by"
+    else:
+        said = (
+            f"{a} and {b} cannot be told apart {at}: {a} minus {b}, positive where it is better, is"
+        )
+    if adjusted is None:
+        p = f"p {_is(found.p)}, exploratory"
+    else:
+        p = f"Holm p {_is(adjusted)} over {count(n_family, 'pair')}"
+    seeds = f"{found.n_seeds} seeds"
+    if not found.paired:
+        seeds = f"{found.n_seeds_a} and {found.n_seeds_b} seeds"
+    interval = f"95 % CI {number(low, digits)} to {number(high, digits)}"
+    parts = [f"{interval}, {p}", f"{seeds} x {found.n_subjects} subjects"]
+    with suppress(ValueError):
+        share = f"{100 * gain_from_seeds(found):.0f} %"
+        parts.append(f"more seeds would narrow the interval by at most {share}")
+    return f"{said} {number(gap, digits)} {unit} ({'; '.join(parts)})."
+
+
+# ---------------------------------------------------------------------------- the page
+
+
+def _section(store: Store, protocol: Protocol, a: Row, b: Row) -> Section:
+    evidence = load_evidence(store, protocol)
+    primary = metric_of(protocol.primary_metric)
+    size = protocol.primary_size
+    rows = best_first(protocol, evidence, primary)
+    design = design_tests(protocol, rows, None)
+    (pair,) = make_pairs(protocol, evidence, (a, b), primary, size, None)
+    family = make_pairs(protocol, evidence, rows, primary, size, design.reference)
+    adjusted = _adjusted(pair, family) if design.confirmatory else None
+    others = [
+        each
+        for name in metrics_for(protocol.kind, protocol.n_classes)
+        if metric_of(name).tested
+        for n in protocol.sizes
+        if (name, n) != (primary.name, size)
+        for each in make_pairs(protocol, evidence, (a, b), metric_of(name), n, None)
+    ]
+    covariates = load_covariates(store, protocol, evidence)
+    if adjusted is None:
+        tests = [exploratory_table(protocol, design, [pair, *others], "", named=False)]
+    else:
+        tests = [
+            primary_table(protocol, design, [pair], np.array([adjusted]), ""),
+            *([exploratory_table(protocol, design, others, "", named=False)] if others else []),
+        ]
+    tables = [
+        leaderboard(protocol, evidence, (a, b), primary, "values"),
+        *tests,
+        pair_precision(pair, "precision"),
+        _seed_values(protocol, evidence, pair),
+        _beside(protocol, evidence, pair),
+        efficiency_table(protocol, evidence, primary, [pair], "efficiency"),
+        interaction_table(protocol, evidence, covariates, (a, b), primary, "interactions"),
+    ]
+    return Section(
+        title=f"{a.label} and {b.label}, {protocol.name}",
+        tables=tuple(table for table in tables if table is not None),
+        caption=(
+            sentence(pair, adjusted, len(family), protocol),
+            *captions(protocol, evidence, [primary])[1:],
+        ),
+        notes=design.notes,
+        methods=tuple(methods(protocol, design, len(family))),
+    )
+
+
+def _adjusted(pair: Pair, family: Sequence[Pair]) -> float | None:
+    """Return the pair's p after Holm over the whole family, None when it is not in it."""
+    wanted = {pair.a.key, pair.b.key}
+    place = [i for i, each in enumerate(family) if {each.a.key, each.b.key} == wanted]
+    return float(holm([each.p for each in family])[place[0]]) if place else None
+
+
+def _seed_values(protocol: Protocol, evidence: Evidence, pair: Pair) -> Table | None:
+    seeds, first, second = paired_values(protocol, evidence, pair)
+    if not seeds:
+        return None
+    digits = digits_of(pair.metric)
+    sign = 1.0 if pair.metric.higher_is_better else -1.0
+    stacks = [_stack(protocol, evidence, row, pair.size, seeds) for row in (pair.a, pair.b)]
+    tests = {}
+    if pair.metric.name in TESTED_SEED_BY_SEED:
+        tests = checkpoint_tests(pair.metric.name, evidence.truth, stacks[0], stacks[1], seeds)
+    rows = []
+    for seed, one, two in zip(seeds, first, second, strict=True):
+        cells = [Cell(str(seed), {"value": seed})]
+        cells += [Cell(number(v, digits), {"value": v}) for v in (one, two, sign * (one - two))]
+        if tests:
+            p = tests[seed].p
+            cells.append(Cell(p_value(p), {"value": p, "reason": tests[seed].note}))
+        rows.append(tuple(cells))
+    test = next(iter(tests.values()), None)
+    return Table(
+        name="seeds",
+        title=f"Seed by seed at n={protocol.size_label(pair.size)}, {pair.metric.label}",
+        columns=(
+            Column("seed", "seed", numeric=True),
+            Column("a", "A", numeric=True),
+            Column("b", "B", numeric=True),
+            Column("difference", "A - B", numeric=True),
+            *([Column("p", f"{test.name} p", numeric=True)] if test else []),
+        ),
+        rows=tuple(rows),
+        notes=(f"p: conditions on {test.conditions_on}; one p a seed, never combined.",)
+        if test
+        else (),
+    )
+
+
+def _beside(protocol: Protocol, evidence: Evidence, pair: Pair) -> Table | None:
+    seeds, first, second = paired_values(protocol, evidence, pair)
+    if len(seeds) < 2:
+        return None
+    tests = [test(first, second) for test in (paired_t, sign_flip, wilcoxon)]
+    notes = [f"These condition on {tests[0].conditions_on}: no claim about models rests on them."]
+    share = pair.found.p_superior if pair.found is not None else np.nan
+    if np.isfinite(share):
+        low, high = superiority_interval(share, len(seeds))
+        notes.append(
+            f"A is better in {number(share, 2)} of the paired runs (95 % CI {number(low, 2)} to "
+            f"{number(high, 2)}, on this test set)."
+        )
+    return Table(
+        name="beside",
+        title="Tests over seeds alone",
+        columns=(
+            Column("test", "test"),
+            Column("n", "seeds", numeric=True),
+            Column("p", "p", numeric=True),
+            Column("floor", "smallest possible p", numeric=True),
+            Column("note", "note"),
+        ),
+        rows=tuple(
+            (
+                Cell(test.name),
+                Cell(str(test.n), {"value": test.n}),
+                Cell(p_value(test.p), {"value": test.p}),
+                Cell(p_value(test.floor) if test.floor else "0", {"value": test.floor}),
+                Cell(test.note or ("" if test.can_reject() else "cannot reject at this n")),
+            )
+            for test in tests
+        ),
+        notes=tuple(notes),
+    )
+
+
+def _stack(
+    protocol: Protocol, evidence: Evidence, row: Row, size: int, seeds: Sequence[int]
+) -> NDArray[np.float64]:
+    """Return a row's test predictions on these seeds; one fit stands for every seed."""
+    runs = runs_at(protocol, evidence, row, size)
+    assert runs is not None
+    if protocol.one_fit(row, size):
+        return runs.predictions[[0] * len(seeds)]
+    return runs.predictions[[runs.seeds.index(seed) for seed in seeds]]
+
+
+def _is(p: float) -> str:
+    words = p_value(p)
+    return words if words.startswith("<") or words == NOT_AVAILABLE else f"= {words}"
+
+
+def _has(protocol: Protocol, name: str) -> bool:
+    return any(name in (row.label, row.arm.model.name) for row in protocol.rows)

@@ -1,0 +1,224 @@
+"""How many seeds and test subjects a question needs, from the variances that are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+
+import numpy as np
+
+from bench.report.evidence import load_evidence
+from bench.report.family import design_tests, one_named
+from bench.report.leaderboard import best_first, digits_of
+from bench.report.pairs import Pair, make_pairs
+from bench.report.precision import FACTORS, SEEDS, grid
+from bench.report.select import Protocol, select_protocols
+from bench.report.table import Cell, Column, Number, Report, Section, Table
+from bench.report.words import number, one_line
+from bench.stats.metrics import metric as metric_of
+from bench.stats.power import (
+    Components,
+    components_of,
+    power,
+    required_seeds,
+    required_subjects,
+    smallest_d_z,
+    smallest_detectable,
+)
+from bench.store.store import Store
+from registry.errors import UserError
+
+
+def build_planning(
+    store: Store,
+    models: Sequence[str],
+    where: Mapping[str, str],
+    *,
+    difference: float | None,
+    wanted: float,
+) -> Report:
+    """Say what may be found with other numbers of seeds and test subjects.
+
+    Parameters
+    ----------
+    store : Store
+        Open for reading.
+    models : sequence of str
+        Two rows; empty for every pair of the primary family.
+    where : mapping
+        As for `bench.report.tables.build_report`.
+    difference : float, optional
+        A true difference in the primary metric, in its units.
+    wanted : float
+        The power asked for, between 0 and 1.
+
+    Raises
+    ------
+    UserError
+        When a model was not run, or a number is out of range.
+    """
+    if len(models) not in (0, 2):
+        raise UserError("Name two models, as `bench power A B`, or none for the whole family.")
+    if difference is not None and not 0 < difference < np.inf:
+        raise UserError(f"--difference {difference}: it is a positive number in the metric's unit.")
+    if not 0.05 < wanted < 1:
+        raise UserError(f"--power {wanted}: it lies between .05 and 1.")
+    selection = select_protocols(store, where)
+    return Report(
+        title=f"slicebench: power, {one_line(store.file.name)}",
+        sections=tuple(
+            _section(store, protocol, models, difference, wanted)
+            for protocol in selection.protocols
+        ),
+    )
+
+
+def _section(
+    store: Store,
+    protocol: Protocol,
+    models: Sequence[str],
+    difference: float | None,
+    wanted: float,
+) -> Section:
+    evidence = load_evidence(store, protocol)
+    metric = metric_of(protocol.primary_metric)
+    rows = best_first(protocol, evidence, metric)
+    size = protocol.primary_size
+    reference = design_tests(protocol, rows, None).reference
+    if models:
+        rows = [one_named(name, protocol.rows, "power") for name in models]
+        reference = None
+    pairs = make_pairs(protocol, evidence, rows, metric, size, reference)
+    unit = f" ({metric.unit})" if metric.unit else ""
+    digits = digits_of(metric)
+    look: Callable[..., Table] = _grid if models else _table
+    tables = [
+        look(
+            pairs,
+            "detectable",
+            f"Smallest difference in {metric.label}{unit} found with probability {wanted:g}",
+            lambda parts, seeds, subjects: smallest_detectable(parts, seeds, subjects, wanted),
+            digits + 1,
+        )
+    ]
+    if difference is not None:
+        tables.append(
+            look(
+                pairs,
+                "power",
+                f"Power for a true difference of {difference:g} in {metric.label}{unit}",
+                lambda parts, seeds, subjects: power(difference, parts, seeds, subjects),
+                2,
+            )
+        )
+        tables.append(_required(pairs, difference, wanted))
+    return Section(
+        title=protocol.name,
+        tables=tuple(tables),
+        caption=(
+            f"For the headline test at .05, two-sided, one pair at a time, at n="
+            f"{protocol.size_label(size)}; S: seeds; N: the {evidence.n_subjects} test subjects "
+            "there are, or a multiple of them.",
+            "The variances are estimates from the stored runs and as uncertain as those are few. "
+            "Power at the difference that was observed would only repeat its p-value, so the "
+            "difference to ask for is one that would matter.",
+        ),
+        notes=(
+            "For the paired t over seeds alone, which takes the test set for fixed, the smallest "
+            f"standardised difference d_z found with probability {wanted:g} is "
+            + ", ".join(f"{smallest_d_z(n, wanted):.2f} with {n} seeds" for n in SEEDS)
+            + ".",
+        ),
+    )
+
+
+def _table(
+    pairs: Sequence[Pair],
+    name: str,
+    title: str,
+    of: Callable[[Components, int, int], float],
+    digits: int,
+) -> Table:
+    rows = []
+    for pair in pairs:
+        parts = _components(pair)
+        cells = [_names(pair)]
+        for seeds in SEEDS:
+            for factor in FACTORS:
+                if isinstance(parts, str) or pair.found is None:
+                    cells.append(Cell("n/a", {"value": np.nan, "reason": str(parts)}))
+                    continue
+                value = of(parts, seeds, factor * pair.found.n_subjects)
+                cells.append(Cell(number(value, digits), {"value": value}))
+        rows.append(tuple(cells))
+    return Table(
+        name=name,
+        title=title,
+        columns=(
+            Column("pair", "A vs B"),
+            *(
+                Column(f"s{seeds}x{factor}", f"S={seeds}, N x {factor}", numeric=True)
+                for seeds in SEEDS
+                for factor in FACTORS
+            ),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _grid(
+    pairs: Sequence[Pair],
+    name: str,
+    title: str,
+    of: Callable[[Components, int, int], float],
+    digits: int,
+) -> Table:
+    """Return the numbers of one pair."""
+    (pair,) = pairs
+    parts, found = _components(pair), pair.found
+    if isinstance(parts, str) or found is None:
+        return grid(name, title, lambda *_: np.nan, digits, [f"n/a: {parts}."])
+    return grid(name, title, lambda s, factor: of(parts, s, factor * found.n_subjects), digits)
+
+
+def _required(pairs: Sequence[Pair], difference: float, wanted: float) -> Table:
+    rows = []
+    for pair in pairs:
+        parts = _components(pair)
+        found = pair.found
+        if isinstance(parts, str) or found is None:
+            nothing: dict[str, Number] = {"value": np.nan, "reason": str(parts)}
+            rows.append((_names(pair), Cell("n/a", nothing), Cell("n/a", nothing)))
+            continue
+        seeds = required_seeds(difference, parts, found.n_subjects, wanted)
+        subjects = required_subjects(difference, parts, found.n_seeds, wanted)
+        rows.append((_names(pair), _least(seeds), _least(subjects)))
+    return Table(
+        name="required",
+        title=f"What it takes to find {difference:g} with probability {wanted:g}",
+        columns=(
+            Column("pair", "A vs B"),
+            Column("seeds", "seeds, on these test subjects", numeric=True),
+            Column("subjects", "test subjects, with these seeds", numeric=True),
+        ),
+        rows=tuple(rows),
+        notes=("none: no number reaches it; the other one sets a floor.",),
+    )
+
+
+def _least(n: int | None) -> Cell:
+    return Cell("none", {"value": None}) if n is None else Cell(str(n), {"value": n})
+
+
+def _components(pair: Pair) -> Components | str:
+    """Return the variance components of a pair, or why there are none."""
+    if pair.found is None or not isfinite(pair.found.se):
+        return "; ".join(pair.flags)
+    try:
+        return components_of(pair.found)
+    except ValueError as refused:
+        return str(refused)
+
+
+def _names(pair: Pair) -> Cell:
+    return Cell(f"{pair.a.label} vs {pair.b.label}", {"a": pair.a.label, "b": pair.b.label})
