@@ -284,6 +284,8 @@ def data_efficiency(a: Heights, b: Heights, n_a: int, level: float = 0.95) -> Ef
     n = float(reached(a.means[None], b.means[None])[0])
     bounds = percentile_bounds(reached(a.resampled, b.resampled), level)
     low, high = (_NAN, _NAN) if np.isnan(n) else (float(bounds.low), float(bounds.high))
+    # A may be undefined at a size that is not asked for.
+    known = not np.isnan([n, low, high]).any()
     return Efficiency(
         n=n,
         low=low,
@@ -295,7 +297,7 @@ def data_efficiency(a: Heights, b: Heights, n_a: int, level: float = 0.95) -> Ef
         n_boot=bounds.n_boot,
         n_dropped=bounds.n_dropped,
         rng_seed=a.rng_seed,
-        reason=a.reason or b.reason,
+        reason="" if known else a.reason or b.reason or "too few resamples",
     )
 
 

@@ -101,22 +101,25 @@ def _weighted_auc(positive: Mask, scores: Floats, weights: Floats) -> Floats:
 
 
 def _weighted_precision(truth: Floats, scores: Floats, weights: Floats) -> Floats:
-    """Return average precision: over thresholds, the recall gained times the precision."""
+    """Return average precision: the mean over positives of the precision at their threshold."""
     positive = truth == 1
-    orders = []
+    lookups = []
     for score in scores:
-        step, _, called = precision_steps(positive, score)
-        orders.append((np.argsort(step, kind="stable"), called.cumsum().astype(int) - 1))
+        step, hits, called = precision_steps(positive, score)
+        of_all, of_ups = (np.argsort(each, kind="stable") for each in (step, step[positive]))
+        # The last subject, and the last positive, called positive with each positive.
+        ends = [each.cumsum().astype(int)[step[positive]] - 1 for each in (called, hits)]
+        lookups.append((of_all, of_ups, *ends))
     values = []
     for part in _by_subject(weights):
+        ups = part[positive]
         gained = np.empty((part.shape[1], len(scores)))
-        for run, (order, last) in enumerate(orders):
-            called = np.cumsum(part[order], axis=0)[last]
-            true = np.cumsum(part[order] * positive[order, None], axis=0)[last]
-            hits = np.diff(true, axis=0, prepend=0)
+        for run, (of_all, of_ups, last, last_up) in enumerate(lookups):
+            called = np.cumsum(part[of_all], axis=0)[last]
+            true = np.cumsum(ups[of_ups], axis=0)[last_up]
             precision = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
-            gained[:, run] = np.einsum("tb,tb->b", hits, precision)
-        values.append(_ratio(gained, part[positive].sum(axis=0)))
+            gained[:, run] = np.einsum("ib,ib->b", precision, ups)
+        values.append(_ratio(gained, ups.sum(axis=0)))
     found = np.concatenate(values)
     found[(weights @ ~positive) == 0] = _NAN  # as without resampling, both classes are needed
     return found

@@ -16,7 +16,7 @@ from bench.stats.bootstrap import (
     percentile_bounds,
 )
 from bench.stats.measured import Runs
-from bench.stats.metrics import METRICS, compute
+from bench.stats.metrics import compute
 from bench.stats.weighted import weighted_values
 
 REGRESSION = ("mae", "rmse", "r2", "r")
@@ -91,7 +91,7 @@ def test_many_resamples_are_computed_in_parts_with_the_same_result():
 
 def test_metrics_without_a_weighted_form_say_so():
     truth, stack = experiment("binary", 3)
-    for name in {"mcc", "f1", "ece"} & set(METRICS):
+    for name in ("mcc", "f1", "ece"):
         with pytest.raises(ValueError, match="cannot be resampled"):
             weighted_values(name, truth, stack, np.ones((2, len(truth))))
 

@@ -258,6 +258,15 @@ def test_an_undefined_curve_or_a_single_seed_has_no_size_to_tell():
     assert single.reason == "one seed"
 
 
+def test_a_size_of_a_that_is_not_asked_for_may_be_undefined():
+    a = flat_heights([8.0, 6, 5, 4, np.nan], reason="the metric is undefined at a size")
+    got = data_efficiency(a, flat_heights([9.0, 8, 6, 5, 4]), 250)
+    assert (got.n, got.low, got.reason) == (500, 500, "")
+    few = [replace(a, resampled=a.resampled[:9]), flat_heights([9.0, 8, 6, 5, 4])]
+    few[1] = replace(few[1], resampled=few[1].resampled[:9])
+    assert data_efficiency(replace(few[0], reason=""), few[1], 250).reason == "too few resamples"
+
+
 def test_data_efficiency_refuses_what_is_not_paired():
     a = flat_heights([8.0, 6, 5, 4, 3.5])
     for other, text in (
