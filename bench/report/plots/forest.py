@@ -12,6 +12,7 @@ from bench.report.plots.style import GREY, PAGE, PALE, canvas, fold, key, segmen
 from bench.report.words import interval, number, p_value
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 LEVEL = 0.05
@@ -76,18 +77,17 @@ def draw(data: Forest) -> Figure:
     wide = 0.043 * max(map(len, numbers))
     axes, column = figure.subplots(1, 2, sharey=True, width_ratios=[PAGE - 2.5 - wide, wide])
     y = np.arange(len(labels), dtype=np.float64)
-    entries = []
+    entries: list[tuple[Artist, str]] = []
     if data.margin is not None:
         axes.axvspan(-data.margin, data.margin, color=PALE, alpha=0.6, linewidth=0)
         entries.append((Patch(color=PALE, alpha=0.6), f"margin, {data.margin:g} either way"))
     axes.axvline(0, color=GREY, linewidth=0.8)
     axes.plot(*segments(y, data.low, data.high, vertical=False), color="black")
     told = data.p < LEVEL
-    for chosen, face, text in ((told, "black", f"{data.how} < {LEVEL:g}"), (~told, "white", "")):
-        style = {"linestyle": "none", "marker": "s", "color": "black", "markerfacecolor": face}
-        axes.plot(data.improvement[chosen], y[chosen], **style)
-        name = text or f"{data.how} not below {LEVEL:g}"
-        entries.append((Line2D([], [], **style), name))
+    for chosen, face, text in ((told, "black", "<"), (~told, "white", "not below")):
+        axes.plot(data.improvement[chosen], y[chosen], "s", color="black", markerfacecolor=face)
+        mark = Line2D([], [], linestyle="none", marker="s", color="black", markerfacecolor=face)
+        entries.append((mark, f"{data.how} {text} {LEVEL:g}"))
     axes.set_yticks(y, labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_xlabel(data.axis)

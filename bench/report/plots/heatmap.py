@@ -65,23 +65,25 @@ def gather(source: Source) -> Heatmap:
 
 def draw(data: Heatmap) -> Figure:
     """Draw the matrix; differences are coloured and p-values below the level are bold."""
+    from matplotlib import colormaps
     from matplotlib.colors import TwoSlopeNorm
 
     n = len(data.labels)
-    labels = [fold(label, 30) for label in data.labels]
+    slanted = n <= 8
+    labels = [fold(label, 30 if slanted else 22) for label in data.labels]
     longest = max(len(line) for label in labels for line in label.splitlines())
     # Beside the matrix stand its labels and the bar of colours.
     cell = min((PAGE - 1.5 - 0.05 * longest) / n, 0.62)
-    size = min(13 * cell, 6.5)
-    slanted = n <= 8
+    size = min(16.5 * cell, 6.5)
     below = (0.035 if slanted else 0.05) * longest
     figure = canvas(PAGE, max(cell * n, 1.6) + below + 0.5, data.title)
     axes = figure.subplots()
     largest = np.nanmax(np.abs(data.effect), initial=0.0) or 1.0
     norm = TwoSlopeNorm(0, -largest, largest)
     edges = np.arange(n + 1) - 0.5
-    # Cells, not an image: an image would be pixels in a file of lines.
-    mesh = axes.pcolormesh(edges, edges, np.ma.masked_invalid(data.effect), norm=norm, cmap="PuOr")
+    # Cells and few steps of colour: an image, or a bar of many steps, would be pixels.
+    colours = colormaps["PuOr"].resampled(41)
+    mesh = axes.pcolormesh(edges, edges, np.ma.masked_invalid(data.effect), norm=norm, cmap=colours)
     axes.hlines(edges, -0.5, n - 0.5, color=PALE, linewidth=0.4)
     axes.vlines(edges, -0.5, n - 0.5, color=PALE, linewidth=0.4)
     for row in range(n):

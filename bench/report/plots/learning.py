@@ -11,6 +11,7 @@ from bench.report.plots.source import Floats, Score, Source
 from bench.report.plots.style import COLUMN, PAGE, PALE, canvas, key, look, segments
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 FEW = 4
@@ -83,7 +84,7 @@ def draw(data: LearningCurves) -> Figure:
     sizes = np.log(np.array(data.sizes, dtype=np.float64))
     gap = float(np.diff(sizes).min()) if len(sizes) > 1 else 0.5
     step = min(0.5 * gap / max(len(data.curves), 1), 0.03 * float(np.ptp(sizes)) + 0.01)
-    entries = []
+    entries: list[tuple[Artist, str]] = []
     for place, curve in enumerate(data.curves):
         shift = np.exp(step * (place - (len(data.curves) - 1) / 2))
         colour, marker, dash = look(curve.look)

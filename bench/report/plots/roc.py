@@ -95,7 +95,7 @@ def draw(data: RocCurves) -> Figure:
     first = data.curves[0]
     for (axes,), each in zip(panels(figure, n, columns), data.curves, strict=True):
         if each is not first:
-            axes.plot(first.curve.fpr, first.curve.tpr, color=LIGHT, linewidth=1)
+            axes.plot(first.curve.fpr, first.curve.tpr, color=LIGHT, linewidth=0.6)
         _curve(axes, each)
         _square(axes)
         axes.set_title(f"{fold(each.label, int(15 * wide))}\n{each.auc}")

@@ -37,7 +37,7 @@ GREY = "#777777"
 LIGHT = "#AAAAAA"
 PALE = "#D9D9D9"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 7,
     "axes.titlesize": 7,
     "axes.labelsize": 7,
@@ -132,7 +132,7 @@ def fold(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False)) or text
 
 
-def key(figure: Figure, entries: Sequence[tuple[Artist | tuple[Artist, ...], str]]) -> None:
+def key(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
     """Put the key below the axes, in as many columns as its longest label leaves room for."""
     labels = [fold(label, 60) for _, label in entries]
     longest = max(len(line) for label in labels for line in label.splitlines())
