@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.parsing import parse_names, parse_pairs
+from bench.cli.showing import Db, Where, database
 
 
 def plot(
@@ -27,19 +28,15 @@ def plot(
     models: Annotated[
         list[str] | None, typer.Option("--models", help="Show only these, as A,B.")
     ] = None,
-    where: Annotated[
-        list[str] | None, typer.Option("--where", help="Choose among protocols, key=value.")
-    ] = None,
+    where: Where = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="A file .pdf, .svg or .png; default: KIND.pdf here."),
     ] = None,
-    db: Annotated[str | None, typer.Option("--db", help="Database file or sqlite:/// URL.")] = None,
+    db: Db = None,
 ) -> None:
     """Draw a figure for a paper."""
-    from bench.config import load_config
     from bench.report.plots import Request, check, figure
-    from bench.store.engine import database_file
     from bench.store.store import Store
     from registry.errors import UserError
 
@@ -51,7 +48,7 @@ def plot(
             f"The folder {file.parent} does not exist; create it or choose another --out."
         )
     request = Request(metric, size, tuple(parse_names(models)), parse_pairs("--where", where))
-    store = Store.for_reading(database_file(db or load_config().db))
+    store = Store.for_reading(database(db))
     try:
         drawn = figure(store, kind, request, format_)
     finally:

@@ -183,7 +183,7 @@ PAGE: dict[str, int | None] = {
 }
 """The figures of a page in their order, and of how many rows each is at most."""
 
-MOST_POINTS = 600
+MOST_POINTS = 500
 """Points of a figure of a page: more would make the page heavy and nothing clearer."""
 
 
