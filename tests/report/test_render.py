@@ -1,10 +1,14 @@
 import csv
+import html
 import io
 import json
+import math
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given
@@ -36,7 +40,7 @@ def report(bench):
 def made(*rows, columns=("model", "value"), lead=1):
     """Return a report of one table of plain texts, numbers in all but the first column."""
     heads = tuple(Column(f"c{i}", name, numeric=i > 0) for i, name in enumerate(columns))
-    body = tuple(tuple(Cell(text) for text in row) for row in rows)
+    body = tuple(tuple(c if isinstance(c, Cell) else Cell(c) for c in row) for row in rows)
     table = Table("t", "T", heads, body, lead=lead)
     return Report("R", (Section("S", (table,)),))
 
@@ -44,22 +48,126 @@ def made(*rows, columns=("model", "value"), lead=1):
 # ------------------------------------------------------------------ all formats
 
 
+class Cells(HTMLParser):
+    """The text of the cells of a page's tables, row by row."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.inside = {}, False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "table":
+            self.rows = self.tables.setdefault(dict(attrs)["id"], [])
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.inside = True
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+def numbers(cells):
+    return [token for cell in cells for token in NUMBER.findall(cell)]
+
+
+def from_csv(text, table):
+    rows = {}
+    for line in csv.DictReader(io.StringIO(text)):
+        if line["table"] == table.name and line["field"] == "text":
+            rows.setdefault(int(line["row"]), []).append(line["value"])
+    return [rows[i] for i in sorted(rows)]
+
+
+def from_json(text, table):
+    tables = [t for s in json.loads(text)["sections"] for t in s["tables"] + s["appendix"]]
+    (found,) = [each for each in tables if each["name"] == table.name]
+    return [[cell["text"] for cell in row.values()] for row in found["rows"]]
+
+
+def from_html(text, table):
+    return Cells(text).tables[table.name][1:]
+
+
+def from_markdown(text, table):
+    lines = text.split(f"### {markdown_escape(table.title)}\n\n")[1].split("\n\n")[0].splitlines()
+    rows = [re.split(r"(?<!\\) \| ", line[2:-2]) for line in lines[2:]]
+    return [[cell.replace("\\", "") for cell in row] for row in rows]
+
+
+def from_terminal(text, table):
+    lines = text.splitlines()
+    start = lines.index(next(x for x in lines if x.strip() == table.title))
+    # A title, an empty line, the headings and a rule.
+    head = start + next(i for i, line in enumerate(lines[start:]) if set(line.strip()) == {"─"})
+    return [[line] for line in lines[head + 1 : head + 1 + len(table.rows)]]
+
+
+def from_latex(text, table):
+    rows = []
+    for label in re.findall(r"\\label\{(.*?)\}", text):
+        if re.fullmatch(rf"tab:{table.name}(-\d+)?", label):
+            body = text.split(rf"\label{{{label}}}")[1].split("\\midrule\n")[1]
+            body = body.split("\\bottomrule")[0]
+            for code, character in (
+                (r"\\ensuremath\{-\}", "-"),
+                (r"\\texttt\{U\+[0-9A-F]+\}|\\symbol\{34\}|\\textsuperscript\{2\}", "?"),
+            ):
+                body = re.sub(code, character, body)
+            rows += [re.split(r"(?<!\\)&", line) for line in body.split("\\\\\n")[:-1]]
+    return rows
+
+
+READERS = {
+    "terminal": from_terminal,
+    "markdown": from_markdown,
+    "latex": from_latex,
+    "html": from_html,
+    "csv": from_csv,
+    "json": from_json,
+}
+
+
 @pytest.mark.parametrize("format_", FORMATS)
-def test_every_cell_is_in_every_format(report, format_):
-    text = render(report, format_)
+def test_every_number_of_every_cell_is_the_same_to_the_digit_in_every_format(report, format_):
+    text = to_terminal(report, width=4000) if format_ == "terminal" else render(report, format_)
     assert text.endswith("\n")
-    plain = " ".join(text.split())
-    for table in report.tables:
+    seen = 0
+    for section in report.sections:
+        folded = () if format_ in ("terminal", "markdown", "latex") else section.appendix
+        for table in (*section.tables, *folded):
+            rows = READERS[format_](text, table)
+            assert len(rows) == len(table.rows), table.name
+            for row, cells in zip(rows, table.rows, strict=True):
+                texts = [cell.text for cell in cells]
+                if len(row) == len(texts):
+                    assert [numbers([t]) for t in row] == [numbers([t]) for t in texts]
+                assert numbers(row) == numbers(texts)
+                seen += len(numbers(texts))
+    assert seen > 200
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_every_word_of_every_cell_is_in_every_format(report, format_):
+    plain = " ".join(render(report, format_).split())
+    escapes = {"latex": latex_escape, "markdown": markdown_escape, "html": html.escape}
+    escape = escapes.get(format_, str)
+    for table in report.sections[0].tables:
         if table.name == "failures":
             continue
-        for row in table.rows:
-            for cell in row[1:]:
-                for word in cell.text.split():
-                    wanted = {
-                        "latex": latex_escape(word),
-                        "markdown": markdown_escape(word),
-                    }.get(format_, word)
-                    assert wanted in plain, (table.name, cell.text)
+        words = {w for row in table.rows for cell in row[1:] for w in cell.text.split()}
+        for word in words:
+            # siunitx sets the sign of a plain number itself.
+            assert escape(word) in plain or word in plain, (table.name, word)
 
 
 def test_csv_and_json_hold_the_same_numbers_at_full_precision(report):
@@ -67,7 +175,8 @@ def test_csv_and_json_hold_the_same_numbers_at_full_precision(report):
     tidy = {(r["table"], r["row"], r["column"], r["field"]): r["value"] for r in lines}
     assert len(tidy) == len(lines)
     content = json.loads(render(report, "json"))
-    tables = [table for section in content["sections"] for table in section["tables"]]
+    sections = content["sections"]
+    tables = [table for each in sections for table in (*each["tables"], *each["appendix"])]
     assert [table["name"] for table in tables] == [table.name for table in report.tables]
     seen = 0
     for table, source in zip(tables, report.tables, strict=True):
@@ -75,11 +184,13 @@ def test_csv_and_json_hold_the_same_numbers_at_full_precision(report):
             for column, cell in zip(source.columns, cells, strict=True):
                 assert row[column.key]["text"] == cell.text
                 assert row[column.key]["bold"] == cell.bold
+                assert row[column.key]["tied"] == cell.tied
+                assert tidy[table["name"], str(number_), column.key, "tied"] == f"{cell.tied:d}"
                 for field, value in row[column.key]["values"].items():
                     written = tidy[table["name"], str(number_), column.key, field]
                     if value is None:
                         assert written == ""
-                        assert cell.values[field] != cell.values[field]
+                        assert not math.isfinite(cell.values[field])
                     else:
                         assert written == str(value)
                         assert value == cell.values[field]
@@ -99,8 +210,45 @@ def test_bold_is_shown_in_every_format(report):
     assert best.bold
     assert f"**{markdown_escape(best.text)}**" in render(report, "markdown")
     assert rf"\textbf{{{latex_escape(best.text)}}}" in render(report, "latex")
+    assert r"\best 5" in render(made(("a", Cell("5", bold=True))), "latex")
     assert f"{best.text} *" in render(report, "terminal")
-    assert f"\x1b[1;32m{best.text}" in to_terminal(report, styled=True, width=200)
+    styled = to_terminal(report, styled=True, width=200)
+    assert re.search(rf"\x1b\[1;32m *{re.escape(best.text)}", styled)
+
+
+def test_what_is_tied_with_the_best_is_marked_in_every_format():
+    found = made(("a", Cell("0.70", bold=True)), ("b", Cell("0.69", tied=True)), ("c", "0.50"))
+    for width, styled in ((80, False), (80, True)):
+        text = to_terminal(found, styled=styled, width=width)
+        assert "0.69 ~" in text
+        assert text.count("~") == 1
+    assert "| b | 0.69 ~ |" in render(found, "markdown")
+    assert r"b & 0.69 {\tied} \\" in render(found, "latex")
+    assert [row[1] for row in Cells(render(found, "html")).tables["t"][1:]] == [
+        "0.70",
+        "0.69 ~",
+        "0.50",
+    ]
+    assert "t,2,c1,tied,1\n" in render(found, "csv")
+    assert '"tied": true' in render(found, "json")
+
+
+def test_the_best_is_never_marked_as_tied_with_itself():
+    found = made(("a", Cell("0.70", bold=True, tied=True)), ("b", Cell("words", tied=True)))
+    for format_ in ("terminal", "markdown", "html"):
+        assert "0.70 ~" not in render(found, format_)
+    assert r"\textbf{0.70}" not in (text := render(found, "latex"))
+    assert r"a & \best 0.70 \\" in text
+    assert r"b & {words\tied} \\" in text
+
+
+def test_the_appendix_is_for_pages_and_machines():
+    one = made(("shown", "1")).sections[0].tables
+    two = Table("long", "Long", (Column("a", "A"),), ((Cell("folded"),),))
+    found = Report("R", (Section("S", one, appendix=(two,)),))
+    for format_ in FORMATS:
+        text = render(found, format_)
+        assert ("folded" in text) == (format_ in ("html", "csv", "json"))
 
 
 def test_names_and_notes_are_never_taken_for_markup(report):
@@ -201,32 +349,156 @@ def test_a_long_table_goes_on_on_the_next_page_under_its_own_label():
     assert all(f"m{i} &" in text for i in range(60))
 
 
+def test_names_that_differ_only_in_what_a_label_cannot_hold_have_labels_of_their_own():
+    one, two, three = (
+        Table(name, "T", (Column("a", "A"),), tuple((Cell(str(i)),) for i in range(30)))
+        for name in ("a b", "a-b", "a_b-2")
+    )
+    text = render(Report("R", (Section("S", (one, two, three)),)), "latex")
+    labels = re.findall(r"\\label\{(.*?)\}", text)
+    assert len(labels) == len(set(labels)) == 6
+
+
+@pytest.mark.parametrize(
+    ("texts", "wanted"),
+    [
+        (("0.7", "12.25", "n/a"), "S[table-format=2.2]"),
+        (("-1.5", "10", ""), "S[table-format=-2.1]"),
+        (("3", "160"), "S[table-format=3]"),
+        (("< 0.001", "0.02"), r"!{\hspace{.8em}}S[table-format=1.3]"),
+        (("0.7 (1 of 5 failed)", "0.6"), "r"),
+        (("0.7 [0.6, 0.8]", "0.6 [0.5, 0.7]"), "r"),
+        (("n/a", "missing"), "r"),
+    ],
+)
+def test_plain_numbers_stand_point_below_point(texts, wanted):
+    text = render(made(*[("a", each) for each in texts]), "latex")
+    assert f"{{tabular}}{{l{wanted}}}" in text
+    assert "{n/a}" in text or not ("S[" in wanted and "n/a" in texts)
+
+
+def test_a_wide_table_spans_both_columns_and_breaks_its_words_not_its_numbers():
+    name = "slice2d-imagenet-pos [efficientnet-lite0] vs linear-voxels"
+    heads = ("A vs B", *["a number"] * 6)
+    text = render(made((name, *["1.234 [1.000, 2.000]"] * 6), columns=heads), "latex")
+    assert r"\begin{table*}" in text
+    assert re.search(r"\\begin\{tabular\}\{>\{[^ ]*\}p\{[0-9.]+em\}r{6}\}", text)
+    assert r"\begin{table}" in render(made(("a", "1")), "latex")
+
+
+def test_a_fragment_is_tables_and_says_what_it_needs(report):
+    text = render(report, "latex")
+    head = text.splitlines()[:2]
+    assert all(line.startswith("% ") for line in head)
+    assert all(name in head[1] for name in ("booktabs", "graphicx", "siunitx"))
+    for word in ("documentclass", r"\begin{document}", r"\section", "[H]"):
+        assert word not in text
+    # What it sets it sets for itself.
+    assert text.count(r"\begingroup") == text.count(r"\endgroup") == 1
+    assert text.index(r"\begingroup") < text.index(r"\sisetup")
+    assert text.rstrip().endswith(r"\endgroup")
+
+
+def needs(*programs):
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+
+
 def pdf(text, folder):
-    if shutil.which("pdflatex") is None:
-        pytest.skip("pdflatex is not installed")
+    """Compile a document; return the log, in which nothing is cut off and nothing is amiss."""
+    needs("pdflatex")
     (folder / "report.tex").write_text(text, encoding="utf-8")
+    for _ in range(2):
+        done = subprocess.run(
+            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        assert done.returncode == 0, done.stdout[-2000:]
+    log = (folder / "report.log").read_text(errors="replace")
+    assert not re.search(r"Overfull \\hbox \((?:\d{2,}|[3-9])\.\d+pt", log)
+    assert not re.search(r"Overfull \\vbox|Float too large|multiply defined|siunitx.*Warning", log)
+    return log
+
+
+def article(fragment, folder, options="", siunitx=r"\usepackage{siunitx}"):
+    """Compile a paper that takes in a fragment."""
+    (folder / "tables.tex").write_text(fragment, encoding="utf-8")
+    return pdf(
+        rf"\documentclass[{options}]{{article}}\usepackage[T1]{{fontenc}}"
+        rf"\usepackage{{booktabs,graphicx}}{siunitx}\begin{{document}}Before \ref{{tab:t}}."
+        r"\input{tables}After \num{12345.678}.\end{document}",
+        folder,
+    )
+
+
+def printed(folder):
+    """Return the numbers that a reader of the compiled document sees."""
+    needs("pdftotext")
     done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"],
+        ["pdftotext", "-layout", "report.pdf", "-"],
         cwd=folder,
         capture_output=True,
         text=True,
-        errors="replace",
+        check=True,
     )
-    assert done.returncode == 0, done.stdout[-2000:]
-    return done.stdout
+    return Counter(NUMBER.findall(done.stdout.replace("−", "-")))
 
 
-def test_latex_compiles_as_it_is_and_nothing_is_cut_off(report, tmp_path):
-    log = pdf(render(report, "latex"), tmp_path)
-    assert (tmp_path / "report.pdf").stat().st_size > 1000
-    assert not re.search(r"Overfull \\hbox \((?:[1-9]\d+|[3-9])\.\d+pt", log)
+def test_a_document_compiles_alone_with_every_number_as_it_is(report, tmp_path):
+    pdf(render(report, "latex", standalone=True), tmp_path)
+    wanted = Counter(
+        token
+        for table in report.sections[0].tables
+        for row in table.rows
+        for column, cell in zip(table.columns, row, strict=True)
+        if column.numeric
+        for token in numbers([cell.text])
+    )
+    assert wanted <= printed(tmp_path)
+
+
+@pytest.mark.parametrize("options", ["", "twocolumn"])
+def test_a_fragment_compiles_in_a_paper(report, tmp_path, options):
+    article(render(report, "latex"), tmp_path, options)
+
+
+@pytest.mark.parametrize("version", ["", "[=v2]"])
+def test_no_setting_of_the_paper_changes_a_digit(tmp_path, version):
+    rows = [
+        ("a", Cell("12345.0", bold=True), "< 0.001", "-0.10"),
+        ("b", Cell("-0.04", tied=True), "0.0215", "n/a"),
+        ("c", "0.50", Cell("< 0.001", bold=True, tied=True), Cell("x", bold=True)),
+    ]
+    setup = rf"\usepackage{{siunitx}}{version}\sisetup{{round-mode=places,round-precision=1}}"
+    article(render(made(*rows, columns=("m", "x", "y", "z")), "latex"), tmp_path, siunitx=setup)
+    found = printed(tmp_path)
+    assert found >= Counter(["12345.0", "-0.04", "0.50", "0.001", "0.001", "0.0215", "-0.10"])
+    # Around the fragment the paper rounds as it did.
+    assert "678" not in " ".join(found)
+
+
+def test_more_tables_than_latex_keeps_waiting_compile(tmp_path):
+    article(render(made(*[(f"m{i}", "1") for i in range(1500)]), "latex"), tmp_path)
+
+
+def test_long_words_are_not_cut_off(tmp_path):
+    rows = [("m" * 90, "1", "word " * 400), ("-".join(["part"] * 30), "2", "x" * 70)]
+    heads = (Column("a", "name"), Column("b", "n", numeric=True), Column("c", "message"))
+    table = Table("t", "T", heads, tuple(tuple(map(Cell, row)) for row in rows))
+    report = Report("R", (Section("S", (table,)),))
+    pdf(render(report, "latex", standalone=True), tmp_path)
 
 
 def test_latex_compiles_with_every_character_that_could_be_in_a_name(tmp_path):
     characters = [chr(i) for i in [*range(32, 127), *range(160, 592), *range(913, 970)]]
     rows = [("x" + "".join(characters[i : i + 8]) + "x", "1") for i in range(0, len(characters), 8)]
     rows += [(c, "1") for c in "[*]-–—…†→≤≥±×−²" + WILD]
-    pdf(render(made(*rows), "latex"), tmp_path)
+    pdf(render(made(*rows), "latex", standalone=True), tmp_path)
+    article(render(made(*rows), "latex"), tmp_path)
 
 
 # ------------------------------------------------------------------ words

@@ -11,15 +11,14 @@ from bench.report.table import Report
 
 _RENDERERS = {
     "markdown": to_markdown,
-    "latex": to_latex,
     "html": to_html,
     "csv": to_csv,
     "json": to_json,
 }
-FORMATS = ("terminal", *_RENDERERS)
+FORMATS = ("terminal", "markdown", "latex", "html", "csv", "json")
 
 
-def render(report: Report, format_: str, *, styled: bool = False) -> str:
+def render(report: Report, format_: str, *, styled: bool = False, standalone: bool = False) -> str:
     """Return a report as text that ends with a line break.
 
     Parameters
@@ -30,6 +29,8 @@ def render(report: Report, format_: str, *, styled: bool = False) -> str:
         One of `FORMATS`.
     styled : bool
         Whether the text goes straight to a terminal, which shows bold and colour.
+    standalone : bool
+        Whether LaTeX is a document of its own and not tables for one.
 
     Raises
     ------
@@ -38,4 +39,6 @@ def render(report: Report, format_: str, *, styled: bool = False) -> str:
     """
     if format_ == "terminal":
         return to_terminal(report, styled=styled)
+    if format_ == "latex":
+        return to_latex(report, standalone=standalone)
     return _RENDERERS[format_](report)

@@ -15,8 +15,8 @@ from bench.report.table import Cell, Number, Report, Table
 def to_csv(report: Report) -> str:
     """Return one line a number: ``table, row, column, field, value``.
 
-    The field ``text`` is what readers see; ``bold`` is 1 for the best of a column; an undefined
-    number is an empty value. Rows count from 1.
+    The field ``text`` is what readers see; ``bold`` is 1 for the best of a column, ``tied`` for
+    what cannot be told from it; an undefined number is an empty value. Rows count from 1.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -24,7 +24,8 @@ def to_csv(report: Report) -> str:
     for table in report.tables:
         for number, row in enumerate(table.rows, 1):
             for column, cell in zip(table.columns, row, strict=True):
-                fields = {"text": cell.text, "bold": int(cell.bold), **cell.values}
+                marks = {"bold": int(cell.bold), "tied": int(cell.tied)}
+                fields = {"text": cell.text, **marks, **cell.values}
                 for field, value in fields.items():
                     known = _finite(value)
                     writer.writerow(
@@ -44,6 +45,7 @@ def to_json(report: Report) -> str:
                 "tables": [_table(table) for table in section.tables],
                 "notes": section.notes,
                 "methods": section.methods,
+                "appendix": [_table(table) for table in section.appendix],
             }
             for section in report.sections
         ],
@@ -67,7 +69,7 @@ def _table(table: Table) -> dict[str, Any]:
 
 def _cell(cell: Cell) -> dict[str, Any]:
     values = {name: _finite(value) for name, value in cell.values.items()}
-    return {"text": cell.text, "bold": cell.bold, "values": values}
+    return {"text": cell.text, "bold": cell.bold, "tied": cell.tied, "values": values}
 
 
 def _finite(value: Number) -> Number:

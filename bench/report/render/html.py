@@ -1,37 +1,27 @@
-"""One self-contained HTML page: no network, no script, readable on a phone and on paper."""
+"""One self-contained HTML page: no network, readable on a phone, on paper and without its script.
+
+Style and script are the files in ``bench/report/templates``. The script only sorts and filters what
+is there; no data is written into it, and the page's policy runs no other.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import math
+import re
 from html import escape
+from importlib.resources import files
 
+from bench.report.render.marks import TIED
 from bench.report.table import Cell, Column, Picture, Report, Section, Table
 
-STYLE = """
-:root { color-scheme: light dark; --line: #8886; --soft: #8881; --strong: #1a7f4b; }
-@media (prefers-color-scheme: dark) { :root { --strong: #5fd39a; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } h3 { font-size: 1.05rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding: .5rem 0; }
-th, td { padding: .25rem .75rem; border-bottom: 1px solid var(--line); text-align: left;
-  vertical-align: top; }
-thead th { border-bottom: 2px solid var(--line); }
-th[scope=row] { font-weight: 500; }
-td, figcaption { overflow-wrap: anywhere; }
-td { min-width: 6rem; } td.number { min-width: 0; }
-.number { text-align: right; white-space: nowrap; }
-.best { font-weight: 700; color: var(--strong); }
-ul { padding-left: 1.2rem; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; max-width: 100%; }
-figure img { max-width: 100%; height: auto; background: #000; display: block; }
-figcaption { font-size: .85rem; max-width: 24rem; }
-a:focus-visible, .wide:focus-visible { outline: 2px solid currentColor; }
-@media print { body { max-width: none; font-size: 10pt; } .wide { overflow: visible; }
-  table, figure { break-inside: avoid; } }
-"""
+STYLE, SCRIPT = (
+    (files("bench.report") / "templates" / name).read_text(encoding="utf-8")
+    for name in ("page.css", "page.js")
+)
+_SORTED_BY = ("value", "mean")
+"""The values that a cell is about, where it holds several; else its first number is."""
 
 
 def to_html(report: Report) -> str:
@@ -41,34 +31,57 @@ def to_html(report: Report) -> str:
     return (
         "<!DOCTYPE html>\n"
         '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{title}</h1>\n{_contents(report)}{sections}\n{_list(report.notes)}"
-        "</main>\n</body>\n</html>\n"
+        f"</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+    )
+
+
+def _policy() -> str:
+    """Allow this style, this script and pictures in the page; nothing else, from nowhere."""
+    style, script = (
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (STYLE, SCRIPT)
+    )
+    return (
+        f"default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 
 def _contents(report: Report) -> str:
-    if len(report.sections) < 2:
+    parts = [_links(section, i) for i, section in enumerate(report.sections)]
+    if sum(part.count("<a ") for part in parts) < 3:
         return ""
-    links = "".join(
-        f'<li><a href="#section-{i}">{escape(section.title)}</a></li>'
-        for i, section in enumerate(report.sections)
-    )
-    return f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n'
+    return f'<nav aria-label="Contents"><ul>{"".join(parts)}</ul></nav>\n'
+
+
+def _links(section: Section, number: int) -> str:
+    tables = [(_id(table), table.title) for table in (*section.tables, *section.appendix)]
+    pictures = [(f"pictures-{number}", "Pictures")] if section.pictures else []
+    inner = "".join(_link(*each) for each in [*tables, *pictures])
+    return f'<li><a href="#section-{number}">{escape(section.title)}</a><ul>{inner}</ul></li>'
+
+
+def _link(target: str, words: str) -> str:
+    return f'<li><a href="#{escape(target)}">{escape(words)}</a></li>'
 
 
 def _section(section: Section, number: int) -> str:
     parts = [f"<h2>{escape(section.title)}</h2>", *_paragraphs(section.caption)]
     for table in section.tables:
-        parts += [_table(table), _list(table.notes)]
+        parts.append(f'<div class="table">\n{_table(table)}\n{_list(table.notes, "notes")}</div>')
     if section.pictures:
         pictures = "\n".join(map(_picture, section.pictures))
-        parts.append(f'<div class="pictures">\n{pictures}\n</div>')
+        parts.append(f'<div class="pictures" id="pictures-{number}">\n{pictures}\n</div>')
     if section.notes:
         parts += ["<h3>Notes</h3>", _list(section.notes)]
     if section.methods:
         parts += ["<h3>Methods</h3>", *_paragraphs(section.methods)]
+    if section.appendix:
+        parts += ["<h3>Appendix</h3>", *map(_folded, section.appendix)]
     body = "\n".join(part for part in parts if part)
     return f'<section id="section-{number}">\n{body}\n</section>'
 
@@ -77,7 +90,11 @@ def _paragraphs(lines: tuple[str, ...]) -> list[str]:
     return [f"<p>{escape(line)}</p>" for line in lines]
 
 
-def _table(table: Table) -> str:
+# ---------------------------------------------------------------------------- tables
+
+
+def _table(table: Table, named_by: str = "caption") -> str:
+    name = escape(_id(table))
     head = "".join(
         f'<th scope="col"{_class(column)}>{escape(column.title)}</th>' for column in table.columns
     )
@@ -85,36 +102,73 @@ def _table(table: Table) -> str:
         f"<tr>{''.join(_cell(cell, i, table) for i, cell in enumerate(row))}</tr>"
         for row in table.rows
     )
-    name = escape(table.name)
+    caption = ""
+    if named_by == "caption":
+        title = f"<span>{escape(table.title)}</span>"
+        caption = f'<caption id="{name}-caption">{title}</caption>\n'
+    label = f'aria-labelledby="{name}-{named_by}"'
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(table.title)}">\n'
-        f'<table id="{name}">\n<caption>{escape(table.title)}</caption>\n'
+        f'<div class="wide" tabindex="0" role="region" {label}>\n'
+        f'<table id="{name}" {label}>\n{caption}'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>"
     )
 
 
+def _folded(table: Table) -> str:
+    """Return a table that opens when asked for; its title is what one clicks on."""
+    rows = f"{len(table.rows)} row{'' if len(table.rows) == 1 else 's'}"
+    return (
+        f'<details class="table">\n<summary id="{escape(_id(table))}-summary">'
+        f"{escape(table.title)} ({rows})</summary>\n{_table(table, 'summary')}\n"
+        f"{_list(table.notes, 'notes')}</details>"
+    )
+
+
 def _cell(cell: Cell, number: int, table: Table) -> str:
+    column = table.columns[number]
     text = escape(cell.text)
     if cell.bold:
         text = f'<strong class="best">{text}</strong>'
+    elif cell.tied:
+        text = f'<span class="tied">{text}<span class="mark">{TIED}</span></span>'
+    attributes = _class(column) + (_value(cell) if column.numeric else "")
     if number == 0:
-        return f'<th scope="row"{_class(table.columns[0])}>{text}</th>'
-    return f"<td{_class(table.columns[number])}>{text}</td>"
+        return f'<th scope="row"{attributes}>{text}</th>'
+    return f"<td{attributes}>{text}</td>"
+
+
+def _value(cell: Cell) -> str:
+    """Return the number to sort by, empty where it is undefined; without any the text counts."""
+    keys = (*(key for key in _SORTED_BY if key in cell.values), *cell.values)
+    numbers = (cell.values[key] for key in keys)
+    for number in numbers:
+        if isinstance(number, (int, float)):
+            return f' data-value="{number if math.isfinite(number) else ""}"'
+    return ""
 
 
 def _class(column: Column) -> str:
     return ' class="number"' if column.numeric else ""
 
 
+def _id(table: Table) -> str:
+    """Return the table's name, which is unique, as an id: without spaces."""
+    return re.sub(r"\s+", "-", table.name)
+
+
+# ---------------------------------------------------------------------------- the rest
+
+
 def _picture(picture: Picture) -> str:
     data = base64.b64encode(picture.data).decode("ascii")
-    source = f"data:{picture.media};base64,{data}"
+    source = f"data:{escape(picture.media)};base64,{data}"
     return (
         f'<figure><img alt="{escape(picture.alternative)}" src="{source}">'
         f"<figcaption>{escape(picture.title)}</figcaption></figure>"
     )
 
 
-def _list(lines: tuple[str, ...]) -> str:
+def _list(lines: tuple[str, ...], kind: str = "") -> str:
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f"<ul>{items}</ul>\n" if items else ""
+    start = f'<ul class="{kind}">' if kind else "<ul>"
+    return f"{start}{items}</ul>\n" if items else ""

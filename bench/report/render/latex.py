@@ -1,16 +1,44 @@
-"""A LaTeX document that compiles as it is with pdflatex: article, booktabs."""
+r"""LaTeX: tables to ``\input`` into a paper, or a document that compiles alone with pdflatex."""
 
 from __future__ import annotations
 
+import math
 import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from bench.report.table import Cell, Report, Section, Table
+from bench.report.table import Cell, Column, Report, Table
 
-WIDE = 7
-"""Columns from which the page is turned."""
-ROWS = 28
-"""Rows of a table on one page; the rest goes on in a table of its own."""
+LANDSCAPE = 100
+"""Characters a line from which the page of a document is turned."""
+COLUMN = 52
+"""Characters a line from which a table spans both columns of a paper."""
+PAGE = 80
+"""Characters a line from which words break, so that numbers are not shrunk."""
+WRAP = 30
+"""Characters that a column of words keeps then."""
+LINES = 28
+"""Lines of a table on one page; the rest goes on in a table of its own."""
+WAITING = 15
+"""Floats after which a page ends: older versions of LaTeX keep no more than 18 waiting."""
 
+# Both versions 2 and 3 of siunitx know these options; version 2 would expand an unprotected
+# \bfseries. Numbers are printed as they are, whatever the paper rounds. All is set within a group:
+# nothing around changes.
+_SETTINGS = (
+    r"\setlength{\tabcolsep}{4pt}",
+    r"\sisetup{detect-weight=true,group-digits=false,scientific-notation=false}",
+    r"\ifcsname siunitx_number_parse:nN\endcsname\sisetup{round-mode=none}"
+    r"\else\sisetup{round-mode=off}\fi",
+    r"\protected\def\best{\bfseries}",
+    r"\def\tied{\rlap{\,\textasciitilde}}",
+    "% As wide as the text at most: nothing is cut off, nothing is blown up.",
+    r"\def\fit#1{\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{#1}}",
+)
+_HANGING = r"!{\hspace{.8em}}"
+"""Room for what stands beside digits without moving them."""
+_NUMBER = re.compile(r"(?:([<>]) )?([-−]?)(\d+)(?:\.(\d+))?")
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -25,7 +53,7 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"\symbol{34}",
     "`": r"\textasciigrave{}",
     "'": r"\textquotesingle{}",
     "[": "{[}",
@@ -42,6 +70,8 @@ _SPECIAL = {
     "—": r"\textemdash{}",
     "…": r"\ldots{}",
     "\u00a0": "~",
+    "\n": " ",
+    "\t": " ",
     "²": r"\textsuperscript{2}",
 }
 _LETTERS = (
@@ -50,29 +80,20 @@ _LETTERS = (
 """Letters that pdflatex sets as they are in the T1 encoding."""
 
 
-def to_latex(report: Report) -> str:
-    """Return a report as a complete document."""
-    wide = any(len(table.columns) > WIDE for table in report.tables)
-    lines = [
-        r"\documentclass[10pt]{article}",
-        r"\usepackage[utf8]{inputenc}",
-        r"\usepackage[T1]{fontenc}",
-        r"\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}",
-        r"\usepackage{textcomp}",
-        rf"\usepackage[a4paper,margin=2cm{',landscape' if wide else ''}]{{geometry}}",
-        r"\usepackage{booktabs,graphicx,float}",
-        r"% As wide as the text at most: nothing is cut off, nothing is blown up.",
-        r"\newcommand{\fit}[1]{\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{#1}}",
-        r"\setlength{\parindent}{0pt}",
-        r"\setlength{\parskip}{4pt}",
-        r"\sloppy",
-        r"\begin{document}",
-        rf"\section*{{{escape(report.title)}}}",
-    ]
-    for section in report.sections:
-        lines += _section(section)
-    lines += _list(report.notes)
-    return "\n".join([*lines, r"\end{document}"]) + "\n"
+def to_latex(report: Report, *, standalone: bool = False) -> str:
+    """Return the tables of a report.
+
+    Parameters
+    ----------
+    report : Report
+        What to show.
+    standalone : bool
+        Whether to return a complete document, with the notes and methods that are comments in a
+        fragment: there the paper's own text takes their place.
+    """
+    labels = _Labels(set())
+    lines = _document(report, labels) if standalone else _fragment(report, labels)
+    return "\n".join(lines) + "\n"
 
 
 def escape(text: str) -> str:
@@ -86,55 +107,261 @@ def escape(text: str) -> str:
 def _glyph(character: str) -> str:
     if character in _SPECIAL:
         return _SPECIAL[character]
-    if character.isascii() or character in _LETTERS:
+    if _is_set(character):
         return character
     return rf"\texttt{{U+{ord(character):04X}}}"
 
 
-def _section(section: Section) -> list[str]:
-    lines = [rf"\subsection*{{{escape(section.title)}}}"]
-    lines += [f"{escape(paragraph)}\n" for paragraph in section.caption]
-    for table in section.tables:
-        lines += _table(table)
-    if section.notes:
-        lines += [r"\subsubsection*{Notes}", *_list(section.notes)]
-    if section.methods:
-        lines += [r"\subsubsection*{Methods}"]
-        lines += [f"{escape(paragraph)}\n" for paragraph in section.methods]
-    return lines
+def _is_set(character: str) -> bool:
+    plain = character.isascii() and character.isprintable()
+    return plain or character in _SPECIAL or character in _LETTERS
 
 
-def _table(table: Table) -> list[str]:
-    pages = [table.rows[i : i + ROWS] for i in range(0, len(table.rows), ROWS)] or [()]
-    label = re.sub(r"[^A-Za-z0-9-]+", "-", table.name)
-    alignment = "".join("r" if column.numeric else "l" for column in table.columns)
-    lines: list[str] = []
-    for number, rows in enumerate(pages):
-        title = escape(table.title) + (" (continued)" if number else "")
-        part = f"-{number + 1}" if number else ""
-        lines += [
-            r"\begin{table}[H]",
-            r"\centering",
-            rf"\caption{{{title}}}",
-            rf"\label{{tab:{label}{part}}}",
-            rf"\fit{{\begin{{tabular}}{{{alignment}}}",
-            r"\toprule",
-            " & ".join(escape(column.title) for column in table.columns) + r" \\",
-            r"\midrule",
-            *[" & ".join(_cell(cell) for cell in row) + r" \\" for row in rows],
-            r"\bottomrule",
-            r"\end{tabular}}",
-            r"\end{table}",
-        ]
-    return [*lines, *_list(table.notes)]
+# ---------------------------------------------------------------------------- around the tables
 
 
-def _cell(cell: Cell) -> str:
-    return rf"\textbf{{{escape(cell.text)}}}" if cell.bold else escape(cell.text)
+@dataclass(frozen=True)
+class _Labels:
+    """The labels given so far: names differ, but perhaps only in what a label cannot hold."""
+
+    taken: set[str]
+
+    def new(self, name: str) -> str:
+        wanted = label = re.sub(r"[^A-Za-z0-9-]+", "-", name)
+        number = 1
+        while label in self.taken:
+            number += 1
+            label = f"{wanted}-{number}"
+        self.taken.add(label)
+        return f"tab:{label}"
 
 
-def _list(lines: tuple[str, ...]) -> list[str]:
+def _fragment(report: Report, labels: _Labels) -> list[str]:
+    lines = [
+        f"% {escape(report.title)}: tables to \\input into a paper, which needs",
+        r"% \usepackage[T1]{fontenc} and \usepackage{booktabs,graphicx,siunitx}.",
+        *_comments(*report.notes),
+        r"\begingroup",
+        *_SETTINGS,
+    ]
+    for section in report.sections:
+        lines += _comments(section.title, *section.notes, *section.methods)
+        # What the numbers are is said below the first table.
+        said = section.caption
+        for table in section.tables:
+            star = "*" if _characters(_columns(table)) > COLUMN else ""
+            below = (*said, *table.notes)
+            for piece in _floats(table, labels, f"table{star}", "htbp", below):
+                lines += piece
+                if len(labels.taken) % WAITING == 0:
+                    lines.append(r"\clearpage")
+            said = ()
+    return [*lines, r"\endgroup"]
+
+
+def _document(report: Report, labels: _Labels) -> list[str]:
+    wide = any(_characters(_columns(table)) > LANDSCAPE for table in _shown(report))
+    lines = [
+        r"\documentclass[10pt]{article}",
+        r"\usepackage[utf8]{inputenc}",
+        r"\usepackage[T1]{fontenc}",
+        r"\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}",
+        r"\usepackage{textcomp}",
+        rf"\usepackage[a4paper,margin=2cm{',landscape' if wide else ''}]{{geometry}}",
+        r"\usepackage{booktabs,graphicx,siunitx,float}",
+        r"\setlength{\parindent}{0pt}",
+        r"\setlength{\parskip}{4pt}",
+        r"\sloppy",
+        r"\begin{document}",
+        *_SETTINGS,
+        rf"\section*{{{escape(report.title)}}}",
+    ]
+    for section in report.sections:
+        lines += [rf"\subsection*{{{escape(section.title)}}}", *_paragraphs(section.caption)]
+        for table in section.tables:
+            for piece in _floats(table, labels, "table", "H"):
+                lines += piece
+            lines += _list(table.notes)
+        if section.notes:
+            lines += [r"\subsubsection*{Notes}", *_list(section.notes)]
+        if section.methods:
+            lines += [r"\subsubsection*{Methods}", *_paragraphs(section.methods)]
+    return [*lines, *_list(report.notes), r"\end{document}"]
+
+
+def _shown(report: Report) -> Iterator[Table]:
+    for section in report.sections:
+        yield from section.tables
+
+
+def _comments(*lines: str) -> list[str]:
+    return [f"% {escape(line)}" for line in lines]
+
+
+def _paragraphs(lines: Sequence[str]) -> list[str]:
+    return [f"{escape(line)}\n" for line in lines]
+
+
+def _list(lines: Sequence[str]) -> list[str]:
     if not lines:
         return []
     items = [rf"\item {escape(line)}" for line in lines]
     return [r"\begin{itemize}\setlength{\itemsep}{0pt}", *items, r"\end{itemize}"]
+
+
+# ---------------------------------------------------------------------------- tables
+
+
+@dataclass(frozen=True)
+class _Column:
+    """How a column is set: alignment and heading, characters a line and lines of each cell."""
+
+    alignment: str
+    heading: str
+    width: float
+    lines: tuple[int, ...]
+    by_point: bool = False
+    """Whether siunitx puts decimal point below decimal point."""
+
+
+def _floats(
+    table: Table, labels: _Labels, environment: str, place: str, below: Sequence[str] = ()
+) -> Iterator[list[str]]:
+    """Yield a table's floats, one a page; what belongs below it stands in the last."""
+    columns = _columns(table)
+    pages = list(_pages(table.rows, columns))
+    for number, rows in enumerate(pages):
+        title = escape(table.title) + (" (continued)" if number else "")
+        yield [
+            rf"\begin{{{environment}}}[{place}]",
+            r"\centering",
+            rf"\caption{{{title}}}",
+            rf"\label{{{labels.new(table.name)}}}\smallskip",
+            rf"\fit{{\begin{{tabular}}{{{''.join(column.alignment for column in columns)}}}",
+            r"\toprule",
+            _row(column.heading for column in columns),
+            r"\midrule",
+            *[_row(map(_cell, row, columns)) for row in rows],
+            r"\bottomrule",
+            r"\end{tabular}}",
+            *(_below(below) if number == len(pages) - 1 else []),
+            rf"\end{{{environment}}}",
+        ]
+
+
+def _below(lines: Sequence[str]) -> list[str]:
+    if not lines:
+        return []
+    words = r"\quad ".join(map(escape, lines))
+    return [r"\par\smallskip", rf"{{\footnotesize\raggedright {words}\par}}"]
+
+
+def _pages(
+    rows: Sequence[tuple[Cell, ...]], columns: Sequence[_Column]
+) -> Iterator[list[tuple[Cell, ...]]]:
+    page: list[tuple[Cell, ...]] = []
+    room = LINES
+    for i, row in enumerate(rows):
+        height = max(column.lines[i] for column in columns)
+        if page and height > room:
+            yield page
+            page, room = [], LINES
+        page.append(row)
+        room -= height
+    yield page
+
+
+def _characters(columns: Sequence[_Column]) -> float:
+    """Return how wide a table is, the gaps between its columns included."""
+    return sum(column.width + 1.5 for column in columns)
+
+
+def _columns(table: Table) -> list[_Column]:
+    """Set words in lines that break where the table would be too wide for a page."""
+    texts = [[row[i].text for row in table.rows] for i in range(len(table.columns))]
+    tied = [any(row[i].tied for row in table.rows) for i in range(len(table.columns))]
+    found = list(map(_column, table.columns, texts, tied))
+    if _characters(found) <= PAGE:
+        return found
+    return [
+        column if head.numeric else _broken(column, [head.title, *below])
+        for column, head, below in zip(found, table.columns, texts, strict=True)
+    ]
+
+
+def _column(head: Column, texts: Sequence[str], tied: bool) -> _Column:
+    """Set plain numbers with siunitx, others to the right, words to the left."""
+    numbers = _format(texts) if head.numeric else None
+    lines = _stacked(head.title, texts) if head.numeric else [head.title]
+    heading = " \\\\ ".join(map(escape, lines))
+    if len(lines) > 1:
+        side = "r" if numbers is None else "c"
+        heading = rf"\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}{heading}\end{{tabular}}"
+    width = max(map(_length, [*lines, *texts]))
+    single = (1,) * len(texts)
+    after = _HANGING if tied else ""
+    if numbers is None:
+        return _Column(("r" if head.numeric else "l") + after, heading, width, single)
+    before = _HANGING if any(text[:1] in ("<", ">") for text in texts) else ""
+    alignment = f"{before}S[table-format={numbers}]{after}"
+    return _Column(alignment, f"{{{heading}}}", width, single, by_point=True)
+
+
+def _broken(column: _Column, texts: Sequence[str]) -> _Column:
+    """Break the lines of a column of words, but no word; no cell is higher than a page."""
+    longest = max(_length(word) for text in texts for word in re.split(r"[ -]", text))
+    width = max(min(column.width / 2, 2 * WRAP), column.width / 20, WRAP, 1.15 * longest)
+    if width >= column.width:
+        return column
+    alignment = rf">{{\raggedright\arraybackslash}}p{{{width / 2:.1f}em}}{column.alignment[1:]}"
+    lines = tuple(math.ceil(1.15 * _length(text) / width) for text in texts[1:])
+    return _Column(alignment, column.heading, width, lines)
+
+
+def _stacked(title: str, texts: Sequence[str]) -> list[str]:
+    """Return the lines of a heading that is not to be much wider than the numbers below it."""
+    words = [len(word) for word in title.split()]
+    width = max([5 + max(map(len, texts), default=0), *words])
+    return textwrap.wrap(title, width, break_on_hyphens=False) or [""]
+
+
+def _format(texts: Sequence[str]) -> str | None:
+    """Return the ``table-format`` of plain numbers, None where words hold further ones."""
+    found = [_NUMBER.fullmatch(text) for text in texts]
+    numbers = [each for each in found if each]
+    words = [text for text, each in zip(texts, found, strict=True) if not each]
+    if not numbers or re.search(r"\d", " ".join(words)):
+        return None
+    sign = "-" if any(each[2] for each in numbers) else ""
+    whole = max(len(each[3]) for each in numbers)
+    decimals = max(len(each[4] or "") for each in numbers)
+    return f"{sign}{whole}.{decimals}" if decimals else f"{sign}{whole}"
+
+
+def _length(text: str) -> float:
+    """Return how wide a text is set, in halves of an em: about its characters."""
+    return sum(map(_width, text))
+
+
+def _width(character: str) -> float:
+    if not _is_set(character):
+        # A code point, as `_glyph` writes it.
+        return 6.5
+    return 1.8 if character in "mwMW@%—…" else 1.5 if character.isupper() else 1.0
+
+
+def _row(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _cell(cell: Cell, column: _Column) -> str:
+    """Return one cell; its mark hangs into the gap, so that digits stay below digits."""
+    tied = r"\tied" if cell.tied and not cell.bold else ""
+    found = _NUMBER.fullmatch(cell.text) if column.by_point else None
+    if found is None:
+        text = rf"\textbf{{{escape(cell.text)}}}" if cell.bold else escape(cell.text) + tied
+        return f"{{{text}}}" if column.by_point else text
+    comparator, sign, whole, decimals = found.groups()
+    number = ("-" if sign else "") + whole + (f".{decimals}" if decimals else "")
+    before = rf"{{\llap{{{escape(comparator)}\,}}}} " if comparator else ""
+    return (r"\best " if cell.bold else "") + before + number + (f" {{{tied}}}" if tied else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from bench.report.render.marks import TIED
 from bench.report.table import Cell, Report, Section, Table
 
 
@@ -44,7 +45,11 @@ def _table(table: Table) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    return f"**{escape(cell.text)}**" if cell.bold else escape(cell.text)
+    text = escape(cell.text)
+    if cell.bold:
+        return f"**{text}**"
+    # A tilde between spaces strikes nothing out.
+    return text + TIED if cell.tied else text
 
 
 def _list(lines: tuple[str, ...]) -> str:

@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from bench.report.render.marks import BEST, TIED
 from bench.report.table import Cell, Report, Section, Table
 
-BEST = " *"
-"""Marks the best where nothing can be printed bold."""
 GAP, EDGES = 2, 3
 """Characters between two columns, and outside of the first and last."""
 NARROWEST = 20
@@ -137,9 +136,9 @@ def _broken(cell: Text) -> Text:
 
 
 def _cell(cell: Cell, *, marked: bool) -> Text:
-    if not cell.bold:
-        return _text(cell.text)
-    return _text(cell.text + BEST) if marked else _text(cell.text, "bold green")
+    if cell.bold:
+        return _text(cell.text + BEST) if marked else _text(cell.text, "bold green")
+    return _text(cell.text + TIED) if cell.tied else _text(cell.text)
 
 
 def _paragraphs(console: Console, lines: tuple[str, ...]) -> None:
