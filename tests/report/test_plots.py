@@ -541,6 +541,19 @@ def test_a_page_has_the_figures_of_its_task_with_the_numbers_in_words(bench, rea
         ET.fromstring(picture.data)
 
 
+def test_the_reference_that_a_reader_asked_for_is_that_of_the_page(bench, reading):
+    three(bench, sizes=(48,))
+    store = reading()
+    (protocol,) = select_protocols(store, {}).protocols
+    evidence = load_evidence(store, protocol)
+    rows = best_first(protocol, evidence, metric("mae"))
+    words = pictures_for(store, protocol, evidence, rows, "bad")[0].alternative
+    assert "good vs bad" in words
+    assert "fair vs bad" in words
+    assert "good vs fair" not in words
+    assert "exploratory BH p" in words
+
+
 def test_one_size_and_one_model_leave_out_what_they_cannot_show(bench, reading):
     bench.cohort()
     bench.grid([bench.arm("alone")], sizes=(48,))

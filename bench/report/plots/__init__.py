@@ -124,6 +124,7 @@ def pictures_for(
     protocol: Protocol,
     evidence: Evidence,
     rows: Sequence[Row],
+    reference: str | None = None,
 ) -> tuple[Picture, ...]:
     """Return the figures of a report's section, small enough for a page that holds everything.
 
@@ -135,6 +136,8 @@ def pictures_for(
         As the section has them.
     rows : sequence of Row
         Best first.
+    reference : str, optional
+        What the reader of the report wants all others compared with.
 
     Returns
     -------
@@ -150,6 +153,7 @@ def pictures_for(
         rows=everyone,
         metric=metric_of(protocol.primary_metric),
         size=protocol.primary_size,
+        reference=reference,
         most=MOST_POINTS,
     )
     pictures = []

@@ -74,6 +74,8 @@ class Source:
         The training size.
     chosen : bool
         Whether the reader named the rows.
+    reference : str or None
+        What the reader of the report wants all others compared with.
     most : int or None
         How many points a figure may have; None for all of them.
     """
@@ -86,6 +88,7 @@ class Source:
     metric: Metric
     size: int
     chosen: bool = False
+    reference: str | None = None
     most: int | None = None
 
     @property
@@ -119,7 +122,7 @@ class Source:
     @cached_property
     def design(self) -> Design:
         """The reference and the margin, as the report has them."""
-        return design_tests(self.protocol, self.everyone, None)
+        return design_tests(self.protocol, self.everyone, self.reference)
 
     def size_words(self, size: int) -> str:
         """Return ``n=48``, with the dagger of the report where the training set hardly varies."""
