@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.report.evidence import Evidence
 from bench.report.family import Design
-from bench.report.select import Protocol, Row
+from bench.report.select import Protocol, Row, chosen_encoders
 from bench.report.words import count, one_line
 from bench.stats.metrics import Metric
 from bench.stats.metrics import metric as metric_of
@@ -150,7 +150,7 @@ def facts(protocol: Protocol, evidence: Evidence) -> list[str]:
     ]
     seeds = sorted({trial["seed"] for trial in protocol.trials})
     lines.append(f"Seeds: {', '.join(map(str, seeds))}.")
-    encoders = {row.arm.encoder.name for row in protocol.rows if row.arm.encoder is not None}
+    encoders = chosen_encoders(row.arm for row in protocol.rows)
     if len(encoders) == 1:
         lines.append(f"Encoder: {one_line(encoders.pop())}.")
     if values["precision"] is not None:

@@ -99,9 +99,7 @@ def sentence(pair: Pair, adjusted: float | None, n_family: int, protocol: Protoc
         certain = adjusted is not None and adjusted < LEVEL
         said = f"{first} {'beats' if certain else 'is ahead of'} {second} {at} by"
     else:
-        said = (
-            f"{a} and {b} cannot be told apart {at}: {a} minus {b}, positive where it is better, is"
-        )
+        said = f"{a} and {b} cannot be told apart {at}: the lead of {a} is"
     if adjusted is None:
         p = f"p {_is(found.p)}, exploratory"
     else:

@@ -20,6 +20,7 @@ from bench.store import schema
 from bench.store.store import DONE, FAILED, Store
 from registry.core import did_you_mean
 from registry.errors import UserError
+from registry.models import MODELS
 
 
 @dataclass(frozen=True)
@@ -240,11 +241,11 @@ def label_rows(arms: Sequence[tuple[Arm, bool]]) -> tuple[Row, ...]:
     arms : sequence of (Arm, bool)
         Each with whether it is deterministic.
     """
-    encoders = {arm.encoder.name for arm, _ in arms if arm.encoder is not None}
+    encoders = chosen_encoders(arm for arm, _ in arms)
     labels = []
     for arm, _ in arms:
         label = arm.model.name
-        if arm.encoder is not None and len(encoders) > 1:
+        if arm.encoder is not None and arm.encoder.name in encoders and len(encoders) > 1:
             label += f" [{arm.encoder.name}]"
         peers = [_fields(peer) for peer, _ in arms if peer.model.name == arm.model.name]
         for name, value in _fields(arm).items():
@@ -256,6 +257,16 @@ def label_rows(arms: Sequence[tuple[Arm, bool]]) -> tuple[Row, ...]:
         Row(arm.key, arm, fixed, f"{label} #{arm.key[:6]}" if labels.count(label) > 1 else label)
         for (arm, fixed), label in zip(arms, labels, strict=True)
     )
+
+
+def chosen_encoders(arms: Iterable[Arm]) -> set[str]:
+    """Return the encoders of arms whose model leaves a choice."""
+    fixed = {card.name for card in MODELS if card.encoder_fixed}
+    return {
+        arm.encoder.name
+        for arm in arms
+        if arm.encoder is not None and (arm.model.plugin or arm.model.name not in fixed)
+    }
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def test_one_model_still_has_a_report(bench):
     bench.grid([bench.arm("alone")])
     found = report(bench)
     (section,) = found.sections
-    assert [each.name for each in section.tables] == ["leaderboard-mae", "metrics", "flow"]
+    assert [each.name for each in section.tables] == ["leaderboard-mae", "metrics", "gap", "flow"]
     assert not any(c.bold for c in cells(found.tables[0], "n48"))
 
 
