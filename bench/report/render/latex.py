@@ -37,8 +37,8 @@ _SETTINGS = (
     r"\def\fit#1{\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{#1}}",
 )
 _HANGING = r"!{\hspace{.8em}}"
-"""Room for what stands beside digits without moving them."""
-_NUMBER = re.compile(r"(?:([<>]) )?([-−]?)(\d+)(?:\.(\d+))?")
+"""Room for the mark that stands beside digits without moving them."""
+_NUMBER = re.compile(r"([-−]?)(\d+)(?:\.(\d+))?")
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -302,8 +302,7 @@ def _column(head: Column, texts: Sequence[str], tied: bool) -> _Column:
     after = _HANGING if tied else ""
     if numbers is None:
         return _Column(("r" if head.numeric else "l") + after, heading, width, single)
-    before = _HANGING if any(text[:1] in ("<", ">") for text in texts) else ""
-    alignment = f"{before}S[table-format={numbers}]{after}"
+    alignment = f"S[table-format={numbers}]{after}"
     return _Column(alignment, f"{{{heading}}}", width, single, by_point=True)
 
 
@@ -332,9 +331,9 @@ def _format(texts: Sequence[str]) -> str | None:
     words = [text for text, each in zip(texts, found, strict=True) if not each]
     if not numbers or re.search(r"\d", " ".join(words)):
         return None
-    sign = "-" if any(each[2] for each in numbers) else ""
-    whole = max(len(each[3]) for each in numbers)
-    decimals = max(len(each[4] or "") for each in numbers)
+    sign = "-" if any(each[1] for each in numbers) else ""
+    whole = max(len(each[2]) for each in numbers)
+    decimals = max(len(each[3] or "") for each in numbers)
     return f"{sign}{whole}.{decimals}" if decimals else f"{sign}{whole}"
 
 
@@ -361,7 +360,6 @@ def _cell(cell: Cell, column: _Column) -> str:
     if found is None:
         text = rf"\textbf{{{escape(cell.text)}}}" if cell.bold else escape(cell.text) + tied
         return f"{{{text}}}" if column.by_point else text
-    comparator, sign, whole, decimals = found.groups()
+    sign, whole, decimals = found.groups()
     number = ("-" if sign else "") + whole + (f".{decimals}" if decimals else "")
-    before = rf"{{\llap{{{escape(comparator)}\,}}}} " if comparator else ""
-    return (r"\best " if cell.bold else "") + before + number + (f" {{{tied}}}" if tied else "")
+    return (r"\best " if cell.bold else "") + number + (f" {{{tied}}}" if tied else "")
