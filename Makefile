@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-gpu lint speed reference clean
+.PHONY: install demo test test-gpu lint speed simulate reference clean
 
 install: .venv/installed
 
@@ -34,6 +34,10 @@ lint: install
 
 speed: install
 	for file in tests/speed/*_speed.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# What docs/simulation.md says of the headline test: some minutes on two idle cores.
+simulate: install
+	$(BIN)/python -m tests.simulation.run
 
 # The shipped example: about half an hour on two idle cores.
 reference: install
