@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import catalogue, data, db, export, plot, predict, report, run, weights
+from bench.cli import catalogue, compare, data, db, export, plot, predict, report, run, weights
 from registry.errors import UserError
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
+app.command("power")(compare.power)
 app.command("plot")(plot.plot)
 app.command("export")(export.export)
 app.command("status")(report.status)

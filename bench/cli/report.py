@@ -43,7 +43,13 @@ def report(
     def build(store: Store) -> Report:
         if checklist is not None:
             return build_checklist(store, checklist, chosen)
-        return build_report(store, metric=metric, reference=reference, where=chosen)
+        return build_report(
+            store,
+            metric=metric,
+            reference=reference,
+            where=chosen,
+            pictures=format_ == "html",
+        )
 
     show(db, build, format_, out, standalone=standalone)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bench.report.claims import captions, methods
 from bench.report.efficiency import efficiency_table
 from bench.report.evidence import Evidence, load_covariates, load_evidence
-from bench.report.family import design_tests, one_named
+from bench.report.family import design_tests, one_named, two_named
 from bench.report.leaderboard import best_first, digits_of, leaderboard
 from bench.report.pair_tables import exploratory_table, primary_table
 from bench.report.pairs import Pair, make_pairs, paired_values, runs_at
@@ -60,10 +60,7 @@ def build_comparison(store: Store, a: str, b: str, where: Mapping[str, str]) -> 
         raise UserError(f"{a} and {b} were never run under one protocol, so they have no test.")
     sections = []
     for protocol in known:
-        first, second = (one_named(name, protocol.rows, "compare") for name in (a, b))
-        if first.key == second.key:
-            raise UserError(f"{a} and {b} are the same row; name two.")
-        sections.append(_section(store, protocol, first, second))
+        sections.append(_section(store, protocol, *two_named(a, b, protocol.rows, "compare")))
     return Report(
         title=f"slicebench: {one_line(a)} and {one_line(b)}, {one_line(store.file.name)}",
         sections=tuple(sections),

@@ -15,6 +15,9 @@ from bench.report.words import one_line
 from bench.store import schema
 from bench.store.store import DONE, FAILED, Store
 
+LOG_LINES = 20
+"""Lines of a log that a page shows."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -26,8 +29,8 @@ class Failure:
     state: str
     """``failed`` (it raised or diverged) or ``killed`` (ended from outside)."""
     error: str
-    log: str
-    """The last line of its log, if it left one."""
+    tail: tuple[str, ...]
+    """The last lines of its log, if it left one."""
     when: datetime
 
 
@@ -80,9 +83,33 @@ def failure_table(failures: tuple[Failure, ...], name: str) -> Table:
                 Cell(str(failure.seed), {"value": failure.seed}),
                 Cell(failure.state),
                 Cell(failure.error),
-                Cell(failure.log),
+                Cell(one_line(failure.tail[-1]) if failure.tail else ""),
             )
             for failure in failures
+        ),
+    )
+
+
+def log_table(failures: tuple[Failure, ...], name: str) -> Table:
+    """Return the ends of their logs, a line a row."""
+    return Table(
+        name=name,
+        title="Ends of the logs of runs without a result",
+        columns=(
+            Column("arm", "model"),
+            Column("n_train", "train n", numeric=True),
+            Column("seed", "seed", numeric=True),
+            Column("line", "line"),
+        ),
+        rows=tuple(
+            (
+                Cell(failure.row.label),
+                Cell(str(failure.size), {"value": failure.size}),
+                Cell(str(failure.seed), {"value": failure.seed}),
+                Cell(one_line(line)),
+            )
+            for failure in failures
+            for line in failure.tail[-LOG_LINES:]
         ),
     )
 
@@ -96,13 +123,12 @@ def _attempt(attempts: Mapping[str, Any], row: Row, size: int, seed: int) -> Any
 
 
 def _failure(row: Row, size: int, seed: int, record: Mapping[str, Any]) -> Failure:
-    lines = (record["log"] or "").strip().splitlines() or [""]
     return Failure(
         row=row,
         size=size,
         seed=seed,
         state=record["state"],
         error=one_line(record["error"] or ""),
-        log=one_line(lines[-1]),
+        tail=tuple((record["log"] or "").strip().splitlines()),
         when=record["finished"],
     )

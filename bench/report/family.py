@@ -144,6 +144,20 @@ def one_named(name: str, rows: Sequence[Row], where: str) -> Row:
     return next(iter(found.values()))
 
 
+def two_named(a: str, b: str, rows: Sequence[Row], where: str) -> tuple[Row, Row]:
+    """Return two different rows by `one_named`.
+
+    Raises
+    ------
+    UserError
+        As `one_named`, and when both are the same.
+    """
+    first, second = (one_named(name, rows, where) for name in (a, b))
+    if first.key == second.key:
+        raise UserError(f"{a} and {b} are the same row; name two.")
+    return first, second
+
+
 def named(name: str, rows: Sequence[Row]) -> list[Row]:
     """Return the rows of that label or, if there is none, of that model."""
     by_label = [row for row in rows if row.label == name]

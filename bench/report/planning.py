@@ -8,7 +8,7 @@ from math import isfinite
 import numpy as np
 
 from bench.report.evidence import load_evidence
-from bench.report.family import design_tests, one_named
+from bench.report.family import design_tests, two_named
 from bench.report.leaderboard import best_first, digits_of
 from bench.report.pairs import Pair, make_pairs
 from bench.report.precision import FACTORS, SEEDS, grid
@@ -86,7 +86,7 @@ def _section(
     size = protocol.primary_size
     reference = design_tests(protocol, rows, None).reference
     if models:
-        rows = [one_named(name, protocol.rows, "power") for name in models]
+        rows = list(two_named(models[0], models[1], protocol.rows, "power"))
         reference = None
     pairs = make_pairs(protocol, evidence, rows, metric, size, reference)
     unit = f" ({metric.unit})" if metric.unit else ""

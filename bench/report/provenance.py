@@ -7,9 +7,12 @@ from typing import Any
 
 from sqlalchemy import select
 
-from bench.report.select import Protocol, read
+from bench.report.evidence import Evidence
+from bench.report.reproduce import reproduce_command
+from bench.report.select import Protocol, Row, read
 from bench.report.table import Cell, Column, Table
-from bench.report.words import one_line
+from bench.report.words import number, one_line
+from bench.stats.metrics import Metric
 from bench.store import schema
 from bench.store.store import Store
 
@@ -49,6 +52,69 @@ def environment_table(environments: Sequence[Mapping[str, Any]], name: str) -> T
             tuple(Cell(_word(each.get(key)), {"value": each.get(key)}) for key in shown)
             for each in environments
         ),
+    )
+
+
+def trial_table(
+    store: Store, protocol: Protocol, evidence: Evidence, metric: Metric, name: str
+) -> Table:
+    """Return every stored run with its score and the command that computes it again."""
+    arms = {row.key: row for row in protocol.rows}
+    table = schema.trials.c
+    query = (
+        select(
+            *(table.key, table.arm, table.n_train, table.seed, table.state, table.best_epoch),
+            *(table.seconds, schema.commands.c.argv, schema.environments.c.content),
+        )
+        .join(schema.commands, table.command == schema.commands.c.id, isouter=True)
+        .join(schema.environments, table.environment == schema.environments.c.key, isouter=True)
+        .where(table.arm.in_(list(arms)))
+        .order_by(table.n_train, table.seed)
+    )
+    order = {key: place for place, key in enumerate(arms)}
+    trials = sorted(read(store, query), key=lambda trial: order[trial["arm"]])
+    return Table(
+        name=name,
+        title="Every run, and the command that repeats it",
+        columns=(
+            Column("arm", "model"),
+            Column("n_train", "train n", numeric=True),
+            Column("seed", "seed", numeric=True),
+            Column("state", "state"),
+            Column("score", metric.label, numeric=True),
+            Column("best_epoch", "best epoch", numeric=True),
+            Column("seconds", "seconds", numeric=True),
+            Column("key", "key"),
+            Column("command", "command"),
+        ),
+        rows=tuple(
+            _trial(trial, arms[trial["arm"]], protocol, evidence, metric) for trial in trials
+        ),
+    )
+
+
+def _trial(
+    trial: Mapping[str, Any], row: Row, protocol: Protocol, evidence: Evidence, metric: Metric
+) -> tuple[Cell, ...]:
+    score = evidence.scores.get((trial["key"], metric.name), float("nan"))
+    threads = (trial["content"] or {}).get("threads")
+    command = ""
+    if trial["argv"]:
+        cohort = str(protocol.dataset["name"])
+        command = reproduce_command(
+            trial["argv"], row.arm, cohort, trial["n_train"], trial["seed"], threads
+        )
+    epoch, seconds = trial["best_epoch"], trial["seconds"]
+    return (
+        Cell(row.label),
+        Cell(str(trial["n_train"]), {"value": trial["n_train"]}),
+        Cell(str(trial["seed"]), {"value": trial["seed"]}),
+        Cell(trial["state"]),
+        Cell(number(score, 2 if metric.unit else 3), {"value": score}),
+        Cell("" if epoch is None else str(epoch), {"value": epoch}),
+        Cell("" if seconds is None else number(seconds, 1), {"value": seconds}),
+        Cell(trial["key"]),
+        Cell(one_line(command)),
     )
 
 

@@ -9,18 +9,18 @@ from bench.report.claims import captions, facts, methods, software
 from bench.report.cost import cost_table
 from bench.report.efficiency import efficiency_table
 from bench.report.evidence import Evidence, load_covariates, load_evidence
-from bench.report.failures import failure_table, find_failures
+from bench.report.failures import failure_table, find_failures, log_table
 from bench.report.family import Design, check_reference, design_tests
 from bench.report.leaderboard import all_metrics, best_first, leaderboard
 from bench.report.pair_tables import pair_tables, seed_table
 from bench.report.pairs import Pair, make_pairs
 from bench.report.precision import precision_table
 from bench.report.probabilities import calibration_table, operating_table
-from bench.report.provenance import environment_table, environments_of
+from bench.report.provenance import environment_table, environments_of, trial_table
 from bench.report.select import Protocol, Row, select_protocols
 from bench.report.status import coverage_table
 from bench.report.subgroups import subgroups
-from bench.report.table import Cell, Column, Report, Section, Table
+from bench.report.table import Cell, Column, Picture, Report, Section, Table
 from bench.report.words import count, one_line
 from bench.stats.metrics import Metric, metrics_for
 from bench.stats.metrics import metric as metric_of
@@ -35,6 +35,7 @@ def build_report(
     metric: str | None = None,
     reference: str | None = None,
     where: Mapping[str, str] | None = None,
+    pictures: bool = False,
 ) -> Report:
     """Compute everything that is shown of a database.
 
@@ -50,6 +51,8 @@ def build_report(
     where : mapping, optional
         Key of a protocol (or ``dataset``) to the value wanted; default: what the latest command
         with results asked for.
+    pictures : bool
+        Draw the figures too, for a page that shows them.
 
     Raises
     ------
@@ -61,7 +64,14 @@ def build_report(
     if reference is not None:
         check_reference(reference, selection.protocols)
     sections = [
-        _section(store, protocol, metrics, reference, _prefix(protocol, i, selection.protocols))
+        _section(
+            store,
+            protocol,
+            metrics,
+            reference,
+            _prefix(protocol, i, selection.protocols),
+            pictures=pictures,
+        )
         for i, protocol in enumerate(selection.protocols)
         if (metrics := _metrics(metric, protocol))
     ]
@@ -100,6 +110,8 @@ def _section(
     metrics: Sequence[Metric],
     reference: str | None,
     prefix: str,
+    *,
+    pictures: bool,
 ) -> Section:
     evidence = load_evidence(store, protocol)
     primary = metric_of(protocol.primary_metric)
@@ -142,6 +154,8 @@ def _section(
         calibration_table(protocol, evidence, rows, f"{prefix}calibration"),
         operating_table(store, protocol, evidence, rows, f"{prefix}operating"),
         environment_table(environments, f"{prefix}environments"),
+        trial_table(store, protocol, evidence, primary, f"{prefix}runs"),
+        log_table(failures, f"{prefix}logs") if failures else None,
     ]
     if not whole:
         tables.append(coverage)
@@ -153,8 +167,14 @@ def _section(
             f"{count(len(failures), 'run')} without a result: means and tests are of the runs that "
             "succeeded, and a cell with a failed run is never marked as the best."
         )
+    figures: tuple[Picture, ...] = ()
+    if pictures:
+        from bench.report.plots import pictures_for
+
+        figures = pictures_for(store, protocol, evidence, rows, reference)
     return Section(
         title=protocol.name,
+        pictures=figures,
         tables=tuple(tables),
         caption=tuple(captions(protocol, evidence, metrics)),
         notes=tuple(notes),
