@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from bench.report.table import Report
     from bench.store.store import Store
 
+WITH_APPENDIX = ("html", "csv", "json")
+
 
 def report(
     format_: Format = "terminal",
@@ -48,6 +50,7 @@ def report(
             metric=metric,
             reference=reference,
             where=chosen,
+            appendix=format_ in WITH_APPENDIX,
             pictures=format_ == "html",
         )
 

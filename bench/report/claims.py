@@ -81,7 +81,7 @@ def captions(protocol: Protocol, evidence: Evidence, metrics: Sequence[Metric]) 
     )
     n_test = evidence.n_subjects or int(protocol.dataset["n_test"])
     lines = [
-        f"Mean over seeds [95 % t interval over seeds] on the same "
+        "Mean over seeds [95 % t interval over seeds, cut at the metric's bounds] on the same "
         f"{count(n_test, 'test subject')}; {directions}; in bold the best of a "
         "training size, which is counted in subjects; ~: not separable from it at .05 (headline "
         "test against the best, Holm within the column).",

@@ -114,6 +114,8 @@ def score_cell(
     )
     if one_fit:
         low = high = np.nan
+    # A t interval knows no bounds; nothing lies beyond those of the metric.
+    low, high = (float(np.clip(bound, *metric.bounds)) for bound in (low, high))
     digits = digits_of(metric)
     if not len(values):
         text = "" if runs.failed else "missing"

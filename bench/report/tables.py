@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from bench.report.agegap import gap_table
 from bench.report.claims import captions, facts, methods, software
 from bench.report.cost import cost_table
 from bench.report.efficiency import efficiency_table
 from bench.report.evidence import Evidence, load_covariates, load_evidence
-from bench.report.failures import failure_table, find_failures, log_table
+from bench.report.failures import Failure, failure_table, find_failures, log_table
 from bench.report.family import Design, check_reference, design_tests
 from bench.report.leaderboard import all_metrics, best_first, leaderboard
 from bench.report.pair_tables import pair_tables, seed_table
@@ -35,6 +37,7 @@ def build_report(
     metric: str | None = None,
     reference: str | None = None,
     where: Mapping[str, str] | None = None,
+    appendix: bool = False,
     pictures: bool = False,
 ) -> Report:
     """Compute everything that is shown of a database.
@@ -51,8 +54,10 @@ def build_report(
     where : mapping, optional
         Key of a protocol (or ``dataset``) to the value wanted; default: what the latest command
         with results asked for.
+    appendix : bool
+        Add the tables for which a terminal has no room.
     pictures : bool
-        Draw the figures too, for a page that shows them.
+        Draw the figures, for a page that shows them.
 
     Raises
     ------
@@ -70,6 +75,7 @@ def build_report(
             metrics,
             reference,
             _prefix(protocol, i, selection.protocols),
+            appendix=appendix,
             pictures=pictures,
         )
         for i, protocol in enumerate(selection.protocols)
@@ -104,6 +110,26 @@ def flow_table(flow: Sequence[tuple[str, int]], sides: Mapping[str, int], name: 
 # ---------------------------------------------------------------------------- sections
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """What the tables of a section are made of; rows are best first by the primary metric."""
+
+    store: Store
+    protocol: Protocol
+    evidence: Evidence
+    primary: Metric
+    rows: Sequence[Row]
+    design: Design
+    family: Sequence[Pair]
+    failures: tuple[Failure, ...]
+    prefix: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every run that was asked for has a result."""
+        return all(not runs.failed and not runs.missing for runs in self.protocol.runs.values())
+
+
 def _section(
     store: Store,
     protocol: Protocol,
@@ -111,11 +137,17 @@ def _section(
     reference: str | None,
     prefix: str,
     *,
+    appendix: bool,
     pictures: bool,
 ) -> Section:
     evidence = load_evidence(store, protocol)
     primary = metric_of(protocol.primary_metric)
-    tables = [
+    rows = best_first(protocol, evidence, primary)
+    design = design_tests(protocol, rows, reference)
+    family, others = _pairs(protocol, evidence, rows, metrics, design)
+    failures = find_failures(store, protocol)
+    shown = _Shown(store, protocol, evidence, primary, rows, design, family, failures, prefix)
+    boards = [
         leaderboard(
             protocol,
             evidence,
@@ -125,42 +157,7 @@ def _section(
         )
         for metric in metrics
     ]
-    rows = best_first(protocol, evidence, primary)
-    design = design_tests(protocol, rows, reference)
-    family, others = _pairs(protocol, evidence, rows, metrics, design)
-    tables += pair_tables(protocol, design, family, others, prefix)
-    over_seeds = seed_table(protocol, evidence, family, prefix)
-    efficiency = efficiency_table(protocol, evidence, primary, family, f"{prefix}efficiency")
-    tables += [table for table in (over_seeds, efficiency) if table is not None]
-    names = metrics_for(protocol.kind, protocol.n_classes)
-    tables.append(all_metrics(protocol, evidence, rows, names, f"{prefix}metrics"))
-    more = (
-        gap_table(store, protocol, evidence, rows, f"{prefix}gap"),
-        cost_table(store, protocol, evidence, rows, primary, f"{prefix}cost"),
-    )
-    tables += [table for table in more if table is not None]
-    data = protocol.dataset
-    sides = {side: int(data[f"n_{side}"]) for side in ("pool", "validation", "test")}
-    tables.append(flow_table(data["flow"], sides, f"{prefix}flow"))
-    failures = find_failures(store, protocol)
-    coverage = coverage_table(protocol, failures, f"{prefix}coverage")
-    whole = all(not runs.failed and not runs.missing for runs in protocol.runs.values())
-    environments = environments_of(store, protocol)
-    covariates = load_covariates(store, protocol, evidence)
-    appendix = [
-        coverage if whole else None,
-        precision_table(family, f"Precision of {design.words}", f"{prefix}precision"),
-        subgroups(protocol, evidence, covariates, rows, primary, f"{prefix}subgroups"),
-        calibration_table(protocol, evidence, rows, f"{prefix}calibration"),
-        operating_table(store, protocol, evidence, rows, f"{prefix}operating"),
-        environment_table(environments, f"{prefix}environments"),
-        trial_table(store, protocol, evidence, primary, f"{prefix}runs"),
-        log_table(failures, f"{prefix}logs") if failures else None,
-    ]
-    if not whole:
-        tables.append(coverage)
-    if failures:
-        tables.append(failure_table(failures, f"{prefix}failures"))
+    tests = pair_tables(protocol, design, family, others, prefix)
     notes = [*design.notes, *facts(protocol, evidence)]
     if failures:
         notes.append(
@@ -172,15 +169,55 @@ def _section(
         from bench.report.plots import pictures_for
 
         figures = pictures_for(store, protocol, evidence, rows, reference)
+    environments = environments_of(store, protocol)
     return Section(
         title=protocol.name,
-        pictures=figures,
-        tables=tuple(tables),
+        tables=(*boards, *tests, *_tables(shown)),
         caption=tuple(captions(protocol, evidence, metrics)),
         notes=tuple(notes),
         methods=(*methods(protocol, design, len(family)), *software(environments)),
-        appendix=tuple(table for table in appendix if table is not None),
+        pictures=figures,
+        appendix=_appendix(shown, environments) if appendix else (),
     )
+
+
+def _tables(shown: _Shown) -> tuple[Table, ...]:
+    """Return what every format shows after the leaderboards and tests."""
+    store, protocol, evidence, prefix = shown.store, shown.protocol, shown.evidence, shown.prefix
+    primary, rows, family, failures = shown.primary, shown.rows, shown.family, shown.failures
+    names = metrics_for(protocol.kind, protocol.n_classes)
+    data = protocol.dataset
+    sides = {side: int(data[f"n_{side}"]) for side in ("pool", "validation", "test")}
+    found = (
+        seed_table(protocol, evidence, family, prefix),
+        efficiency_table(protocol, evidence, primary, family, f"{prefix}efficiency"),
+        all_metrics(protocol, evidence, rows, names, f"{prefix}metrics"),
+        gap_table(store, protocol, evidence, rows, f"{prefix}gap"),
+        cost_table(store, protocol, evidence, rows, primary, f"{prefix}cost"),
+        flow_table(data["flow"], sides, f"{prefix}flow"),
+        None if shown.is_whole else coverage_table(protocol, failures, f"{prefix}coverage"),
+        failure_table(failures, f"{prefix}failures") if failures else None,
+    )
+    return tuple(table for table in found if table is not None)
+
+
+def _appendix(shown: _Shown, environments: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:
+    """Return what only pages and files for machines have room for."""
+    store, protocol, evidence, prefix = shown.store, shown.protocol, shown.evidence, shown.prefix
+    primary, rows, failures = shown.primary, shown.rows, shown.failures
+    covariates = load_covariates(store, protocol, evidence)
+    title = f"Precision of {shown.design.words}"
+    found = (
+        precision_table(shown.family, title, f"{prefix}precision"),
+        subgroups(protocol, evidence, covariates, rows, primary, f"{prefix}subgroups"),
+        calibration_table(protocol, evidence, rows, f"{prefix}calibration"),
+        operating_table(store, protocol, evidence, rows, f"{prefix}operating"),
+        coverage_table(protocol, failures, f"{prefix}coverage") if shown.is_whole else None,
+        environment_table(environments, f"{prefix}environments"),
+        trial_table(store, protocol, evidence, primary, f"{prefix}runs"),
+        log_table(failures, f"{prefix}logs") if failures else None,
+    )
+    return tuple(table for table in found if table is not None)
 
 
 def _pairs(

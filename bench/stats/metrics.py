@@ -49,6 +49,8 @@ class Metric:
         Whether models may be ranked by it. Sensitivity alone is not: all positive has 1.
     tested : bool
         Whether differences may be tested.
+    bounds : tuple of float
+        The smallest and the largest value there can be.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Metric:
     tasks: tuple[str, ...]
     ranked: bool = True
     tested: bool = True
+    bounds: tuple[float, float] = (0.0, 1.0)
 
 
 class Score(NamedTuple):
@@ -68,24 +71,25 @@ class Score(NamedTuple):
 
 
 _CLASSES = ("binary", "multiclass")
+_ERROR = (0.0, np.inf)
 
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
-        Metric("mae", "MAE", "years", False, ("regression",)),
-        Metric("rmse", "RMSE", "years", False, ("regression",)),
-        Metric("r2", "R²", "", True, ("regression",)),
-        Metric("r", "Pearson r", "", True, ("regression",)),
+        Metric("mae", "MAE", "years", False, ("regression",), bounds=_ERROR),
+        Metric("rmse", "RMSE", "years", False, ("regression",), bounds=_ERROR),
+        Metric("r2", "R²", "", True, ("regression",), bounds=(-np.inf, 1.0)),
+        Metric("r", "Pearson r", "", True, ("regression",), bounds=(-1.0, 1.0)),
         Metric("auc", "AUC", "", True, ("binary",)),
         Metric("balanced_accuracy", "Balanced accuracy", "", True, _CLASSES),
         Metric("accuracy", "Accuracy", "", True, _CLASSES),
         Metric("sensitivity", "Sensitivity", "", True, ("binary",), ranked=False),
         Metric("specificity", "Specificity", "", True, ("binary",), ranked=False),
         Metric("average_precision", "Average precision", "", True, ("binary",)),
-        Metric("mcc", "MCC", "", True, ("binary",), tested=False),
+        Metric("mcc", "MCC", "", True, ("binary",), tested=False, bounds=(-1.0, 1.0)),
         Metric("f1", "F1", "", True, ("binary",), tested=False),
         Metric("brier", "Brier score", "", False, ("binary",)),
-        Metric("log_loss", "Log loss", "", False, _CLASSES),
+        Metric("log_loss", "Log loss", "", False, _CLASSES, bounds=_ERROR),
         Metric("ece", "ECE", "", False, ("binary",), tested=False),
     )
 }

@@ -136,7 +136,7 @@ def test_two_classes_have_delongs_test_and_subgroups(bench):
     assert "DeLong" in table(found, "seeds").columns[-1].title
     levels = [c.text for c in cells(table(found, "interactions"), "levels")]
     assert levels == ["sex F against M"]
-    assert [c.title for c in table(whole(bench), "subgroups").columns[1:]] == [
+    assert [c.title for c in table(whole(bench, appendix=True), "subgroups").columns[1:]] == [
         "sex F (20)",
         "sex M (40)",
     ]

@@ -513,3 +513,14 @@ def test_truth_is_found_by_the_subject_and_not_by_its_place(bench):
                 f"INSERT INTO bench_subjects VALUES ({','.join('?' * len(row))})", tuple(row)
             )
     assert table(report(bench), "pairs-primary") == before
+
+
+def test_an_interval_over_seeds_ends_at_the_bounds_of_its_metric(bench):
+    bench.cohort("ad", DISEASE, n_test=40)
+    arm = bench.arm("net", task=DISEASE)
+    command = bench.ask(arm, seeds=range(2))
+    truth = bench.truth[arm.fingerprint]
+    bench.run(command, arm, 48, 0, values=0.1 + 0.8 * truth)
+    bench.run(command, arm, 48, 1, values=np.roll(0.1 + 0.8 * truth, 1))
+    found = cell(table(report(bench), "leaderboard-auc"), "net", "n48")
+    assert found.text == "0.500 [0.000, 1.000] n=2"
