@@ -34,8 +34,8 @@ def report(
     db: Db = None,
 ) -> None:
     """Print the leaderboard and the tests of the differences."""
-    from bench.report.checklist import build_checklist
-    from bench.report.tables import build_report
+    from bench.report.build import build_report
+    from bench.report.checklists import build_checklist
     from registry.errors import UserError
 
     if checklist is not None and (metric, reference) != (None, None):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bench.data.inspect import Inspection
 from bench.report.table import Cell, Column, Picture, Report, Section, Table
-from bench.report.tables import flow_table
+from bench.report.tables.flow import flow_table
 from bench.report.words import number, one_line, p_value
 
 MANY_PICTURES = 48

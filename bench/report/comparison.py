@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.report.claims import captions, methods
-from bench.report.efficiency import efficiency_table
 from bench.report.evidence import Evidence, load_covariates, load_evidence
 from bench.report.family import design_tests, one_named, two_named
-from bench.report.leaderboard import best_first, digits_of, leaderboard
-from bench.report.pair_tables import exploratory_table, primary_table
 from bench.report.pairs import Pair, make_pairs, paired_values, runs_at
-from bench.report.precision import pair_precision
 from bench.report.select import Protocol, Row, select_protocols
-from bench.report.subgroups import interaction_table
 from bench.report.table import Cell, Column, Report, Section, Table
+from bench.report.tables.efficiency import efficiency_table
+from bench.report.tables.leaderboard import best_first, digits_of, leaderboard
+from bench.report.tables.pairs import exploratory_table, primary_table
+from bench.report.tables.precision import pair_precision
+from bench.report.tables.subgroups import interaction_table
 from bench.report.words import NOT_AVAILABLE, count, number, one_line, p_value
 from bench.stats.checkpoints import checkpoint_tests
 from bench.stats.classical import paired_t, sign_flip, superiority_interval, wilcoxon
@@ -44,7 +44,7 @@ def build_comparison(store: Store, a: str, b: str, where: Mapping[str, str]) -> 
     a, b : str
         Labels of rows, or models that have one row.
     where : mapping
-        As for `bench.report.tables.build_report`.
+        As for `bench.report.build.build_report`.
 
     Raises
     ------

@@ -9,11 +9,11 @@ import numpy as np
 
 from bench.report.evidence import load_evidence
 from bench.report.family import design_tests, two_named
-from bench.report.leaderboard import best_first, digits_of
 from bench.report.pairs import Pair, make_pairs
-from bench.report.precision import FACTORS, SEEDS, grid
 from bench.report.select import Protocol, select_protocols
 from bench.report.table import Cell, Column, Number, Report, Section, Table
+from bench.report.tables.leaderboard import best_first, digits_of
+from bench.report.tables.precision import FACTORS, SEEDS, grid
 from bench.report.words import number, one_line
 from bench.stats.metrics import metric as metric_of
 from bench.stats.power import (
@@ -46,7 +46,7 @@ def build_planning(
     models : sequence of str
         Two rows; empty for every pair of the primary family.
     where : mapping
-        As for `bench.report.tables.build_report`.
+        As for `bench.report.build.build_report`.
     difference : float, optional
         A true difference in the primary metric, in its units.
     wanted : float

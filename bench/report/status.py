@@ -7,12 +7,13 @@ from collections import Counter
 
 from sqlalchemy import select
 
-from bench.report.failures import Failure, failure_table, find_failures
-from bench.report.select import Protocol, Row, read, select_protocols
-from bench.report.table import Cell, Column, Report, Section, Table
+from bench.report.select import Protocol, read, select_protocols
+from bench.report.table import Report, Section
+from bench.report.tables.failures import failure_table, find_failures
+from bench.report.tables.flow import coverage_table
 from bench.report.words import count, one_line
 from bench.store import schema
-from bench.store.store import FAILED, KILLED, Store
+from bench.store.store import Store
 
 LAST = 10
 """Failures of a protocol that are listed, the newest first."""
@@ -58,39 +59,6 @@ def _section(store: Store, protocol: Protocol, number: int) -> Section:
         caption=(", ".join(f"{key} {one_line(str(value))}" for key, value in values.items()),),
         notes=tuple(_studies(store, protocol)),
     )
-
-
-def coverage_table(protocol: Protocol, failures: tuple[Failure, ...], name: str) -> Table:
-    """Return how many runs of every cell are done, failed, killed and planned."""
-    unsuccessful = Counter((f.row.key, f.size, f.state) for f in failures)
-    return Table(
-        name=name,
-        title=f"Runs by model and training size, {protocol.name}",
-        columns=(
-            Column("arm", "model"),
-            *(Column(f"n{n}", f"n={protocol.size_label(n)}") for n in protocol.sizes),
-        ),
-        rows=tuple(
-            (
-                Cell(row.label),
-                *(_cell(protocol, row, size, unsuccessful) for size in protocol.sizes),
-            )
-            for row in protocol.rows
-        ),
-    )
-
-
-def _cell(
-    protocol: Protocol, row: Row, size: int, unsuccessful: Counter[tuple[str, int, str]]
-) -> Cell:
-    runs = protocol.at(row, size)
-    done = len(runs.seeds)
-    failed = unsuccessful[row.key, size, FAILED]
-    killed = unsuccessful[row.key, size, KILLED]
-    planned = runs.asked - done - failed - killed
-    counts = {"done": done, "failed": failed, "killed": killed, "planned": planned}
-    words = [f"{n} {state}" for state, n in counts.items() if n]
-    return Cell(", ".join(words) or "not asked for", dict(counts))
 
 
 def _studies(store: Store, protocol: Protocol) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.data.synthetic import Spec, write_cohort
-from bench.report.tables import build_report
+from bench.report.build import build_report
 from bench.store import schema
 from bench.store.store import Store
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from bench.report.checklist import CHECKLISTS, build_checklist
+from bench.report.checklists import CHECKLISTS, build_checklist
 from bench.report.render import FORMATS, render
 from bench.spec import Component
 from bench.store import schema

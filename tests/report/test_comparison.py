@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from bench.report.build import build_report
 from bench.report.comparison import build_comparison
-from bench.report.tables import build_report
 from bench.stats.power import gain_from_seeds
 from bench.store.store import Store
 from registry.errors import UserError

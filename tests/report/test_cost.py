@@ -2,7 +2,7 @@
 
 import math
 
-from bench.report.cost import MEASURES, _median
+from bench.report.tables.cost import MEASURES, _median
 
 
 def test_every_measure_follows_from_the_record():

@@ -2,8 +2,8 @@
 
 import pytest
 
+from bench.report.build import build_report
 from bench.report.render.data import to_json
-from bench.report.tables import build_report
 from bench.stats.inference import holm
 from bench.store.store import Store
 from registry.errors import UserError

@@ -12,9 +12,9 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from bench.report.build import build_report
 from bench.report.render.html import to_html
 from bench.report.table import Cell, Column, Picture, Report, Section, Table
-from bench.report.tables import build_report
 
 webdriver = pytest.importorskip("selenium.webdriver")
 By = pytest.importorskip("selenium.webdriver.common.by").By

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.report.tables import build_report
+from bench.report.build import build_report
 from bench.store.store import Store
 from tests.report.conftest import DISEASE, cell, cells, table
 

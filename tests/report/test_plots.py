@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.report.build import build_report
 from bench.report.evidence import load_evidence
-from bench.report.leaderboard import best_first
 from bench.report.plots import FORMATS, KINDS, Request, check, figure, pictures_for
 from bench.report.plots.pareto import front
 from bench.report.plots.source import open_source, spread_evenly
 from bench.report.plots.style import MARKERS, look, styled
 from bench.report.select import select_protocols
-from bench.report.tables import build_report
+from bench.report.tables.leaderboard import best_first
 from bench.stats.inference import holm
 from bench.stats.metrics import metric
 from bench.store.store import Store, TrialResult
@@ -577,7 +577,7 @@ def test_the_pictures_of_a_page_stay_small(bench, reading):
 
 def test_reports_do_not_import_matplotlib():
     code = (
-        "import sys, bench.report.tables, bench.report.plots\n"
+        "import sys, bench.report.build, bench.report.plots\n"
         "print([n for n in ('matplotlib', 'torch') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

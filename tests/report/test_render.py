@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.report.build import build_report
 from bench.report.render import FORMATS, render
 from bench.report.render.latex import escape as latex_escape
 from bench.report.render.markdown import escape as markdown_escape
 from bench.report.render.terminal import to_terminal
 from bench.report.table import Cell, Column, Report, Section, Table
-from bench.report.tables import build_report
 from bench.report.words import interval, number, one_line, p_value
 
 WILD = r"a&b%c_d{e}~f^g\h|i$j#k<l>m`n*o[p](q)é±≥×中😀"
@@ -264,7 +264,7 @@ def test_names_and_notes_are_never_taken_for_markup(report):
 def test_no_format_needs_torch():
     code = (
         "import sys\n"
-        "import bench.report.tables, bench.report.status, bench.report.render\n"
+        "import bench.report.build, bench.report.status, bench.report.render\n"
         "print([m for m in ('torch', 'timm', 'optuna', 'matplotlib') if m in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

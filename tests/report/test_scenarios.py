@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 
-from bench.report.checklist import CHECKLISTS, build_checklist
+from bench.report.build import build_report
+from bench.report.checklists import CHECKLISTS, build_checklist
 from bench.report.comparison import build_comparison
 from bench.report.planning import build_planning
 from bench.report.plots import KINDS, Request, figure
 from bench.report.render import FORMATS, render
-from bench.report.tables import build_report
 from bench.store.store import Store
 from registry.errors import UserError
 from tests.report.conftest import AGE, DISEASE, STAGES, every_word

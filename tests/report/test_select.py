@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
+from bench.report.build import build_report
 from bench.report.select import label_rows, select_protocols
-from bench.report.tables import build_report
 from bench.spec import Component
 from registry.errors import UserError
 from tests.report.conftest import DISEASE, every_word, table

@@ -1,8 +1,8 @@
 import pytest
 
+from bench.report.build import build_report
 from bench.report.render import render
 from bench.report.status import build_status
-from bench.report.tables import build_report
 from bench.spec import StudySpec, TrialSpec
 from bench.store.store import StudyResult
 from registry.errors import UserError

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bench.report.tables import build_report
+from bench.report.build import build_report
 from bench.spec import Component
 from bench.stats.inference import benjamini_hochberg, compare, holm
 from bench.stats.measured import Runs, measure

@@ -160,7 +160,7 @@ def test_the_shipped_example_opens_at_the_newest_schema():
 
 @pytest.mark.parametrize("released", sorted((Path(__file__).parent / "released").glob("*.db")))
 def test_a_database_of_every_released_schema_is_brought_up_to_date_and_reported(tmp_path, released):
-    from bench.report.tables import build_report
+    from bench.report.build import build_report
 
     file = tmp_path / released.name
     shutil.copy(released, file)

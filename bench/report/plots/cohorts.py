@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.report.evidence import load_evidence
-from bench.report.leaderboard import score_cell
 from bench.report.plots.source import Source, as_float, task_of, with_unit
 from bench.report.plots.style import GREY, PAGE, canvas, fold
 from bench.report.select import Protocol, Row, select_protocols
+from bench.report.tables.leaderboard import score_cell
 from bench.report.words import count, number, one_line, p_value
 from bench.stats.ranks import FEWEST_COHORTS, RankTable, rank_arms
 from registry.errors import UserError

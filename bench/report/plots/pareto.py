@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.report.cost import cost_table
 from bench.report.plots.source import Floats, Score, Source, as_float
 from bench.report.plots.style import (
     COLUMN,
@@ -20,6 +19,7 @@ from bench.report.plots.style import (
     plain_log,
     segments,
 )
+from bench.report.tables.cost import cost_table
 from registry.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from bench.report.evidence import Evidence, load_evidence
 from bench.report.family import Design, design_tests, named
-from bench.report.leaderboard import best_first, digits_of, score_cell
 from bench.report.pairs import Pair, make_pairs
 from bench.report.select import Protocol, Row, select_protocols
 from bench.report.table import Number
+from bench.report.tables.leaderboard import best_first, digits_of, score_cell
 from bench.report.words import count, interval, number
 from bench.stats.inference import benjamini_hochberg, holm
 from bench.stats.metrics import Metric, metrics_for

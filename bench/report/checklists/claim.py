@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.report.checklists.known import Item, Known
 from bench.report.claims import SEEN, TOO_SHORT, changed_settings, covered
 from bench.report.family import BASELINES
-from bench.report.known import Item, Known
 from bench.report.words import count, number, one_line
 from bench.stats.metrics import metric as metric_of
 from registry.encoders import ENCODERS

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.report.checklist_claim import metric_labels, tuning, versions
+from bench.report.checklists.claim import metric_labels, tuning, versions
+from bench.report.checklists.known import Item, Known
 from bench.report.claims import chosen
-from bench.report.known import Item, Known
-from bench.report.leaderboard import score_cell
+from bench.report.tables.leaderboard import score_cell
 from bench.report.words import count, number, one_line
 
 SIDES = {"train": "training pool", "validation": "validation", "test": "test"}

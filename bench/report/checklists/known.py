@@ -10,10 +10,10 @@ import numpy as np
 from sqlalchemy import select
 
 from bench.report.evidence import Evidence, load_evidence
-from bench.report.failures import Failure, find_failures
 from bench.report.family import Design, design_tests
-from bench.report.leaderboard import best_first
 from bench.report.select import Protocol, Row, read
+from bench.report.tables.failures import Failure, find_failures
+from bench.report.tables.leaderboard import best_first
 from bench.report.words import one_line
 from bench.stats.metrics import Metric
 from bench.stats.metrics import metric as metric_of

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from bench.report.evidence import Evidence
-from bench.report.leaderboard import digits_of
 from bench.report.pairs import runs_at
 from bench.report.select import Protocol, Row
 from bench.report.table import Cell, Column, Number, Table
+from bench.report.tables.leaderboard import digits_of
 from bench.report.words import interval, number, one_line, p_value
 from bench.stats.inference import benjamini_hochberg
 from bench.stats.metrics import Metric

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bench.report.checklist_claim import claim_items
-from bench.report.checklist_tripod import tripod_items
-from bench.report.known import Item, Known, load_known
+from bench.report.checklists.claim import claim_items
+from bench.report.checklists.known import Item, Known, load_known
+from bench.report.checklists.tripod import tripod_items
 from bench.report.select import Protocol, select_protocols
 from bench.report.table import Cell, Column, Report, Section, Table
 from bench.report.words import count, one_line
@@ -50,7 +50,7 @@ def build_checklist(store: Store, kind: str, where: Mapping[str, str] | None = N
     kind : str
         One of `CHECKLISTS`.
     where : mapping, optional
-        As for `bench.report.tables.build_report`.
+        As for `bench.report.build.build_report`.
 
     Raises
     ------

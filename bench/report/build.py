@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.report.agegap import gap_table
 from bench.report.claims import captions, facts, methods, software
-from bench.report.cost import cost_table
-from bench.report.efficiency import efficiency_table
 from bench.report.evidence import Evidence, load_covariates, load_evidence
-from bench.report.failures import Failure, failure_table, find_failures, log_table
 from bench.report.family import Design, check_reference, design_tests
-from bench.report.leaderboard import all_metrics, best_first, leaderboard
-from bench.report.pair_tables import pair_tables, seed_table
 from bench.report.pairs import Pair, make_pairs
-from bench.report.precision import precision_table
-from bench.report.probabilities import calibration_table, operating_table
-from bench.report.provenance import environment_table, environments_of, trial_table
 from bench.report.select import Protocol, Row, select_protocols
-from bench.report.status import coverage_table
-from bench.report.subgroups import subgroups
-from bench.report.table import Cell, Column, Picture, Report, Section, Table
+from bench.report.table import Picture, Report, Section, Table
+from bench.report.tables.age_gap import gap_table
+from bench.report.tables.cost import cost_table
+from bench.report.tables.efficiency import efficiency_table
+from bench.report.tables.failures import Failure, failure_table, find_failures, log_table
+from bench.report.tables.flow import coverage_table, flow_table
+from bench.report.tables.leaderboard import all_metrics, best_first, leaderboard
+from bench.report.tables.pairs import pair_tables, seed_table
+from bench.report.tables.precision import precision_table
+from bench.report.tables.probabilities import calibration_table, operating_table
+from bench.report.tables.provenance import environment_table, environments_of, trial_table
+from bench.report.tables.subgroups import subgroups
 from bench.report.words import count, one_line
 from bench.stats.metrics import Metric, metrics_for
 from bench.stats.metrics import metric as metric_of
@@ -89,25 +89,6 @@ def build_report(
             for words in selection.others
         ),
     )
-
-
-def flow_table(flow: Sequence[tuple[str, int]], sides: Mapping[str, int], name: str) -> Table:
-    """Return how many scans were found, left out for which reason, and used, and by whom."""
-    words = {"pool": "to train on", "train": "to train on"}
-    people = [(f"subjects {words.get(side, f'in {side}')}", n) for side, n in sides.items()]
-    steps = [*flow, *people]
-    return Table(
-        name=name,
-        title="Flow of scans and subjects",
-        columns=(Column("step", "step"), Column("n", "n", numeric=True)),
-        rows=tuple(
-            (Cell(one_line(str(what)), {"step": one_line(str(what))}), Cell(str(n), {"n": int(n)}))
-            for what, n in steps
-        ),
-    )
-
-
-# ---------------------------------------------------------------------------- sections
 
 
 @dataclass(frozen=True)
