@@ -220,7 +220,8 @@ def test_prepare_killed_at_random_moments_gives_the_undisturbed_cache(bench, tmp
 
 @pytest.mark.parametrize("command", [("data", "prepare", "oasis3"), ("run", "--data", "oasis3")])
 def test_ctrl_c_while_scans_are_read_is_a_sentence(command, bench, tmp_path) -> None:
-    oasis3.write(tmp_path / "TREE", n_subjects=60)
+    # So many that a busy machine, too, sees them being read.
+    oasis3.write(tmp_path / "TREE", n_subjects=250)
     words = [sys.executable, "-m", "bench", *command, "--root", "TREE", "--space", "native"]
     if command[0] == "run":
         words += ["--model", "prior", "--seeds", "2", "--db", "x.db"]
