@@ -1,7 +1,8 @@
-"""What bf16 changes against fp32: run by hand, its table is in the README.
+"""What bf16 changes against fp32: run by hand, its figures are in the README.
 
-``python tests/compare_precision.py`` trains three models on synthetic-ad-4mm with five seeds in
-either precision and prints the difference in AUC with the headline test's interval.
+``python tests/compare_precision.py`` trains three models on the 4 mm cohorts of disease and of age
+with five seeds in either precision, and prints the difference in the primary metric with the
+headline test's interval. Names of cohorts as arguments choose among the two.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from bench.store import schema
 from bench.store.store import Store
 
 MODELS = ("slice2d-imagenet", "slice2d-own", "cnn3d")
+COHORTS = {"synthetic-ad-4mm": "auc", "synthetic-age-4mm": "mae"}
 RUN = [
     *(sys.executable, "-m", "bench", "run", "--model", ",".join(MODELS)),
-    *("--encoder", "efficientnet-lite0", "--data", "synthetic-ad-4mm", "--train-sizes", "48"),
+    *("--encoder", "efficientnet-lite0", "--train-sizes", "48"),
     *("--seeds", "5", "--trials", "0", "--epochs", "6", "--set", "stride=4", "--workers", "2"),
 ]
 
@@ -44,19 +46,26 @@ def runs_of(store: Store, model: str, precision: str) -> tuple[np.ndarray, Runs]
     return truth, Runs(stack, tuple(trials["seed"]))
 
 
+def study(cohort: str, metric: str, database: Path) -> None:
+    """Train in both precisions and print what differs."""
+    for precision in ("fp32", "bf16"):
+        words = ["--data", cohort, "--precision", precision, "--db", str(database)]
+        subprocess.run([*RUN, *words], check=True)
+    store = Store.for_reading(database)
+    for model in MODELS:
+        truth, exact = runs_of(store, model, "fp32")
+        _, short = runs_of(store, model, "bf16")
+        found = compare(measure(metric, truth, short), measure(metric, truth, exact))
+        print(
+            f"{cohort}, {model}: {metric} bf16 - fp32 {found.difference:+.3f} "
+            f"[{found.low:+.3f}, {found.high:+.3f}], {found.n_seeds} seeds x "
+            f"{found.n_subjects} subjects",
+            flush=True,
+        )
+    store.close()
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as made:
-        database = Path(made) / "precision.db"
-        for precision in ("fp32", "bf16"):
-            subprocess.run([*RUN, "--precision", precision, "--db", str(database)], check=True)
-        store = Store.for_reading(database)
-        for model in MODELS:
-            truth, exact = runs_of(store, model, "fp32")
-            _, short = runs_of(store, model, "bf16")
-            found = compare(measure("auc", truth, short), measure("auc", truth, exact))
-            print(
-                f"{model}: AUC bf16 - fp32 {found.difference:+.3f} "
-                f"[{found.low:+.3f}, {found.high:+.3f}], {found.n_seeds} seeds x "
-                f"{found.n_subjects} subjects"
-            )
-        store.close()
+    for cohort in sys.argv[1:] or COHORTS:
+        with tempfile.TemporaryDirectory() as made:
+            study(cohort, COHORTS[cohort], Path(made) / "precision.db")
