@@ -13,6 +13,7 @@ from bench.report.pairs import Pair, make_pairs
 from bench.report.select import Protocol, select_protocols
 from bench.report.table import Cell, Column, Number, Report, Section, Table
 from bench.report.tables.leaderboard import best_first, digits_of
+from bench.report.tables.pairs import pair_cell
 from bench.report.tables.precision import FACTORS, SEEDS, grid
 from bench.report.words import number, one_line
 from bench.stats.metrics import metric as metric_of
@@ -89,14 +90,13 @@ def _section(
         rows = list(two_named(models[0], models[1], protocol.rows, "power"))
         reference = None
     pairs = make_pairs(protocol, evidence, rows, metric, size, reference)
-    unit = f" ({metric.unit})" if metric.unit else ""
     digits = digits_of(metric)
     look: Callable[..., Table] = _grid if models else _table
     tables = [
         look(
             pairs,
             "detectable",
-            f"Smallest difference in {metric.label}{unit} found with probability {wanted:g}",
+            f"Smallest difference in {metric.title} found with probability {wanted:g}",
             lambda parts, seeds, subjects: smallest_detectable(parts, seeds, subjects, wanted),
             digits + 1,
         )
@@ -106,7 +106,7 @@ def _section(
             look(
                 pairs,
                 "power",
-                f"Power for a true difference of {difference:g} in {metric.label}{unit}",
+                f"Power for a true difference of {difference:g} in {metric.title}",
                 lambda parts, seeds, subjects: power(difference, parts, seeds, subjects),
                 2,
             )
@@ -142,7 +142,7 @@ def _table(
     rows = []
     for pair in pairs:
         parts = _components(pair)
-        cells = [_names(pair)]
+        cells = [pair_cell(pair)]
         for seeds in SEEDS:
             for factor in FACTORS:
                 if isinstance(parts, str) or pair.found is None:
@@ -188,11 +188,11 @@ def _required(pairs: Sequence[Pair], difference: float, wanted: float) -> Table:
         found = pair.found
         if isinstance(parts, str) or found is None:
             nothing: dict[str, Number] = {"value": np.nan, "reason": str(parts)}
-            rows.append((_names(pair), Cell("n/a", nothing), Cell("n/a", nothing)))
+            rows.append((pair_cell(pair), Cell("n/a", nothing), Cell("n/a", nothing)))
             continue
         seeds = required_seeds(difference, parts, found.n_subjects, wanted)
         subjects = required_subjects(difference, parts, found.n_seeds, wanted)
-        rows.append((_names(pair), _least(seeds), _least(subjects)))
+        rows.append((pair_cell(pair), _least(seeds), _least(subjects)))
     return Table(
         name="required",
         title=f"What it takes to find {difference:g} with probability {wanted:g}",
@@ -218,7 +218,3 @@ def _components(pair: Pair) -> Components | str:
         return components_of(pair.found)
     except ValueError as refused:
         return str(refused)
-
-
-def _names(pair: Pair) -> Cell:
-    return Cell(f"{pair.a.label} vs {pair.b.label}", {"a": pair.a.label, "b": pair.b.label})

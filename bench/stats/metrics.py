@@ -62,6 +62,11 @@ class Metric:
     tested: bool = True
     bounds: tuple[float, float] = (0.0, 1.0)
 
+    @property
+    def title(self) -> str:
+        """The label with its unit, if there is one."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
 
 class Score(NamedTuple):
     """A metric's value; where it is undefined, NaN and the reason in words."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.report.evidence import load_evidence
-from bench.report.plots.source import Source, as_float, task_of, with_unit
+from bench.report.plots.source import Source, as_float, task_of
 from bench.report.plots.style import GREY, PAGE, canvas, fold
 from bench.report.select import Protocol, Row, select_protocols
 from bench.report.tables.leaderboard import score_cell
@@ -60,7 +60,7 @@ def gather(source: Source) -> CriticalDifference:
     )
     return CriticalDifference(
         title=f"{count(len(names), 'cohort')}, {one_line(source.protocol.dataset['target'])}",
-        axis=with_unit(source.metric),
+        axis=source.metric.title,
         table=table,
         left_out=tuple(sorted(seen - set(common))),
     )

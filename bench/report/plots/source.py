@@ -99,7 +99,7 @@ class Source:
     @property
     def axis(self) -> str:
         """The metric with its unit."""
-        return with_unit(self.metric)
+        return self.metric.title
 
     @property
     def digits(self) -> int:
@@ -181,11 +181,6 @@ class Source:
 def as_float(value: Number) -> float:
     """Return a number of a cell; what is not there is NaN."""
     return np.nan if value is None else float(value)
-
-
-def with_unit(metric: Metric) -> str:
-    """Return a metric's label with its unit."""
-    return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
 
 
 def task_of(protocol: Protocol) -> str:

@@ -15,6 +15,7 @@ from bench.report.pairs import Pair, measured_at, runs_at
 from bench.report.select import Protocol, Row
 from bench.report.table import Cell, Column, Number, Table
 from bench.report.tables.leaderboard import digits_of
+from bench.report.tables.pairs import pair_cell
 from bench.report.words import interval, number, p_value
 from bench.stats.bootstrap import Heights, Resamples, draw_resamples, heights, learning_curve
 from bench.stats.curves import Efficiency, area, bound_words, data_efficiency
@@ -126,10 +127,7 @@ def efficiency_table(
         ),
         rows=tuple(
             (
-                Cell(
-                    f"{pair.a.label} vs {pair.b.label}",
-                    {"a": pair.a.label, "b": pair.b.label, "n_a": size},
-                ),
+                pair_cell(pair),
                 *_reached_cells(found),
                 *_area_cells(whole, float(p), digits),
             )

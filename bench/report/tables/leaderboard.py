@@ -30,10 +30,9 @@ def leaderboard(
         )
         for size in protocol.sizes
     ]
-    unit = f" ({metric.unit})" if metric.unit else ""
     return Table(
         name=name,
-        title=f"{metric.label}{unit} by training size, {protocol.name}",
+        title=f"{metric.title} by training size, {protocol.name}",
         columns=(
             Column("arm", "model"),
             *(
@@ -188,7 +187,7 @@ def _metric_title(metric: Metric, protocol: Protocol) -> str:
     if metric.name.startswith("auc_"):
         name = one_line(protocol.dataset["classes"][int(metric.name[4:])])
         return f"AUC, {name} against the rest"
-    return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+    return metric.title
 
 
 def _prevalence(protocol: Protocol, evidence: Evidence, names: Sequence[str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from bench.report.words import interval, number, p_value
 from bench.stats.classical import SeedTest, paired_t, sign_flip
 from bench.stats.equivalence import equivalence, verdict
 from bench.stats.inference import benjamini_hochberg, holm
-from bench.stats.metrics import Floats, Metric
+from bench.stats.metrics import Floats
 
 FEW = "few subjects"
 """The flag of `bench.stats.inference` that brings a second df and p."""
@@ -51,7 +51,7 @@ def primary_table(
 ) -> Table:
     """Return pairs of the primary family with their Holm-adjusted p-values."""
     first = pairs[0]
-    label = f"{_with_unit(first.metric)} at n={protocol.size_label(first.size)}"
+    label = f"{first.metric.title} at n={protocol.size_label(first.size)}"
     if protocol.conditional(first.size):
         label += f", {CONDITIONAL}"
     return _table(
@@ -76,7 +76,7 @@ def exploratory_table(
     leading = [*([_PAIRED] if named else []), *([_METRIC] if several else []), _SIZE]
     title = "differences in every other cell"
     if not several:
-        title = f"differences in {_with_unit(pairs[0].metric)}"
+        title = f"differences in {pairs[0].metric.title}"
     return _table(
         f"{prefix}pairs-exploratory",
         f"Exploratory: {title}, {protocol.name}",
@@ -113,7 +113,7 @@ def seed_table(
         ),
         rows=tuple(
             (
-                _names(pair),
+                pair_cell(pair),
                 Cell(str(one.n), {"value": one.n}),
                 Cell(p_value(one.p), {"value": one.p}),
                 Cell(p_value(float(bh_one)), {"value": float(bh_one)}),
@@ -148,10 +148,10 @@ class _Leading:
 
 
 _PAIR = Column("pair", "A vs B")
-_PAIRED = _Leading(_PAIR, lambda pair: _names(pair))
+_PAIRED = _Leading(_PAIR, lambda pair: pair_cell(pair))
 _METRIC = _Leading(
     Column("metric", "metric"),
-    lambda pair: Cell(_with_unit(pair.metric), {"name": pair.metric.name}),
+    lambda pair: Cell(pair.metric.title, {"name": pair.metric.name}),
 )
 _SIZE = _Leading(
     Column("n_train", "train n", numeric=True),
@@ -273,7 +273,8 @@ def _numbers(pair: Pair, adjusted: float) -> list[Cell]:
     ]
 
 
-def _names(pair: Pair) -> Cell:
+def pair_cell(pair: Pair) -> Cell:
+    """Return the cell that names the two rows."""
     a, b = pair.a, pair.b
     return Cell(
         f"{a.label} vs {b.label}", {"a": a.label, "a_key": a.key, "b": b.label, "b_key": b.key}
@@ -299,10 +300,6 @@ def _margin_words(margin: float | None) -> str:
 
 def _df(df: float) -> str:
     return "> 999" if df > 999 else number(df, 1)
-
-
-def _with_unit(metric: Metric) -> str:
-    return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
 
 
 def _explained(flag: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from bench.report.pairs import Pair
 from bench.report.table import Cell, Column, Table
+from bench.report.tables.pairs import pair_cell
 from bench.report.words import number
 from bench.stats.inference import Comparison
 from bench.stats.power import projection_table
@@ -113,7 +114,7 @@ def _row(pair: Pair, found: Comparison) -> tuple[Cell, ...]:
     half = (found.high - found.low) / 2
     floor = max(found.c, 0.0) ** 0.5
     cells = [
-        Cell(f"{pair.a.label} vs {pair.b.label}", {"a": pair.a.label, "b": pair.b.label}),
+        pair_cell(pair),
         *(Cell(number(100 * share, 0), {"value": share}) for share in shares),
         Cell(number(half, digits), {"value": half}),
         Cell(number(floor, digits), {"value": floor}),
