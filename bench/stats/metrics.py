@@ -46,7 +46,8 @@ class Metric:
     tasks : tuple of str
         Of ``"regression"``, ``"binary"``, ``"multiclass"``: where it is defined.
     ranked : bool
-        Whether models may be ranked by it. Sensitivity alone is not: all positive has 1.
+        Whether models may be ranked by it. Sensitivity alone is not: all positive has 1; nor is
+        ECE: the prior has 0.
     tested : bool
         Whether differences may be tested.
     bounds : tuple of float
@@ -95,7 +96,7 @@ METRICS: dict[str, Metric] = {
         Metric("f1", "F1", "", True, ("binary",), tested=False),
         Metric("brier", "Brier score", "", False, ("binary",)),
         Metric("log_loss", "Log loss", "", False, _CLASSES, bounds=_ERROR),
-        Metric("ece", "ECE", "", False, ("binary",), tested=False),
+        Metric("ece", "ECE", "", False, ("binary",), ranked=False, tested=False),
     )
 }
 """The metrics by name, the primary one of each task before its others; `metric` also knows the
