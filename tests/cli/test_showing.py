@@ -1,0 +1,90 @@
+"""What a store says, from the command line: every verb that reads, and what is declared by run."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench.data.synthetic import Spec, write_cohort
+
+EXAMPLE = Path(__file__).parents[2] / "results.db"
+PAIR = ("slice2d-imagenet", "cnn3d")
+
+
+@pytest.fixture
+def example(tmp_path):
+    return shutil.copy(EXAMPLE, tmp_path / "results.db")
+
+
+def ran(done, code=0):
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def test_the_page_on_two_models_begins_with_its_sentence(bench, example):
+    out = ran(bench("compare", *PAIR))
+    assert "slice2d-imagenet" in out.splitlines()[3]
+    assert "95 % CI" in out
+    assert "DeLong" in out
+    assert "<table" in ran(bench("compare", *PAIR, "--format", "html"))
+
+
+def test_power_takes_two_models_or_the_family(bench, example):
+    assert "What it takes to find 0.1" in ran(bench("power", *PAIR, "--difference", "0.1"))
+    assert "linear-voxels" in ran(bench("power"))
+
+
+@pytest.mark.parametrize("suffix", ["pdf", "svg", "png"])
+def test_a_figure_is_written_in_the_format_of_its_name(bench, example, tmp_path, suffix):
+    file = tmp_path / f"curves.{suffix}"
+    assert f"Written to {file}" in ran(bench("plot", "learning-curves", "--out", file))
+    assert file.stat().st_size > 1000
+
+
+def test_a_checklist_and_an_export_are_made(bench, example, tmp_path):
+    assert "| " in ran(bench("report", "--checklist", "claim", "--format", "markdown"))
+    ran(bench("export", "--out", "out", "--format", "csv", "--repro"))
+    assert {"trials.csv", "repro.json"} <= {file.name for file in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("compare", "cnn3", "prior"), "did you mean 'cnn3d'"),
+        (("compare", "prior", "prior"), "are the same row"),
+        (("power", "prior"), "Name two models"),
+        (("plot", "lerning-curves"), "did you mean 'learning-curves'"),
+        (("plot", "forest", "--out", "forest.docx"), "docx"),
+        (("report", "--format", "markdown", "--standalone"), "goes with --format latex"),
+        (("report", "--checklist", "tripod"), "tripod-ai"),
+        (("report", "--format", "htm"), "did you mean 'html'"),
+        (("report", "--out", "nowhere/r.txt"), "does not exist"),
+        (("compare", *PAIR, "--db", "none.db"), "There is no database none.db"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence(bench, example, words, sentence):
+    error = ran(bench(*words), 2)
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_what_a_run_declares_is_in_its_report(bench, tmp_path):
+    people = write_cohort(Spec("people", "age", voxel_mm=4, n_subjects=30), tmp_path / "p")
+    words = [
+        *("run", "--model", "linear-voxels,prior", "--data", "bids", "--root", people),
+        *("--target", "age", "--data-set", "grid=mni-4mm", "--seeds", "3", "--trials", "0"),
+        *("--train-sizes", "9,all"),
+    ]
+    assert "one of 9, 18" in ran(bench(*words, "--primary-size", "10"), 2)
+    assert "cannot be judged by it" in ran(bench(*words, "--metric", "auc"), 2)
+    assert not (tmp_path / "results.db").exists() or "Nothing" in ran(bench("report"), 2)
+    declared = ("--metric", "rmse", "--reference", "prior", "--margin", "0.5")
+    ran(bench(*words, *declared, "--primary-size", "all"))
+    out = ran(bench("report"))
+    assert "Primary family: differences in RMSE (years) at n=18 (all)" in out
+    assert "metric rmse, size all, reference prior, margin 0.5" in " ".join(out.split())
+    assert "margin 0.5" in out
+    # The same grid with another margin, when everything is known: no longer declared in time.
+    ran(bench(*words, "--metric", "rmse", "--reference", "prior", "--margin", "5"))
+    assert "nothing here is confirmatory" in " ".join(ran(bench("report")).split())
