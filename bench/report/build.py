@@ -16,6 +16,7 @@ from bench.report.tables.age_gap import gap_table
 from bench.report.tables.cost import cost_table
 from bench.report.tables.efficiency import efficiency_table
 from bench.report.tables.failures import Failure, failure_table, find_failures, log_table
+from bench.report.tables.fits import fit_table
 from bench.report.tables.flow import coverage_table, flow_table
 from bench.report.tables.leaderboard import all_metrics, best_first, leaderboard
 from bench.report.tables.pairs import pair_tables, seed_table
@@ -190,6 +191,7 @@ def _appendix(shown: _Shown, environments: Sequence[Mapping[str, Any]]) -> tuple
     title = f"Precision of {shown.design.words}"
     found = (
         precision_table(shown.family, title, f"{prefix}precision"),
+        fit_table(protocol, evidence, primary, rows, f"{prefix}fits"),
         subgroups(protocol, evidence, covariates, rows, primary, f"{prefix}subgroups"),
         calibration_table(protocol, evidence, rows, f"{prefix}calibration"),
         operating_table(store, protocol, evidence, rows, f"{prefix}operating"),

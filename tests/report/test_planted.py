@@ -80,3 +80,52 @@ def test_labels_that_differ_between_models_are_never_compared(bench):
     # The latest command's protocol is shown; the other one is named, in no table with it.
     assert [row[0].text for row in report.tables[0].rows] == ["b"]
     assert any("one" in note for note in report.notes)
+
+
+def test_a_planted_power_law_and_data_efficiency_are_found(bench):
+    sizes, exponents = (25, 50, 100, 200, 400), {"fast": 0.5, "slow": 0.25}
+    bench.cohort(n_test=SUBJECTS, n_pool=1000)
+    rng = np.random.default_rng(21)
+    arms = [bench.arm(name) for name in exponents]
+    command = bench.ask(*arms, sizes=sizes, seeds=range(SEEDS))
+    scale = np.sqrt(np.pi / 2)  # makes the mean of |x| what the power law says
+    for arm, exponent in zip(arms, exponents.values(), strict=True):
+        for size in sizes:
+            for seed in range(SEEDS):
+                error = scale * 30 * size**-exponent * rng.normal(size=SUBJECTS)
+                bench.run(command, arm, size, seed, values=bench.truth[arm.fingerprint] + error)
+    store = Store.for_reading(bench.store.file)
+    report = build_report(store, appendix=True)
+    store.close()
+    fits = table(report, "fits")
+    for name, exponent in exponents.items():
+        assert cell(fits, name, "kind").text == "power law"
+        bounds = cell(fits, name, "exponent_ci").values
+        assert bounds["low"] < exponent < bounds["high"]
+        beyond = cell(fits, name, "beyond").values["value"]
+        assert beyond == pytest.approx(30 * 800**-exponent, rel=0.1)
+    # At the largest size the slow one would need far more subjects than were run.
+    efficiency = table(report, "efficiency")
+    assert cells(efficiency, "n")[0].text == "> 400"
+    assert cells(efficiency, "area")[0].values["value"] > 0
+
+
+def test_a_model_that_needs_twice_the_subjects_is_said_to(bench):
+    sizes = (25, 50, 100, 200, 400)
+    bench.cohort(n_test=SUBJECTS, n_pool=1000)
+    rng = np.random.default_rng(22)
+    frugal, hungry = bench.arm("frugal"), bench.arm("hungry")
+    command = bench.ask(frugal, hungry, sizes=sizes, seeds=range(SEEDS), declared={"size": 100})
+    for arm, factor in ((frugal, 2), (hungry, 1)):
+        for size in sizes:
+            for seed in range(SEEDS):
+                error = 30 * (factor * size) ** -0.5 * rng.normal(size=SUBJECTS)
+                bench.run(command, arm, size, seed, values=bench.truth[arm.fingerprint] + error)
+    store = Store.for_reading(bench.store.file)
+    efficiency = table(build_report(store), "efficiency")
+    store.close()
+    assert efficiency.columns[1].title == "B equals A at n=100 with n ="
+    assert cells(efficiency, "pair")[0].text == "frugal vs hungry"
+    found, bounds = cells(efficiency, "n")[0], cells(efficiency, "n_ci")[0].values
+    assert found.values["value"] == pytest.approx(200, rel=0.15)
+    assert bounds["low"] < 200 < bounds["high"]

@@ -18,7 +18,14 @@ from bench.report.tables.leaderboard import digits_of
 from bench.report.tables.pairs import pair_cell
 from bench.report.words import interval, number, p_value
 from bench.stats.bootstrap import Heights, Resamples, draw_resamples, heights, learning_curve
-from bench.stats.curves import Efficiency, area, bound_words, data_efficiency
+from bench.stats.curves import (
+    Efficiency,
+    FitBand,
+    area,
+    bound_words,
+    data_efficiency,
+    fit_interval,
+)
 from bench.stats.inference import Comparison, benjamini_hochberg, compare
 from bench.stats.measured import Measured, Runs
 from bench.stats.metrics import Metric
@@ -67,6 +74,17 @@ class Curves:
         except ValueError:
             return None  # The sizes of a row share no seed.
         return compare(one, other)
+
+    def fit(self, row: Row, at: int) -> FitBand | str:
+        """Return the curve fitted to a row's means, with its value at a size, or why none is."""
+        by_size = self.runs(row)
+        seeds = _shared_seeds(self.protocol, [(row, by_size)])
+        if len(by_size) < 2:
+            return "fewer than two sizes"
+        if seeds == ():
+            return "no shared seed"
+        found = self._height(row, by_size, seeds)
+        return found.reason or fit_interval(found, [at])
 
     def _measured(self, row: Row, size: int) -> Measured:
         found = measured_at(self.protocol, self.evidence, row, self.metric, size)
