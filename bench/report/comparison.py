@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +105,8 @@ def sentence(pair: Pair, adjusted: float | None, n_family: int, protocol: Protoc
         seeds = f"{found.n_seeds_a} and {found.n_seeds_b} seeds"
     interval = f"95 % CI {number(low, digits)} to {number(high, digits)}"
     parts = [f"{interval}, {p}", f"{seeds} x {found.n_subjects} subjects"]
-    with suppress(ValueError):
+    # A part of the test set that was estimated as nothing says nothing of what seeds can bring.
+    if found.paired and found.c > 0:
         share = f"{100 * gain_from_seeds(found):.0f} %"
         parts.append(f"more seeds would narrow the interval by at most {share}")
     return f"{said} {number(gap, digits)} {unit} ({'; '.join(parts)})."

@@ -227,7 +227,13 @@ def test_ctrl_c_while_scans_are_read_is_a_sentence(command, bench, tmp_path) -> 
         words += ["--model", "prior", "--seeds", "2", "--db", "x.db"]
     environment = {**os.environ, "BENCH_CACHE": str(tmp_path / "cache")}
     process = subprocess.Popen(
-        words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        words,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        # As in a terminal: a shell's background jobs ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list((tmp_path / "cache").glob("cohorts/*/.building-*/rows.jsonl")):
         time.sleep(0.01)
