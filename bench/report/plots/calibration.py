@@ -66,9 +66,7 @@ def gather(source: Source) -> Calibration:
     by_brier = replace(source, metric=metric_of("brier"))
     found = []
     for row in need_finished(source, 1):
-        stack = source.evidence.stack(source.protocol.at(row, source.size))
-        if source.protocol.one_fit(row, source.size):
-            stack = stack[:1]
+        stack = source.predictions(row)
         found.append(
             Panel(
                 label=row.label,

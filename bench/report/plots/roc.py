@@ -58,9 +58,7 @@ def gather(source: Source) -> RocCurves:
     by_auc = replace(source, metric=metric_of("auc"))
     curves = []
     for row in need_finished(source, 1):
-        stack = source.evidence.stack(source.protocol.at(row, source.size))
-        if source.protocol.one_fit(row, source.size):
-            stack = stack[:1]
+        stack = source.predictions(row)
         curves.append(
             Curve(
                 label=row.label,

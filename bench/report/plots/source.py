@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench.report.evidence import Evidence, load_evidence
 from bench.report.family import Design, design_tests, named
-from bench.report.pairs import Pair, make_pairs
+from bench.report.pairs import Pair, make_pairs, runs_at
 from bench.report.select import Protocol, Row, select_protocols
 from bench.report.table import Number
 from bench.report.tables.leaderboard import best_first, digits_of, score_cell
@@ -140,6 +140,13 @@ class Source:
         mean, low, high = (as_float(cell.values[name]) for name in ("mean", "low", "high"))
         text = f"{number(mean, self.digits)} {interval(low, high, self.digits)}"
         return Score(mean, low, high, text)
+
+    def predictions(self, row: Row) -> Floats:
+        """Return the test predictions of a row's finished runs, one where all seeds are one fit."""
+        runs = runs_at(self.protocol, self.evidence, row, self.size)
+        if runs is None:
+            raise ValueError(f"{row.label} has no finished run at n={self.size}")
+        return runs.predictions
 
     def trouble(self, row: Row, sizes: Sequence[int]) -> str:
         """Return how many of a row's runs failed, in words, or nothing."""
