@@ -33,7 +33,8 @@ lint: install
 	$(BIN)/mypy
 
 speed: install
-	for file in tests/speed/*_speed.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	status=0; for file in tests/speed/*_speed.py; do \
+		echo "== $$file"; $(BIN)/python $$file || status=1; done; exit $$status
 
 # What docs/simulation.md says of the headline test: some minutes on two idle cores.
 simulate: install
