@@ -1,7 +1,6 @@
 """Training at 91 x 109 x 91, batch 8, two steps an epoch: ours against the plain loop.
 
-Layouts are chosen as a run chooses them, by `bench.train.measure`, but on two volumes at a time
-and as if for a thousand steps. Compiling and choosing are not in an epoch's seconds. The bare loop
+Layouts are chosen as a run of a thousand steps chooses them, by `bench.train.measure`. Compiling and choosing are not in an epoch's seconds. The bare loop
 takes the same network's steps on tensors in memory, in the fastest of the layouts it tries. Epochs
 are taken in turn and the fastest of three counts, of the plain loop, whose epochs begin with its
 workers, the faster of two. Names of models as arguments choose among the three.
@@ -68,7 +67,7 @@ def build(name: str, params, shape):
 
 def layout_of(name: str, precision: str, shape) -> Layout:
     """Choose the layout of a model by measuring."""
-    params = settings(name, batch_size=2)
+    params = settings(name)
     found = measure(
         Work(lambda: build(name, params, shape), TASK, params, precision, shape, CPU, 1000, {})
     )
