@@ -1,9 +1,10 @@
 """Training at 91 x 109 x 91, batch 8, two steps an epoch: ours against the plain loop.
 
-Layouts are chosen as a run of a thousand steps chooses them, by `bench.train.measure`. Compiling and choosing are not in an epoch's seconds. The bare loop
-takes the same network's steps on tensors in memory, in the fastest of the layouts it tries. Epochs
-are taken in turn and the fastest of three counts, of the plain loop, whose epochs begin with its
-workers, the faster of two. Names of models as arguments choose among the three.
+Layouts are chosen as a run of a thousand steps chooses them, by `bench.train.measure`. Compiling
+and choosing are not in an epoch's seconds. The bare loop takes the same network's steps on tensors
+in memory, in the fastest of the layouts it tries. Epochs are taken in turn and the fastest of three
+counts, of the plain loop, whose epochs begin with its workers, the faster of two. Names of models
+as arguments choose among the three.
 """
 
 from __future__ import annotations
