@@ -2,13 +2,13 @@
 
 Layouts are chosen as a run of a thousand steps chooses them, by `bench.train.measure`. Compiling
 and choosing are not in an epoch's seconds. The bare loop takes the same network's steps on tensors
-in memory, in the fastest of the layouts it tries. Epochs are taken in turn and the fastest of three
-counts, of the plain loop, whose epochs begin with its workers, the faster of two. Names of models
-as arguments choose among the three.
+in memory, in the fastest of the layouts it tries. Epochs of all loops are taken in turn and the
+fastest of three counts. Names of models as arguments choose among the three.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import resource
@@ -160,8 +160,6 @@ def training(folder: Path) -> None:
     np.save(folder / "brain.npy", full[:, 8:83, 8:101, 4:83])
     brain = np.load(folder / "brain.npy", mmap_mode="r")
     for name in sys.argv[1:] or MODELS:
-        plain = min(plain_epoch(name, files, ages) for _ in range(2))
-        print(f"{name}: the plain loop's epoch takes {plain:.1f} s", flush=True)
         layouts = {p: layout_of(name, p, FULL) for p in ("fp32", "bf16")}
         print(f"{name}: {layouts}", flush=True)
         fast = Ours(name, full, ages, "bf16", layouts["bf16"])
@@ -172,8 +170,10 @@ def training(folder: Path) -> None:
         }
         tried = {layouts["bf16"], Layout(), Layout("contiguous_format", "default")}
         loops = [bare(name, full, ages, layout) for layout in tried]
-        ours, plainly = np.split(np.array(in_turn([*runs.values(), *loops])), [len(runs)])
-        found = dict(zip(runs, ours, strict=True))
+        plainly = functools.partial(plain_epoch, name, files, ages)
+        plain, *spent = in_turn([plainly, *runs.values(), *loops])
+        print(f"{name}: the plain loop's epoch takes {plain:.1f} s", flush=True)
+        found = dict(zip(runs, spent, strict=False))
         for what, seconds in found.items():
             verdict(
                 f"{name}: epoch, {what}, against the plain loop", plain / seconds, GOALS[what][name]
@@ -181,7 +181,7 @@ def training(folder: Path) -> None:
         seconds, cropped = found["auto, full grid"], found["auto, brain box"]
         verdict(
             f"{name}: time against the fastest bare loop's",
-            seconds / plainly.min(),
+            seconds / min(spent[len(runs) :]),
             1.03,
             at_most=True,
         )
