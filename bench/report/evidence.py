@@ -115,16 +115,16 @@ def load_validation(
     predictions of them has empty arrays.
     """
     found = store.predictions(runs.keys, "validation")
-    fingerprint = str(protocol.dataset["fingerprint"])
-    sides = []
-    for key in runs.keys:
-        if key not in found:
-            sides.append((np.empty(0), np.empty(0)))
-            continue
-        values = found[key].values
-        truth = _truth(store, fingerprint, found[key].subjects)
-        sides.append((truth, values[:, 0] if values.shape[1] == 1 else values))
-    return sides
+    sides = {key: (np.empty(0), np.empty(0)) for key in runs.keys}
+    if found:
+        subjects = [each.subjects for each in found.values()]
+        # Read once for all runs, whose subjects overlap.
+        truth = _truth(store, str(protocol.dataset["fingerprint"]), np.concatenate(subjects))
+        parts = np.split(truth, np.cumsum([len(each) for each in subjects])[:-1])
+        for (key, each), part in zip(found.items(), parts, strict=True):
+            values = each.values
+            sides[key] = (part, values[:, 0] if values.shape[1] == 1 else values)
+    return [sides[key] for key in runs.keys]
 
 
 def load_covariates(store: Store, protocol: Protocol, evidence: Evidence) -> dict[str, list[Any]]:

@@ -9,11 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit, ndtri
 
-from bench.stats.metrics import ECE_BINS, Floats, checked, compute, is_constant
+from bench.stats.metrics import ECE_BINS, PROBABILITY_FLOOR, Floats, checked, compute, is_constant
 from bench.stats.operating import Proportion, wilson
-
-PROBABILITY_FLOOR = 1e-7
-"""Probabilities are clipped to this distance from 0 and 1, as for the log loss."""
 
 _NAN = float("nan")
 _STEPS = 100

@@ -27,7 +27,7 @@ SMALLEST_P = float(np.finfo(np.float64).tiny)
 ECE_BINS = 15
 """Bins of equal width over the probability of the positive class."""
 
-_PROBABILITY_FLOOR = 1e-7  # float32 sigmoids reach 0 and 1; one confident error is not infinite
+PROBABILITY_FLOOR = 1e-7  # float32 sigmoids reach 0 and 1; one confident error is not infinite
 _ONE_AGAINST_REST = re.compile(r"auc_(\d+)")
 
 
@@ -310,7 +310,7 @@ def terms_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> 
             likelihood = np.where(truth == 1, prediction, 1 - prediction)
         else:
             likelihood = prediction[np.arange(len(truth)), truth.astype(int)]
-        return -np.log(np.clip(likelihood, _PROBABILITY_FLOOR, 1))
+        return -np.log(np.clip(likelihood, PROBABILITY_FLOOR, 1))
     if name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity"):
         return (_guess(prediction, threshold) == truth).astype(np.float64)
     raise ValueError(f"{name} is not a mean over subjects")

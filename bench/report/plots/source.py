@@ -17,13 +17,11 @@ from bench.report.table import Number
 from bench.report.tables.leaderboard import best_first, digits_of, score_cell
 from bench.report.words import count, interval, number
 from bench.stats.inference import benjamini_hochberg, holm
-from bench.stats.metrics import Metric, metrics_for
+from bench.stats.metrics import Floats, Metric, metrics_for
 from bench.stats.metrics import metric as metric_of
 from bench.store.store import Store
 from registry.core import did_you_mean
 from registry.errors import UserError
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
