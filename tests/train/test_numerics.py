@@ -1,0 +1,35 @@
+"""Switches of a process."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys, torch
+from bench.train.numerics import configure
+if sys.argv[1] == "configured":
+    configure(torch.device("cpu"), deterministic=False)
+touch = lambda: [torch.ones(8_000_000) for _ in range(3)]
+touch(), touch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    touch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+PAGES = 4 * 3 * 8_000_000 * 4 // 4096
+"""That four rounds touch."""
+
+
+def faults(how: str) -> int:
+    """Count the pages that the system hands out to a process of its own."""
+    words = [sys.executable, "-c", FAULTS, how]
+    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a switch of glibc")
+def test_memory_of_freed_tensors_is_used_again() -> None:
+    if faults("as it is") < PAGES / 2:
+        pytest.skip("huge pages or another allocator: nothing to see on this machine")
+    assert faults("configured") < PAGES / 100
