@@ -4,7 +4,7 @@ Layouts are chosen as a run of a thousand steps chooses them, by `bench.train.me
 and choosing are not in an epoch's seconds. The bare loop takes the same network's steps on tensors
 in memory, in the fastest of the layouts it tries and with our way of keeping freed memory; the
 plain loop has a process of its own, set as torch sets it. Epochs of all loops are taken in turn
-and the fastest of three counts. Names of models as arguments choose among the three.
+and the fastest of five counts. Names of models as arguments choose among the three.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from registry.models import complete_params
 
 TASK = Task("age", "regression")
 FULL, BRAIN = (91, 109, 91), (75, 93, 79)
-SCANS, BATCH, EPOCHS = 16, 8, 3
+SCANS, BATCH, EPOCHS = 16, 8, 5
 CPU = torch.device("cpu")
 MODELS = {
     "own": ("slice2d-own", "own"),
@@ -140,11 +140,15 @@ def outside(elsewhere: Executor, *words) -> float:
 def in_turn(epochs: Sequence[Epoch]) -> list[float]:
     """Return the fastest of each one's epochs, taken in turn after one that is not counted.
 
-    What disturbs the machine for a while then meets all of them.
+    What disturbs the machine for a while then meets all of them. The order is drawn anew each
+    time: an epoch may be slower after one that left the memory in pieces of other sizes.
     """
-    for epoch in epochs:
-        epoch()
-    return np.min([[epoch() for epoch in epochs] for _ in range(EPOCHS)], axis=0).tolist()
+    rng = np.random.default_rng(0)
+    spent: list[list[float]] = [[] for _ in epochs]
+    for _ in range(1 + EPOCHS):
+        for place in rng.permutation(len(epochs)):
+            spent[place].append(epochs[place]())
+    return [min(seconds[1:]) for seconds in spent]
 
 
 def verdict(what: str, value: float, goal: float, *, at_most: bool = False) -> None:
@@ -250,8 +254,10 @@ if __name__ == "__main__":
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads,"
         f" torch {torch.__version__}"
     )
+    # Forked, as its DataLoader's workers are then, and before anything is set here.
+    alone = ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+    alone.submit(int).result()
     configure(CPU, deterministic=False)
-    alone = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
     with tempfile.TemporaryDirectory() as made, alone:
         if not sys.argv[1:]:
             share = peak_gb(8) / peak_gb(0)
