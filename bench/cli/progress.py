@@ -152,6 +152,9 @@ def stoppable() -> Iterator[None]:
     """Turn Ctrl-C into a sentence and exit code 1, for work that goes on where it ended."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        # Python 3.11 wraps what is raised while a class is made, in an import say.
+        if KeyboardInterrupt not in (type(error), type(error.__cause__)):
+            raise
         print("\nStopped on request; the same command goes on where this one ended.")
         raise typer.Exit(1) from None

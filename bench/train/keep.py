@@ -16,6 +16,7 @@ from bench.spec import arm_from_plain, plain
 from bench.train.encoder import encoder_handle
 from bench.train.feed import Feed
 from bench.train.learner import Learner
+from bench.train.numerics import configure
 from registry.cards import Value
 from registry.core import catalogue, resolve
 from registry.errors import UserError
@@ -102,6 +103,7 @@ def predict_with(
         # The trained tensors replace whatever it starts with.
         handle = encoder_handle(catalogue.encoder(arm.encoder.name), None)
     params = complete_params(card, spec["params"])
+    configure(device, deterministic=False)
     network = resolve(card.target)(params, arm.task, shape, handle)
     with safe_open(file, framework="pt") as tensors:
         network.load_state_dict({name: tensors.get_tensor(name) for name in tensors.keys()})  # noqa: SIM118

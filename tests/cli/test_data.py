@@ -12,7 +12,9 @@ import sys
 import time
 
 import pytest
+import typer
 
+from bench.cli.progress import stoppable
 from tests.data.trees import adni, aibl, clinica, ixi, oasis1, oasis2, oasis3, ukbb
 
 SMALL = ("--data-set", "grid=mni-4mm")
@@ -241,3 +243,19 @@ def test_ctrl_c_while_scans_are_read_is_a_sentence(command, bench, tmp_path) -> 
     process.send_signal(signal.SIGINT)
     assert "Stopped on request; the same command goes on" in process.communicate()[0]
     assert process.returncode == 1
+
+
+class Interrupted:
+    def __set_name__(self, owner, name) -> None:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_a_class_is_made_is_a_sentence(capsys) -> None:
+    with pytest.raises(typer.Exit), stoppable():
+        type("Some", (), {"part": Interrupted()})
+    assert "Stopped on request" in capsys.readouterr().out
+
+
+def test_other_errors_pass_through() -> None:
+    with pytest.raises(RuntimeError, match="ours"), stoppable():
+        raise RuntimeError("ours")

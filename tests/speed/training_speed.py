@@ -202,27 +202,44 @@ def training(folder: Path, elsewhere: Executor) -> None:
         torch.compiler.reset()
 
 
-def peak_gb(chunk: int) -> float:
-    """Return the peak memory of one step of ResNet-18 in a process of its own."""
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import training_speed as t;"
-        "t.one_step(int(sys.argv[2]))"
-    )
-    words = [sys.executable, "-c", code, str(Path(__file__).parent), str(chunk)]
-    return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+def steps_alone(name: str, *, chunk: int = 0, kept: bool = True) -> tuple[float, float]:
+    """Return a step's seconds and the peak memory in GB, of a process of its own.
+
+    `kept`: whether freed memory is kept, as a trial does, or given back.
+    """
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import training_speed as t; t.steps()"
+    words = [sys.executable, "-c", code, str(Path(__file__).parent), name, str(chunk), str(kept)]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    seconds, peak = printed.split()
+    return float(seconds), float(peak)
 
 
-def one_step(chunk: int) -> None:
-    """Take one step on eight volumes and print the process's peak memory in GB."""
-    configure(CPU, deterministic=False)
-    params = settings("resnet18", slice_chunk=chunk)
+def steps() -> None:
+    """Take three fp32 steps on eight volumes; print the fastest one's seconds and the peak."""
+    name, chunk, kept = sys.argv[2:]
+    if kept == "True":
+        configure(CPU, deterministic=False)
+    params = settings(name, **({"slice_chunk": int(chunk)} if chunk != "0" else {}))
     ages = np.linspace(50, 80, BATCH)
-    learner = Learner(
-        build("resnet18", params, FULL), TASK, params, ages, device=CPU, precision="fp32"
-    )
+    learner = Learner(build(name, params, FULL), TASK, params, ages, device=CPU, precision="fp32")
     learner.train_mode()
-    learner.backward(torch.randn(BATCH, 1, *FULL), torch.as_tensor(ages))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+    volumes, spent = torch.randn(BATCH, 1, *FULL), []
+    for _ in range(3):
+        started = time.perf_counter()
+        learner.backward(volumes, torch.as_tensor(ages))
+        spent.append(time.perf_counter() - started)
+    print(min(spent), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+
+
+def memory() -> None:
+    """Show what keeping freed memory brings and costs, and what slice_chunk saves."""
+    kept = {name: steps_alone(name) for name in MODELS}
+    for name, (seconds, peak) in kept.items():
+        slow, least = steps_alone(name, kept=False)
+        verdict(f"{name}: fp32 step, freed memory kept, against given back", slow / seconds, 1.3)
+        verdict(f"{name}: its peak memory against given back", peak / least, 1.4, at_most=True)
+    share = steps_alone("resnet18", chunk=8)[1] / kept["resnet18"][1]
+    verdict("resnet18: peak memory with slice_chunk=8", share, 0.4, at_most=True)
 
 
 def trials(folder: Path) -> None:
@@ -260,7 +277,6 @@ if __name__ == "__main__":
     configure(CPU, deterministic=False)
     with tempfile.TemporaryDirectory() as made, alone:
         if not sys.argv[1:]:
-            share = peak_gb(8) / peak_gb(0)
-            verdict("resnet18: peak memory with slice_chunk=8", share, 0.4, at_most=True)
+            memory()
             trials(Path(made))
         training(Path(made), alone)
