@@ -20,7 +20,7 @@ from bench.lock import locked
 from bench.spec import canonical_json
 from bench.train.learner import Learner
 from bench.train.loop import make_optimizer
-from bench.train.numerics import Layout, rule
+from bench.train.numerics import Layout, give_back_freed_memory, rule
 from registry.cards import Task, Value
 
 LEAST_STEPS = 120
@@ -82,6 +82,8 @@ def layout_for(work: Work, folder: Path) -> Layout:
         if not file.exists():
             with torch.random.fork_rng():
                 found = measure(work)
+            # What layouts that were not chosen have left in pieces of other sizes.
+            give_back_freed_memory()
             part = file.with_suffix(".part")
             part.write_text(json.dumps({**identity, **found}, indent=1), encoding="utf-8")
             part.replace(file)
