@@ -120,11 +120,11 @@ def configure(device: torch.device, *, deterministic: bool) -> None:
     """Set the switches of a process: float32 is float32 (no TF32), determinism if asked for.
 
     Without `deterministic` cuDNN tries its algorithms and keeps the fastest, which may differ
-    from run to run in the last digits. A CPU is deterministic for one number of threads.
+    from run to run in the last digits. A CPU is deterministic for one number of threads; its
+    process keeps freed memory.
     """
-    if device.type == "cpu":
-        keep_freed_memory()
     if device.type != "cuda":
+        keep_freed_memory()
         return
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import json
 import multiprocessing
+import os
 import platform
 import resource
 import sqlite3
@@ -202,23 +203,21 @@ def training(folder: Path, elsewhere: Executor) -> None:
         torch.compiler.reset()
 
 
-def steps_alone(name: str, *, chunk: int = 0, kept: bool = True) -> tuple[float, float]:
-    """Return a step's seconds and the peak memory in GB, of a process of its own.
-
-    `kept`: whether freed memory is kept, as a trial does, or given back.
-    """
+def steps_alone(name: str, chunk: int = 0, **variables: str) -> tuple[float, float]:
+    """Return a step's seconds and the peak memory in GB, of a process of its own."""
     code = "import sys; sys.path.insert(0, sys.argv[1]); import training_speed as t; t.steps()"
-    words = [sys.executable, "-c", code, str(Path(__file__).parent), name, str(chunk), str(kept)]
-    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    seconds, peak = printed.split()
+    words = [sys.executable, "-c", code, str(Path(__file__).parent), name, str(chunk)]
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=True, env={**os.environ, **variables}
+    )
+    seconds, peak = done.stdout.split()
     return float(seconds), float(peak)
 
 
 def steps() -> None:
     """Take three fp32 steps on eight volumes; print the fastest one's seconds and the peak."""
-    name, chunk, kept = sys.argv[2:]
-    if kept == "True":
-        configure(CPU, deterministic=False)
+    name, chunk = sys.argv[2:]
+    configure(CPU, deterministic=False)
     params = settings(name, **({"slice_chunk": int(chunk)} if chunk != "0" else {}))
     ages = np.linspace(50, 80, BATCH)
     learner = Learner(build(name, params, FULL), TASK, params, ages, device=CPU, precision="fp32")
@@ -235,10 +234,10 @@ def memory() -> None:
     """Show what keeping freed memory brings and costs, and what slice_chunk saves."""
     kept = {name: steps_alone(name) for name in MODELS}
     for name, (seconds, peak) in kept.items():
-        slow, least = steps_alone(name, kept=False)
+        slow, least = steps_alone(name, MALLOC_MMAP_MAX_="65536")
         verdict(f"{name}: fp32 step, freed memory kept, against given back", slow / seconds, 1.3)
         verdict(f"{name}: its peak memory against given back", peak / least, 2, at_most=True)
-    share = steps_alone("resnet18", chunk=8)[1] / kept["resnet18"][1]
+    share = steps_alone("resnet18", 8)[1] / kept["resnet18"][1]
     verdict("resnet18: peak memory with slice_chunk=8", share, 0.4, at_most=True)
 
 
