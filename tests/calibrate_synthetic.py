@@ -19,7 +19,9 @@ from sklearn.metrics import mean_absolute_error, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bench.data.synthetic import Spec, Traits, image_traits, labels, volume
+from bench.data.synthetic import Spec
+from bench.data.synthetic.image import volume
+from bench.data.synthetic.people import Traits, image_traits, labels
 
 COHORT_SEEDS = (101, 102, 103, 104, 105, 106)
 SPLITS = 5

@@ -15,20 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from bench.data import synthetic
-from bench.data.synthetic import (
-    COHORTS,
-    HIPPOCAMPUS,
-    ORIGIN,
-    SITES,
-    Spec,
-    Traits,
-    image_traits,
-    labels,
-    materialise,
-    volume,
-    write_cohort,
-)
+from bench.data.synthetic import COHORTS, Spec, files, materialise, people, write_cohort
+from bench.data.synthetic.grid import ORIGIN
+from bench.data.synthetic.image import volume
+from bench.data.synthetic.people import SITES, Traits, image_traits, labels
+from bench.data.synthetic.template import HIPPOCAMPUS
 from registry.errors import UserError
 
 AD = Spec("test-ad", "ad", voxel_mm=4, n_subjects=8, seed=7)
@@ -128,7 +119,8 @@ def test_changing_every_label_leaves_the_null_images_byte_for_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {spec.kind: contents(write_cohort(spec, tmp_path / "a")) for spec in (AD, NULL)}
-    monkeypatch.setattr(synthetic, "labels", flipped)
+    for module in (people, files):
+        monkeypatch.setattr(module, "labels", flipped)
     after = {spec.kind: contents(write_cohort(spec, tmp_path / "b")) for spec in (AD, NULL)}
     scans = [name for name in before["null"] if name.endswith(".nii.gz")]
     assert len(scans) == 8
