@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
@@ -402,6 +401,7 @@ def _execute(store: Store, plans: Sequence[Plan], request: Request, asked: Asked
         work_folder,
     )
     from bench.execute.local import LocalExecutor
+    from bench.processes import threads_a_unit
     from registry.errors import UserError
 
     preload = preload_for(plans)
@@ -417,7 +417,7 @@ def _execute(store: Store, plans: Sequence[Plan], request: Request, asked: Asked
     place = Place(
         work=work_folder(store.file),
         device=request.device,
-        threads=asked.threads or max(1, (os.cpu_count() or 1) // workers),
+        threads=asked.threads or threads_a_unit(workers),
         threads_given=asked.threads is not None,
         command=asked.command,
         argv=asked.argv,

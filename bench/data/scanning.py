@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bench.data import facts, formats, volume
 from bench.data.formats import ScanError
 from bench.data.volume import Conform
+from bench.processes import cores, import_as_usual, importing_safely
 from registry.errors import UserError
 
 WORTH_A_POOL = 1 << 28
@@ -80,21 +81,22 @@ def read_all(
     if workers is None:
         much = sum(max(0, formats.stamp(file)[0]) for _, file in scans) >= WORTH_A_POOL
         registering = job.conform.register != "none"
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        workers = (cores or 1) if much or registering else 1
+        workers = cores() if much or registering else 1
     workers = min(workers, len(scans))
     if workers <= 1:
         for number, file in scans:
             yield number, do_scan(number, file, job)
         return
-    context = multiprocessing.get_context("forkserver")
+    # Not the fork server: it is kept for training, with torch imported.
+    context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
     running: dict[Future[dict[str, Any]], int] = {}
     left = iter(scans)
     try:
         while True:
             while len(running) < workers * AHEAD and (scan := next(left, None)) is not None:
-                running[pool.submit(do_scan, *scan, job)] = scan[0]
+                with importing_safely():
+                    running[pool.submit(do_scan, *scan, job)] = scan[0]
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -110,6 +112,7 @@ def read_all(
 
 def _begin() -> None:
     """Leave Ctrl-C to the parent, and end with it however it ends."""
+    import_as_usual()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

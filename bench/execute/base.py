@@ -23,6 +23,8 @@ class Ended:
     finished: datetime
     exit_code: int
     """Negative for the number of the signal that killed it."""
+    said: str = ""
+    """What was written to standard error meanwhile by processes that had no log yet."""
 
 
 class Executor(Protocol):

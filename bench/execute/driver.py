@@ -171,7 +171,8 @@ class Driver:
             self._take(job, pending)
             return
         folder = self.place.work / job.spec.key / f"attempt-{ended.attempt}"
-        error = describe_exit(ended.exit_code)
+        log = log_tail(folder)
+        error = describe_exit(ended.exit_code, "" if log else ended.said)
         self.store.add_attempt(
             Attempt(
                 id=ended.attempt,
@@ -181,7 +182,7 @@ class Driver:
                 started=ended.started,
                 finished=ended.finished,
                 error=error,
-                log=log_tail(folder),
+                log=log or ended.said[-LOG_TAIL:],
             )
         )
         shutil.rmtree(folder, ignore_errors=True)
@@ -442,15 +443,17 @@ def label_of(spec: StudySpec | TrialSpec) -> str:
     return f"{model} n={spec.n_train} seed {spec.seed}"
 
 
-def describe_exit(code: int) -> str:
-    """Return what an exit code without an outcome means."""
+def describe_exit(code: int, said: str = "") -> str:
+    """Return what an exit code without an outcome means, and the last words of a traceback."""
     if code == TIME_LIMIT_EXIT:
         return "its time limit was reached; it goes on from its last checkpoint"
     if code == -9:
         return "killed by signal 9: by the system for want of memory, or by somebody"
     if code < 0:
         return f"killed by signal {-code}"
-    return f"the worker ended with exit code {code} and left no outcome"
+    words = said.strip().splitlines()
+    last = f": {words[-1].strip()}" if words else ""
+    return f"the worker ended with exit code {code} and left no outcome{last}"
 
 
 def log_tail(folder: Path) -> str:

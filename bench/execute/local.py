@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
+import os
 import queue
+import tempfile
 import threading
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import cache
 from multiprocessing.process import BaseProcess
+from typing import IO
 
 from bench.execute.base import Ended, OnProgress
 from bench.execute.unit import Unit, work
+from bench.processes import choose_short_socket_folder, importing_safely
 
 
 class LocalExecutor:
@@ -34,7 +40,9 @@ class LocalExecutor:
         self, workers: int, *, gpus: int, preload: Sequence[str], on_progress: OnProgress
     ) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["bench.execute.unit", *preload])
+        # The built-in models are ours also where a plugin's folder has a `baselines`.
+        self._context.set_forkserver_preload(["bench.execute.unit", "baselines", *preload])
+        _start_fork_server()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="slot")
         self._gpus: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         for worker in range(workers):
@@ -74,26 +82,59 @@ class LocalExecutor:
     def _run_on(self, unit: Unit, gpu: int | None) -> Ended:
         attempt = uuid.uuid4().hex
         started = datetime.now(UTC)
+        silent_until = _errors().seek(0, os.SEEK_END)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=work, args=(unit.to_json(), attempt, theirs, gpu))
         with self._lock:
             if self._stopped:
                 return Ended(attempt, started, started, -9)
-            process.start()
+            try:
+                process.start()
+            except (EOFError, OSError) as error:
+                # The fork server has died; it may have said of what.
+                said = _said_after(0) or f"{type(error).__name__}: {error}"
+                return Ended(attempt, started, datetime.now(UTC), 1, said)
             self._running.add(process)
         if self._stopped:
             process.kill()
         # Our copy of the worker's end: only when it is closed does the worker's end end the stream.
         theirs.close()
-        try:
-            while True:
+        self._on_progress(unit.key, "starting", 0.0)
+        while True:
+            try:
                 words, share = ours.recv()
-                self._on_progress(unit.key, words, share)
-        except (EOFError, OSError):
-            pass
+            except (EOFError, OSError):
+                break
+            self._on_progress(unit.key, words, share)
         process.join()
         ours.close()
         with self._lock:
             self._running.discard(process)
         exit_code = process.exitcode if process.exitcode is not None else -9
-        return Ended(attempt, started, datetime.now(UTC), exit_code)
+        said = _said_after(silent_until)
+        return Ended(attempt, started, datetime.now(UTC), exit_code, said)
+
+
+@cache
+def _errors() -> IO[bytes]:
+    """Return the file that holds what processes say before they have a log."""
+    return tempfile.TemporaryFile()
+
+
+def _said_after(place: int) -> str:
+    file = _errors().fileno()
+    size = os.fstat(file).st_size
+    return os.pread(file, size - place, place).decode(errors="replace")
+
+
+def _start_fork_server() -> None:
+    """Start the fork server of this process, unless it runs, with its own standard error."""
+    choose_short_socket_folder()
+    terminal = os.dup(2)
+    os.dup2(_errors().fileno(), 2)
+    try:
+        with importing_safely():
+            multiprocessing.forkserver.ensure_running()
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)

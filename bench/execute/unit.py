@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.processes import import_as_usual
 from bench.spec import Arm, arm_from_plain, seed_for
 from bench.train.selection import Diverged, selection_score
 from registry.cards import ModelCard, Value
@@ -114,6 +115,7 @@ def work(text: str, attempt: str, pipe: Connection, gpu: int | None = None) -> N
     """
     # Ctrl-C reaches the whole group; it is the driver that decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import_as_usual()
     if gpu is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[gpu] if visible else str(gpu)

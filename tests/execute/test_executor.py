@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from bench.execute.driver import describe_exit
 from bench.execute.local import LocalExecutor
 from bench.execute.unit import OUTCOME, Unit, UnitData, publish, read_outcome
 from bench.spec import Arm, Component
@@ -170,3 +171,25 @@ def test_a_unit_of_an_estimator_imports_no_torch(make, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_worker_that_dies_before_it_has_a_log_leaves_its_words(executor, make, tmp_path):
+    (tmp_path / "work").write_text("a file where the units' folders should be")
+    ended = executor.submit(make("prior", "a" * 16)).result(timeout=60)
+    assert ended.exit_code == 1
+    last = ended.said.strip().splitlines()[-1]
+    assert last.startswith("NotADirectoryError: ")
+    assert describe_exit(1, ended.said).endswith(f"and left no outcome: {last}")
+
+
+def test_the_words_of_a_unit_with_a_log_are_its_own(executor, make, tmp_path):
+    ended = executor.submit(make("failing", "b" * 16)).result(timeout=60)
+    assert ended.said == ""
+
+
+def test_the_beginning_of_a_unit_is_told(make):
+    said = []
+    executor = LocalExecutor(1, gpus=0, preload=[], on_progress=lambda *words: said.append(words))
+    executor.submit(make("prior", "c" * 16)).result(timeout=60)
+    executor.shutdown()
+    assert said[0] == ("c" * 16, "starting", 0.0)

@@ -55,7 +55,7 @@ def resident() -> float:
     total = 0.0
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if b"forkserver" in (folder / "cmdline").read_bytes():
+            if b"multiprocessing.spawn" in (folder / "cmdline").read_bytes():
                 pages = int((folder / "statm").read_text().split()[1])
                 total += pages * resource.getpagesize() / 1e9
     return total
@@ -69,7 +69,7 @@ def main() -> None:
             memory: list[float] = []
             ratios: dict[str, list[float]] = {"check": [], "prepare": []}
             for _ in range(ROUNDS):
-                with ProcessPoolExecutor(WORKERS, mp_context=get_context("forkserver")) as pool:
+                with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
                     list(pool.map(read_by_nibabel, files[:WORKERS]))
                     start = time.perf_counter()
                     list(pool.map(read_by_nibabel, files))
