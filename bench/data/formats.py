@@ -251,7 +251,7 @@ def _read_voxels(kind: Any, start: bytes, content: _Content) -> Stored:
     """Return the voxels that follow a header, which may stand in a file of its own."""
     single = content.start is start
     try:
-        header = kind.from_fileobj(io.BytesIO(start))
+        header = _header(kind, start)
         shape = tuple(int(n) for n in header.get_data_shape())
         dtype = header.get_data_dtype()
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)
@@ -281,6 +281,13 @@ def _read_voxels(kind: Any, start: bytes, content: _Content) -> Stored:
     if voxels.ndim != 3 or min(voxels.shape) < 2:
         raise ScanError("it is not one three-dimensional image")
     return Stored(voxels, slope, intercept, affine, shape, oriented)
+
+
+def _header(kind: Any, start: bytes) -> Any:
+    """Return the header itself; extensions of any length may stand between it and the voxels."""
+    if kind is MGHHeader:
+        return kind.from_fileobj(io.BytesIO(start))
+    return kind(start[: kind.template_dtype.itemsize])
 
 
 def _scaling(header: Any) -> tuple[float, float]:

@@ -50,6 +50,39 @@ def test_every_format_is_read_as_nibabel_reads_it(kind: type, name: str, tmp_pat
     assert_is(tmp_path / name, image())
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("sizes", [(5000,), (1, 9000, 70_000), (3_000_000,)])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_header_extensions_of_any_length_are_passed_over(
+    kind: type, name: str, sizes: tuple[int, ...], order: str, tmp_path: Path
+) -> None:
+    one = kind(image(), AFFINE, kind.header_class(endianness=order))
+    assert one.header.endianness == order
+    for number, size in enumerate(sizes):
+        one.header.extensions.append(nib.nifti1.Nifti1Extension(4 + 2 * number, b"x" * size))
+    nib.save(one, tmp_path / name)
+    assert_is(tmp_path / name, image())
+
+
+def test_what_an_extension_says_does_not_matter(tmp_path: Path) -> None:
+    one = nib.Nifti1Image(image(), AFFINE)
+    one.header.extensions.append(nib.nifti1.Nifti1Extension("afni", b"x" * 9000))
+    content = bytearray(one.to_bytes())
+    # Its length is said to be 0: the voxels still begin where the header says.
+    content[352:356] = bytes(4)
+    (tmp_path / "a.nii").write_bytes(content)
+    assert_is(tmp_path / "a.nii", image())
+
+
+def test_an_extension_in_the_header_of_a_pair_is_passed_over(tmp_path: Path) -> None:
+    one = nib.Nifti1Pair(image(), AFFINE)
+    one.header.extensions.append(nib.nifti1.Nifti1Extension("afni", b"x" * 9000))
+    nib.save(one, tmp_path / "a.img")
+    assert (tmp_path / "a.hdr").stat().st_size > 9000
+    assert_is(tmp_path / "a.img", image())
+
+
 def test_a_pair_is_named_by_either_file_and_may_be_compressed(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Pair(image(), AFFINE), tmp_path / "a.img")
     assert_is(tmp_path / "a.hdr", image())
