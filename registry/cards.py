@@ -155,6 +155,8 @@ class Weights:
         ``"module:relative/path"`` of a file inside an installed package, or empty.
     hub : str
         Hugging Face repository of a safetensors file, for caches and downloads, or empty.
+    torchvision : str
+        torchvision's ``<model>.<tag>`` of the weights, for its cache and its downloads, or empty.
     sha256 : str
         Digest over the loaded tensors by name (see ``bench weights list``), filled only from a
         file someone had; empty means that it is recorded at first use.
@@ -164,6 +166,7 @@ class Weights:
     licence: str
     package: str = ""
     hub: str = ""
+    torchvision: str = ""
     sha256: str = ""
 
 

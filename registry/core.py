@@ -113,9 +113,12 @@ class Catalogue:
     """Plugin files in the order in which they were loaded; they travel with every unit of work."""
 
     def encoder(self, name: str) -> EncoderCard:
-        """Return an encoder's card; ``timm/<name>`` reaches any timm model without one."""
-        if name.startswith("timm/") and name not in self.encoders:
-            return timm_card(name)
+        """Return an encoder's card, made from its name for ``timm/`` and ``torchvision/<name>``."""
+        if name not in self.encoders:
+            if name.startswith("timm/"):
+                return timm_card(name)
+            if name.startswith("torchvision/"):
+                return torchvision_card(name)
         return self._get(self.encoders, name)
 
     def model(self, name: str) -> ModelCard:
@@ -205,6 +208,29 @@ def timm_card(name: str) -> EncoderCard:
         weights=Weights(source=name, licence="see the model's page", hub=name),
         pretraining="as timm's tag says",
     )
+
+
+def torchvision_card(name: str) -> EncoderCard:
+    """Card of any torchvision classifier; its weights are torchvision's default or its tag's."""
+    published = name.removeprefix("torchvision/")
+    return EncoderCard(
+        name=name,
+        target="baselines.encoders:build_torchvision",
+        summary=f"torchvision's {published}",
+        min_size=TORCHVISION_MIN_SIZES.get(published.partition(".")[0], 32),
+        weights=Weights(source=name, licence="see the model's page", torchvision=published),
+        pretraining="as torchvision's page says",
+    )
+
+
+TORCHVISION_MIN_SIZES = {
+    "alexnet": 63,
+    "inception_v3": 75,
+    "efficientnet_v2_s": 33,
+    "efficientnet_v2_m": 33,
+    "efficientnet_v2_l": 33,
+}
+"""Smallest slices of the torchvision models that need more than 32 voxels a side."""
 
 
 def resolve(target: Target) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""The built-in 2D encoders. ``timm/<name>`` reaches any other timm model without a card."""
+"""The built-in 2D encoders; ``timm/<name>`` and ``torchvision/<name>`` need no card."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ ENCODERS: tuple[EncoderCard, ...] = (
             source="timm resnet18.tv_in1k, which is torchvision's resnet18-f37072fd.pth",
             licence="BSD-3-Clause",
             hub="timm/resnet18.tv_in1k",
+            torchvision="resnet18.IMAGENET1K_V1",
         ),
         pretraining="ImageNet-1k",
     ),

@@ -53,7 +53,7 @@ def models(plugins: Plugins = None) -> None:
 
 @app.command("encoders")
 def encoders(plugins: Plugins = None) -> None:
-    """List the 2D encoders; timm/<name> reaches any model of timm besides."""
+    """List the 2D encoders; timm/NAME and torchvision/NAME reach the models of both libraries."""
     load_plugins(plugins, strict=False)
     from registry.core import catalogue
 
@@ -67,6 +67,9 @@ def encoders(plugins: Plugins = None) -> None:
         for card in catalogue.encoders
     ]
     rows.append(["timm/<name>", "timm's", "any image model of timm", "timm"])
+    rows.append(
+        ["torchvision/<name>", "torchvision's", "any classifier of torchvision", "torchvision"]
+    )
     print_listing(["encoder", "weights", "what it is", "from"], rows)
 
 
@@ -99,7 +102,7 @@ def show(
 
     if name in catalogue.models:
         _show_model(catalogue.model(name))
-    elif name in catalogue.encoders or name.startswith("timm/"):
+    elif name in catalogue.encoders or name.startswith(("timm/", "torchvision/")):
         _show_encoder(catalogue.encoder(name))
     elif name in catalogue.datasets:
         from registry.datasets import options_of

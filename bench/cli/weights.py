@@ -35,7 +35,7 @@ def list_weights() -> None:
 
 @app.command("get")
 def get(
-    encoder: Annotated[str, typer.Argument(help="An encoder, timm/<name> included.")],
+    encoder: Annotated[str, typer.Argument(help="An encoder; also timm/NAME or torchvision/NAME.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to put the file in.")],
 ) -> None:
     """Fetch an encoder's weights into a file to carry to a machine without internet."""

@@ -18,8 +18,6 @@ from registry.cards import EncoderCard, Weights
 from registry.errors import UserError
 
 HUB_FILE = "model.safetensors"
-KNOWN_FILES = {"timm/resnet18.tv_in1k": "resnet18-f37072fd.pth"}
-"""Files of torchvision's own cache that hold the same tensors as a hub repository."""
 
 
 class WeightsMissing(UserError):
@@ -84,20 +82,30 @@ def locate(card: EncoderCard, given: Mapping[str, str], cache: Path) -> Path | N
 
 def cached_file(card: EncoderCard, cache: Path) -> Path:
     """Return where a downloaded file of an encoder's weights is kept."""
-    return cache / "weights" / f"{card.name.replace('/', '--')}.safetensors"
+    pickled = card.weights is not None and not card.weights.hub
+    suffix = ".pth" if pickled else ".safetensors"
+    return cache / "weights" / f"{card.name.replace('/', '--')}{suffix}"
 
 
 def download_weights(card: EncoderCard, target: Path) -> Path:
-    """Fetch an encoder's weights from its hub into the file `target`.
+    """Fetch an encoder's weights from Hugging Face or PyTorch into the file `target`.
 
     Raises
     ------
     UserError
-        When the card names no hub, or the hub cannot be reached.
+        When the card names no place to download from, or that place cannot be reached.
     """
     weights = card.weights
-    if weights is None or not weights.hub:
+    if weights is None or not (weights.hub or weights.torchvision):
         raise UserError(f"The encoder {card.name} names no place to download weights from.")
+    if weights.hub:
+        _download_from_hub(card, weights, target)
+    else:
+        _download_from_torchvision(card, weights, target)
+    return target
+
+
+def _download_from_hub(card: EncoderCard, weights: Weights, target: Path) -> None:
     from huggingface_hub import constants, hf_hub_download
 
     # The client would retry for half a minute, which nobody on a cluster without internet needs.
@@ -115,7 +123,24 @@ def download_weights(card: EncoderCard, target: Path) -> Path:
             f"{type(error).__name__}."
         ) from None
     _copy(Path(fetched), target)
-    return target
+
+
+def _download_from_torchvision(card: EncoderCard, weights: Weights, target: Path) -> None:
+    url = _torchvision_url(weights)
+    if not _reachable(url):
+        raise UserError(
+            f"The weights of {card.name} could not be downloaded: {url} cannot be reached."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The name of the file ends with the first digits of its sha256, which are checked.
+    expected = Path(url).stem.rpartition("-")[2]
+    try:
+        torch.hub.download_url_to_file(url, str(target), hash_prefix=expected, progress=False)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"The weights of {card.name} could not be downloaded from {url}: "
+            f"{type(error).__name__}."
+        ) from None
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -186,20 +211,21 @@ def _in_caches(card: EncoderCard, cache: Path) -> Path | None:
     if ours.is_file():
         return ours
     weights = card.weights
-    if weights is None or not weights.hub:
-        return None
-    from huggingface_hub import try_to_load_from_cache
+    assert weights is not None
+    if weights.hub:
+        from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(_repository(weights), HUB_FILE)
-    if isinstance(found, str):
-        return Path(found)
-    known = KNOWN_FILES.get(_repository(weights))
-    file = Path(torch.hub.get_dir()) / "checkpoints" / known if known else None
-    return file if file is not None and file.is_file() else None
+        found = try_to_load_from_cache(_repository(weights), HUB_FILE)
+        if isinstance(found, str):
+            return Path(found)
+    if weights.torchvision:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(_torchvision_url(weights)).name
+        return file if file.is_file() else None
+    return None
 
 
 def _downloaded(card: EncoderCard, cache: Path) -> Path | None:
-    if card.weights is None or not card.weights.hub:
+    if card.weights is None or not (card.weights.hub or card.weights.torchvision):
         return None
     try:
         return download_weights(card, cached_file(card, cache))
@@ -219,6 +245,20 @@ def _repository(weights: Weights) -> str:
     if configuration is None or not configuration.hf_hub_id:
         raise WeightsMissing(f"timm has no pretrained weights for {name}.")
     return str(configuration.hf_hub_id)
+
+
+def _torchvision_url(weights: Weights) -> str:
+    """Return the address of a file of torchvision's weights ``<model>.<tag>``."""
+    from torchvision.models import get_model_weights
+
+    model, _, tag = weights.torchvision.partition(".")
+    try:
+        return str(get_model_weights(model)[tag or "DEFAULT"].url)
+    except (ValueError, KeyError):
+        raise WeightsMissing(
+            f"torchvision has no weights {weights.torchvision}; "
+            "its page of models and pre-trained weights names those that exist."
+        ) from None
 
 
 def _reachable(address: str) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from importlib.resources import files
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+import torchvision.models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_sample_images
@@ -16,7 +18,8 @@ from torchvision.models import resnet18 as torchvision_resnet18
 
 from baselines import encoders
 from baselines.weights import load_strictly
-from bench.train.weights import tensors_digest
+from bench.train.encoder import encoder_handle
+from bench.train.weights import WeightsMissing, locate, tensors_digest
 from registry import catalogue
 
 LITE0 = catalogue.encoder("efficientnet-lite0")
@@ -137,6 +140,88 @@ def test_a_timm_model_takes_the_channels_of_its_card() -> None:
 def test_an_unknown_timm_model_is_one_sentence_with_a_suggestion() -> None:
     with pytest.raises(ValueError, match="did you mean 'timm/resnet18'"):
         encoders.build_timm(SimpleNamespace(name="timm/resnet_18", channels=3), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "size"),
+    [
+        ("resnet34", 512, (40, 33)),
+        ("densenet121", 1024, (40, 33)),
+        ("squeezenet1_1", 512, (40, 33)),
+        ("mnasnet0_5", 1280, (40, 33)),
+        ("googlenet", 1024, (40, 33)),
+        ("alexnet", 4096, (63, 70)),
+        ("swin_t", 768, (40, 33)),
+    ],
+)
+def test_a_torchvision_classifier_is_reached_by_name_and_its_file_loads(name, width, size) -> None:
+    card = catalogue.encoder(f"torchvision/{name}")
+    options = {"init_weights": True} if name == "googlenet" else {}
+    published = torchvision.models.get_model(name, weights=None, **options).state_dict()
+    encoder = encoders.build_torchvision(card, published).eval()
+    with torch.no_grad():
+        features = encoder(torch.randn(2, 3, *size))
+    assert features.shape == (2, width)
+    inner = getattr(encoder, "encoder", encoder)
+    assert tensors_digest(inner.state_dict()) == tensors_digest(
+        {n: published[n] for n in inner.state_dict()}
+    )
+
+
+def test_a_torchvision_encoder_computes_what_its_classifier_classifies() -> None:
+    classifier = torchvision.models.mobilenet_v3_small().eval()
+    card = catalogue.encoder("torchvision/mobilenet_v3_small.IMAGENET1K_V1")
+    encoder = encoders.build_torchvision(card, classifier.state_dict()).eval()
+    slices = torch.randn(2, 3, 48, 64)
+    with torch.no_grad():
+        assert torch.equal(classifier.classifier[-1](encoder(slices)), classifier(slices))
+    encoder.train()
+    assert not any(isinstance(m, torch.nn.Dropout) for m in encoder.modules())
+
+
+def test_old_names_of_torchvisions_densenet_files_load() -> None:
+    state = torchvision.models.densenet121().state_dict()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", n): t for n, t in state.items()}
+    assert old.keys() != state.keys()
+    encoder = encoders.build_torchvision(catalogue.encoder("torchvision/densenet121"), old)
+    assert torch.equal(
+        encoder.features.denseblock2.denselayer3.conv2.weight,
+        state["features.denseblock2.denselayer3.conv2.weight"],
+    )
+
+
+def test_a_torchvision_encoder_has_the_channel_statistics_of_its_weights() -> None:
+    handle = encoder_handle(catalogue.encoder("torchvision/efficientnet_v2_l"), None)
+    assert (handle.mean, handle.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert handle.feature_dim == 1280
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet_18", "did you mean 'torchvision/resnet18'"),
+        ("fcn_resnet50", "no classifier 'fcn_resnet50'"),
+        ("resnet50.IMAGENET21K", "there are IMAGENET1K_V1, IMAGENET1K_V2"),
+    ],
+)
+def test_an_unknown_torchvision_model_or_tag_is_one_sentence(name, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        encoders.build_torchvision(catalogue.encoder(f"torchvision/{name}"), None)
+
+
+def test_weights_are_found_in_torchvisions_own_cache(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    card = catalogue.encoder("torchvision/resnet50.IMAGENET1K_V1")
+    assert locate(card, {}, tmp_path) == file
+    assert locate(catalogue.encoder("torchvision/resnet50"), {}, tmp_path) is None
+    with pytest.raises(WeightsMissing, match=r"torchvision has no weights resnet50\.V9"):
+        locate(catalogue.encoder("torchvision/resnet50.V9"), {}, tmp_path)
+    resnet18 = file.with_name("resnet18-f37072fd.pth")
+    resnet18.touch()
+    assert locate(RESNET, {}, tmp_path) == resnet18
 
 
 def test_the_digest_depends_on_names_values_and_types_and_not_on_order_or_counters() -> None:
