@@ -1,18 +1,16 @@
 """Tests over runs alone, shown beside the headline test for what they condition on.
 
-Those over seeds take the test set for the whole population: with new subjects their type-I error
-at .05 is .08 to .33, so they never carry a claim about architectures. The corrected t is for runs
-that draw their training and test sets anew, and for no others.
+They take the test set for the whole population: with new subjects their type-I error at .05 is .08
+to .33, so they never carry a claim about architectures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri, stdtr
+from scipy.special import ndtri
 from scipy.stats import ttest_rel
 from scipy.stats import wilcoxon as signed_ranks
 
@@ -35,8 +33,9 @@ class SeedTest:
     p : float
         NaN where there is none; `note` says why.
     floor : float
-        The smallest p that n pairs can give. At a floor above the chosen level print "cannot
-        reject at this n", not "not significant".
+        The smallest p that differences of these sizes can give, whatever their signs; pairs
+        without a difference lower nothing. At a floor above the chosen level print "cannot reject
+        at this n", not "not significant".
     note : str
     """
 
@@ -48,9 +47,9 @@ class SeedTest:
     note: str = ""
 
     def can_reject(self, alpha: float = 0.05, m: int = 1) -> bool:
-        """Whether any data of this n could give a p of at most `alpha`, after Holm over m pairs.
+        """Whether the pairs could give a p of at most `alpha`, after Holm over m comparisons.
 
-        A sign or rank test needs n >= 1 + log2(m / alpha).
+        A sign or rank test needs 1 + log2(m / alpha) pairs that differ.
         """
         if m < 1:
             raise ValueError(f"a family has one pair or more, not {m}")
@@ -58,7 +57,6 @@ class SeedTest:
 
 
 _GIVEN = "new runs, this test set"
-_RESAMPLED = "train and test sets drawn anew in each run"
 
 
 def paired_t(a: ArrayLike, b: ArrayLike) -> SeedTest:
@@ -91,7 +89,8 @@ def sign_flip(a: ArrayLike, b: ArrayLike) -> SeedTest:
     """Exact sign-flip permutation test over seeds of the mean difference.
 
     All 2^n ways to swap the two arms within seeds are counted; p is the share of them whose mean
-    difference is at least as large as the observed one, and cannot be below 2 / 2^n.
+    difference is at least as large as the observed one, and cannot be below 2 / 2^k with k pairs
+    that differ.
 
     Parameters
     ----------
@@ -114,14 +113,15 @@ def sign_flip(a: ArrayLike, b: ArrayLike) -> SeedTest:
     note = _no_test(gaps)
     if n > MOST_ENUMERATED:
         note = f"more than {MOST_ENUMERATED} pairs are not enumerated"
-    p = float("nan")
+    p, floor = float("nan"), _two_sided_floor(n)
     if not note:
         sums = gaps[:1]  # flipping every sign changes no absolute sum, so the first one stays
         for gap in gaps[1:]:
             sums = np.concatenate([sums + gap, sums - gap])
         size = np.abs(first).sum() + np.abs(second).sum()
         p = float(np.mean(np.abs(sums) >= abs(gaps.sum()) - CONSTANT * size))
-    return SeedTest("sign-flip permutation over seeds", _GIVEN, n, p, min(1.0, 2 / 2**n), note)
+        floor = _two_sided_floor(int(np.count_nonzero(_steps(first, second))))
+    return SeedTest("sign-flip permutation over seeds", _GIVEN, n, p, floor, note)
 
 
 def wilcoxon(a: ArrayLike, b: ArrayLike) -> SeedTest:
@@ -146,62 +146,20 @@ def wilcoxon(a: ArrayLike, b: ArrayLike) -> SeedTest:
     """
     first, second = _pairs(a, b)
     note, p, n = _no_test(first - second), float("nan"), len(first)
+    floor = _two_sided_floor(n)
     if not note:
         p, note = signed_rank_p(first, second)
-    return SeedTest("Wilcoxon signed ranks over seeds", _GIVEN, n, p, min(1.0, 2 / 2**n), note)
+        # With all signs alike the ranks are as far from balance as these sizes allow.
+        floor = 1.0 if note else _signed_rank_p(np.abs(_steps(first, second)))
+    return SeedTest("Wilcoxon signed ranks over seeds", _GIVEN, n, p, floor, note)
 
 
 def signed_rank_p(a: Floats, b: Floats) -> tuple[float, str]:
     """Return Wilcoxon's two-sided p of finite paired values, or NaN and why there is none."""
-    noise = CONSTANT * max(np.abs(a).max(), np.abs(b).max())
-    steps = np.round((a - b) / noise) if noise > 0 else np.zeros(len(a))
+    steps = _steps(a, b)
     if not steps.any():
         return float("nan"), "no pair differs"
-    # "exact" takes its table for untied ranks also where ranks are tied; "auto" does not.
-    return max(float(signed_ranks(steps, method="auto").pvalue), SMALLEST_P), ""
-
-
-def corrected_t(
-    a: ArrayLike, b: ArrayLike, test_to_train: float, test_sets: Sequence[Hashable]
-) -> SeedTest:
-    """Nadeau and Bengio's corrected resampled t test (Machine Learning 52, 2003).
-
-    Training sets of different splits overlap, so the variance over J runs is not divided by J but
-    multiplied with 1/J + n_test/n_train. The correction is made for splits; where every run has
-    the same test set it has no meaning, and the test is refused.
-
-    Parameters
-    ----------
-    a, b : array (J,)
-        A metric of two arms, paired by split.
-    test_to_train : float
-        n_test / n_train of a split; of k-fold cross-validation 1 / (k - 1), repeated or not.
-    test_sets : sequence (J,)
-        What tells the test set of each run from others, such as its digest.
-
-    Returns
-    -------
-    SeedTest
-        Without p where `paired_t` has none, and where runs share a test set.
-
-    Raises
-    ------
-    ValueError
-        When the lengths differ or the ratio is not positive.
-    """
-    first, second = _pairs(a, b)
-    n = len(first)
-    if len(test_sets) != n:
-        raise ValueError(f"{n} runs need as many test sets, not {len(test_sets)}")
-    if not 0 < test_to_train < np.inf:
-        raise ValueError(f"n_test / n_train is a positive number, not {test_to_train}")
-    gaps, p = first - second, float("nan")
-    note = _no_test(gaps) or _shared(test_sets) or _no_spread(first, second)
-    if not note:
-        se = np.sqrt((1 / n + test_to_train) * gaps.var(ddof=1))
-        p = max(float(2 * stdtr(n - 1, -abs(gaps.mean()) / se)), SMALLEST_P)
-    floor = 0.0 if n > 1 else 1.0
-    return SeedTest("Nadeau-Bengio corrected t", _RESAMPLED, n, p, floor, note)
+    return _signed_rank_p(steps), ""
 
 
 def superiority_interval(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -262,10 +220,17 @@ def _no_spread(first: Floats, second: Floats) -> str:
     return "" if vary else "the differences do not vary"
 
 
-def _shared(test_sets: Sequence[Hashable]) -> str:
-    different = len(set(test_sets))
-    if different == 1:
-        return "refused: the test set is fixed, the correction is for test sets drawn anew"
-    if different < len(test_sets):
-        return "refused: runs share a test set; average over the runs of each split first"
-    return ""
+def _steps(first: Floats, second: Floats) -> Floats:
+    """Return the differences in units of float noise, rounded: what agrees is equal."""
+    noise = CONSTANT * max(np.abs(first).max(), np.abs(second).max())
+    return np.round((first - second) / noise) if noise > 0 else np.zeros(len(first))
+
+
+def _signed_rank_p(steps: Floats) -> float:
+    # "exact" takes its table for untied ranks also where ranks are tied; "auto" does not.
+    return max(float(signed_ranks(steps, method="auto").pvalue), SMALLEST_P)
+
+
+def _two_sided_floor(n: int) -> float:
+    """Return the share of sign patterns of n pairs that are as extreme as the most extreme one."""
+    return min(1.0, 2 / 2**n)

@@ -12,7 +12,6 @@ from scipy.stats import permutation_test, t
 from statsmodels.stats.proportion import proportion_confint
 
 from bench.stats.classical import (
-    corrected_t,
     paired_t,
     sign_flip,
     superiority_interval,
@@ -104,12 +103,27 @@ def test_many_pairs_are_said_not_to_be_enumerated():
     assert sign_flip(np.arange(20.0), np.zeros(20)).p == pytest.approx(4 / 2**20)
 
 
+@pytest.mark.parametrize("test", [sign_flip, wilcoxon])
+@pytest.mark.parametrize(("n", "zeros"), [(5, 0), (7, 1), (6, 3), (4, 3)])
+def test_pairs_without_a_difference_raise_the_smallest_possible_p(test, n, zeros):
+    b = np.linspace(0.5, 0.6, n)
+    a = b + np.where(np.arange(n) < zeros, 0.0, 0.01 * np.arange(1, n + 1))
+    found = test(a, b)
+    assert found.n == n
+    assert found.p == pytest.approx(found.floor)
+    assert found.floor == pytest.approx(min(1.0, 2 / 2 ** (n - zeros)))
+    assert found.can_reject() == (2 / 2 ** (n - zeros) <= 0.05)
+
+
+def test_no_difference_at_all_can_reject_nothing():
+    same = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
+    assert sign_flip(same, same).floor == wilcoxon(same, same).floor == 1.0
+
+
 def test_all_say_what_they_take_as_given():
     a, b = values(0)
     tests = [paired_t(a, b), sign_flip(a, b), wilcoxon(a, b)]
     assert {test.conditions_on for test in tests} == {"new runs, this test set"}
-    resampled = corrected_t(a, b, 0.25, range(6))
-    assert resampled.conditions_on == "train and test sets drawn anew in each run"
 
 
 # ------------------------------------------------------------------ signed ranks
@@ -139,41 +153,6 @@ def test_wilcoxon_without_any_difference_has_no_p():
     found = wilcoxon([0.1 + 0.2, 0.5, 0.7], [0.3, 0.5, 0.7])
     assert math.isnan(found.p)
     assert found.note == "no pair differs"
-
-
-# ------------------------------------------------------------------ resampled splits
-
-
-@pytest.mark.parametrize("n", [5, 10])
-def test_the_corrected_t_is_its_formula(n):
-    a, b = values(1, n)
-    d = a - b
-    ratio = 1 / (n - 1)  # of n-fold cross-validation
-    statistic = d.mean() / math.sqrt((1 / n + ratio) * d.var(ddof=1))
-    found = corrected_t(a, b, ratio, range(n))
-    assert found.p == pytest.approx(2 * t.sf(abs(statistic), n - 1))
-    assert found.p > paired_t(a, b).p
-
-
-def test_the_corrected_t_is_refused_where_test_sets_are_shared():
-    a, b = values(2, 4)
-    fixed = corrected_t(a, b, 0.25, ["same"] * 4)
-    some = corrected_t(a, b, 0.25, [0, 0, 1, 2])
-    assert math.isnan(fixed.p)
-    assert math.isnan(some.p)
-    assert fixed.note.startswith("refused: the test set is fixed")
-    assert some.note.startswith("refused: runs share a test set")
-
-
-def test_what_is_no_corrected_t_is_refused():
-    a, b = values(2, 4)
-    with pytest.raises(ValueError, match="4 runs need as many test sets, not 3"):
-        corrected_t(a, b, 0.25, range(3))
-    for ratio in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(ValueError, match="a positive number"):
-            corrected_t(a, b, ratio, range(4))
-    assert corrected_t(a, a, 0.25, range(4)).note == "the differences do not vary"
-    assert corrected_t([1.0], [2.0], 0.25, [0]).note == "fewer than two pairs"
 
 
 # ------------------------------------------------------------------ P(A>B)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from bench.report.checklists.known import Item, Known
 from bench.report.claims import SEEN, TOO_SHORT, changed_settings, covered
 from bench.report.family import BASELINES
+from bench.report.tables.provenance import machine_of
 from bench.report.words import count, number, one_line
 from bench.stats.metrics import metric as metric_of
 from registry.encoders import ENCODERS
@@ -328,9 +329,8 @@ def _cost(known: Known) -> str:
 
 
 def _machines(known: Known) -> str:
-    what = known.values("gpu") or known.values("cpu") or known.values("machine")
     precision = known.protocol.values["precision"]
-    words = "; ".join(what) or "not recorded"
+    words = "; ".join(sorted({machine_of(each) for each in known.environments})) or "not recorded"
     return f"{words}{f'; {precision}' if precision else ''}."
 
 

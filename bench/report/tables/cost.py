@@ -11,7 +11,8 @@ from sqlalchemy import select
 from bench.report.evidence import Evidence
 from bench.report.select import Protocol, Row
 from bench.report.table import Cell, Column, Table
-from bench.report.words import number, one_line
+from bench.report.tables.provenance import machine_of
+from bench.report.words import count, number
 from bench.stats.metrics import Metric
 from bench.store import schema
 from bench.store.store import Store
@@ -118,7 +119,8 @@ def _median(
 
 
 def _notes(records: Mapping[str, Timings]) -> tuple[str, ...]:
-    machines = sorted({_machine(record["environment"]) for record in records.values()})
+    environments = [record["environment"] for record in records.values()]
+    machines = sorted({f"{machine_of(each)}, {_threads(each)}" for each in environments})
     notes = [
         "Medians over seeds; multiply-adds of one volume's forward pass. "
         f"Measured on {'; '.join(machines)}."
@@ -128,6 +130,6 @@ def _notes(records: Mapping[str, Timings]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _machine(environment: Mapping[str, Any]) -> str:
-    what = environment.get("gpu") or environment.get("processor") or environment.get("machine")
-    return one_line(f"{what}, {environment.get('threads', '?')} threads a run")
+def _threads(environment: Mapping[str, Any]) -> str:
+    threads = environment.get("threads")
+    return "threads not recorded" if threads is None else f"{count(int(threads), 'thread')} a run"

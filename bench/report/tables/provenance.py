@@ -31,6 +31,12 @@ SHOWN = {
 """What is shown of the record of a run's environment, with titles."""
 
 
+def machine_of(environment: Mapping[str, Any]) -> str:
+    """Return what computed a run: its GPU, else its processor, as they are recorded."""
+    what = environment.get("gpu") or environment.get("cpu") or environment.get("machine")
+    return one_line(str(what)) if what else "a machine that was not recorded"
+
+
 def environments_of(store: Store, protocol: Protocol) -> list[dict[str, Any]]:
     """Return the different environments of a protocol's runs, as far as they are shown."""
     trials, environments = schema.trials.c, schema.environments.c
