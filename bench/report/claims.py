@@ -82,9 +82,9 @@ def captions(protocol: Protocol, evidence: Evidence, metrics: Sequence[Metric]) 
     n_test = evidence.n_subjects or int(protocol.dataset["n_test"])
     lines = [
         "Mean over seeds [95 % t interval over seeds, cut at the metric's bounds] on the same "
-        f"{count(n_test, 'test subject')}; {directions}; in bold the best of a "
-        "training size, which is counted in subjects; ~: not separable from it at .05 (headline "
-        "test against the best, Holm within the column).",
+        f"{count(n_test, 'test subject')}; {directions}. Training sizes are counted in "
+        "subjects; ^: the best of a column; ~: not separable from it at .05 (headline test against "
+        "the best, Holm within the column); ?: not tested against it (one run, no variance).",
         f"The claim covers new training runs and new test subjects: {covered(protocol.rows)}.",
     ]
     if any(protocol.conditional(size) for size in protocol.sizes):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bench.report.claims import captions, methods
 from bench.report.evidence import Evidence, load_covariates, load_evidence
 from bench.report.family import design_tests, one_named, two_named
-from bench.report.pairs import Pair, make_pairs, paired_values, runs_at
+from bench.report.pairs import Pair, make_pairs, n_tested, paired_values, runs_at
 from bench.report.select import Protocol, Row, select_protocols
 from bench.report.table import Cell, Column, Report, Section, Table
 from bench.report.tables.efficiency import efficiency_table
@@ -76,7 +76,7 @@ def sentence(pair: Pair, adjusted: float | None, n_family: int, protocol: Protoc
         Its p after Holm's correction over the primary family; None outside of the family, where
         everything is exploratory.
     n_family : int
-        Pairs in the family.
+        Pairs of the family that have a p.
     protocol : Protocol
         Names the training size.
     """
@@ -87,7 +87,7 @@ def sentence(pair: Pair, adjusted: float | None, n_family: int, protocol: Protoc
     digits = digits_of(metric)
     unit = f"{metric.unit} {metric.label}" if metric.unit else metric.label
     low, high = found.improvement_interval
-    gap = found.improvement
+    gap, favour = found.improvement, ""
     if low > 0 or high < 0:
         first, second = (a, b) if low > 0 else (b, a)
         if high < 0:
@@ -95,21 +95,21 @@ def sentence(pair: Pair, adjusted: float | None, n_family: int, protocol: Protoc
         certain = adjusted is not None and adjusted < LEVEL
         said = f"{first} {'beats' if certain else 'is ahead of'} {second} {at} by"
     else:
-        said = f"{a} and {b} cannot be told apart {at}: the lead of {a} is"
+        favour = f" in favour of {a if gap > 0 else b}" if gap else ""
+        if gap < 0:
+            low, high, gap = -high, -low, -gap
+        said = f"{a} and {b} cannot be told apart {at}: the difference is"
     if adjusted is None:
         p = f"p {_is(found.p)}, exploratory"
     else:
         p = f"Holm p {_is(adjusted)} over {count(n_family, 'pair')}"
-    seeds = f"{found.n_seeds} seeds"
-    if not found.paired:
-        seeds = f"{found.n_seeds_a} and {found.n_seeds_b} seeds"
     interval = f"95 % CI {number(low, digits)} to {number(high, digits)}"
-    parts = [f"{interval}, {p}", f"{seeds} x {found.n_subjects} subjects"]
+    parts = [f"{interval}, {p}", f"{_runs(pair)} x {found.n_subjects} subjects"]
     # A part of the test set that was estimated as nothing says nothing of what seeds can bring.
     if found.paired and found.c > 0:
         share = f"{100 * gain_from_seeds(found):.0f} %"
         parts.append(f"more seeds would narrow the interval by at most {share}")
-    return f"{said} {number(gap, digits)} {unit} ({'; '.join(parts)})."
+    return f"{said} {number(gap, digits)} {unit}{favour} ({'; '.join(parts)})."
 
 
 # ---------------------------------------------------------------------------- the page
@@ -153,7 +153,7 @@ def _section(store: Store, protocol: Protocol, a: Row, b: Row) -> Section:
         title=f"{a.label} and {b.label}, {protocol.name}",
         tables=tuple(table for table in tables if table is not None),
         caption=(
-            sentence(pair, adjusted, len(family), protocol),
+            sentence(pair, adjusted, n_tested(family), protocol),
             *captions(protocol, evidence, [primary])[1:],
         ),
         notes=design.notes,
@@ -250,6 +250,21 @@ def _stack(
     if protocol.one_fit(row, size):
         return runs.predictions[[0] * len(seeds)]
     return runs.predictions[[runs.seeds.index(seed) for seed in seeds]]
+
+
+def _runs(pair: Pair) -> str:
+    """Return how many runs stand against how many."""
+    found = pair.found
+    assert found is not None
+    if found.one_fit_a and found.one_fit_b:
+        return "1 fit each"
+    if found.one_fit_a or found.one_fit_b:
+        fit, other = (pair.a, pair.b) if found.one_fit_a else (pair.b, pair.a)
+        return f"1 fit of {fit.label} and {count(found.n_seeds, 'seed')} of {other.label}"
+    if found.paired:
+        return count(found.n_seeds, "shared seed" if found.dropped else "seed")
+    a, b = (count(n, "seed") for n in (found.n_seeds_a, found.n_seeds_b))
+    return f"{a} of {pair.a.label} and {b} of {pair.b.label}, unpaired,"
 
 
 def _is(p: float) -> str:

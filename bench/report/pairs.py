@@ -64,6 +64,11 @@ def make_pairs(
     return pairs
 
 
+def n_tested(pairs: Sequence[Pair]) -> int:
+    """Return how many pairs have a p, which is how many Holm's method counts."""
+    return sum(bool(np.isfinite(pair.p)) for pair in pairs)
+
+
 def measured_at(
     protocol: Protocol, evidence: Evidence, row: Row, metric: Metric, size: int
 ) -> Measured | None:
@@ -93,12 +98,20 @@ def runs_at(protocol: Protocol, evidence: Evidence, row: Row, size: int) -> Runs
 def paired_values(
     protocol: Protocol, evidence: Evidence, pair: Pair
 ) -> tuple[list[int], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the seeds that A and B share and their scores; one fit stands for every seed."""
+    """Return the seeds that A and B share and their scores; one fit stands for every seed.
+
+    Two single fits are one pair, however often they were run.
+    """
     found = []
     for row in (pair.a, pair.b):
         runs = protocol.at(row, pair.size)
         found.append(dict(zip(runs.seeds, evidence.values(runs, pair.metric.name), strict=True)))
     a, b = found
+    if not a or not b:
+        return [], np.empty(0), np.empty(0)
+    if protocol.one_fit(pair.a, pair.size) and protocol.one_fit(pair.b, pair.size):
+        seed = min(a)
+        return [seed], np.array([a[seed]]), np.array([next(iter(b.values()))])
     if protocol.one_fit(pair.a, pair.size):
         a = dict.fromkeys(b, next(iter(a.values())))
     if protocol.one_fit(pair.b, pair.size):

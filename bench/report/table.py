@@ -22,12 +22,15 @@ class Cell:
         Whether it is the best of its column.
     tied : bool
         Whether the test does not separate it from the best of its column.
+    untested : bool
+        Whether nothing could test it against the best of its column.
     """
 
     text: str
     values: Mapping[str, Number] = field(default_factory=dict)
     bold: bool = False
     tied: bool = False
+    untested: bool = False
 
 
 @dataclass(frozen=True)

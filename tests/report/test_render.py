@@ -211,35 +211,60 @@ def test_bold_is_shown_in_every_format(report):
     assert f"**{markdown_escape(best.text)}**" in render(report, "markdown")
     assert rf"\textbf{{{latex_escape(best.text)}}}" in render(report, "latex")
     assert r"\best 5" in render(made(("a", Cell("5", bold=True))), "latex")
-    assert f"{best.text} *" in render(report, "terminal")
+    assert f"{best.text} ^" in render(report, "terminal")
     styled = to_terminal(report, styled=True, width=200)
     assert re.search(rf"\x1b\[1;32m *{re.escape(best.text)}", styled)
 
 
-def test_what_is_tied_with_the_best_is_marked_in_every_format():
-    found = made(("a", Cell("0.70", bold=True)), ("b", Cell("0.69", tied=True)), ("c", "0.50"))
-    for width, styled in ((80, False), (80, True)):
-        text = to_terminal(found, styled=styled, width=width)
-        assert "0.69 ~" in text
-        assert text.count("~") == 1
+MARKED = (
+    ("a", Cell("0.70", bold=True)),
+    ("b", Cell("0.69", tied=True)),
+    ("c", Cell("0.60", untested=True)),
+    ("d", "0.50"),
+)
+
+
+@pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
+@pytest.mark.parametrize("no_color", ["", "1"])
+@pytest.mark.parametrize("styled", [False, True])
+def test_no_terminal_loses_a_mark(styled, no_color, term, monkeypatch):
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    text = to_terminal(made(*MARKED), styled=styled, width=80)
+    assert all(words in text for words in ("0.70 ^", "0.69 ~", "0.60 ?"))
+    assert "*" not in text
+    assert [text.count(sign) for sign in "^~?"] == [1, 1, 1]
+
+
+def test_marks_are_the_same_in_every_format():
+    found = made(*MARKED)
+    assert "| a | **0.70** ^ |" in render(found, "markdown")
     assert "| b | 0.69 ~ |" in render(found, "markdown")
-    assert r"b & 0.69 {\tied} \\" in render(found, "latex")
+    assert "| c | 0.60 ? |" in render(found, "markdown")
+    latex = render(found, "latex")
+    assert r"a & \best 0.70 {\sign{\textasciicircum{}}} \\" in latex
+    assert r"b & 0.69 {\sign{\textasciitilde{}}} \\" in latex
+    assert r"c & 0.60 {\sign{?}} \\" in latex
     assert [row[1] for row in Cells(render(found, "html")).tables["t"][1:]] == [
-        "0.70",
+        "0.70 ^",
         "0.69 ~",
+        "0.60 ?",
         "0.50",
     ]
     assert "t,2,c1,tied,1\n" in render(found, "csv")
+    assert "t,3,c1,untested,1\n" in render(found, "csv")
     assert '"tied": true' in render(found, "json")
+    assert '"untested": 1' in render(found, "json")
 
 
 def test_the_best_is_never_marked_as_tied_with_itself():
     found = made(("a", Cell("0.70", bold=True, tied=True)), ("b", Cell("words", tied=True)))
     for format_ in ("terminal", "markdown", "html"):
         assert "0.70 ~" not in render(found, format_)
-    assert r"\textbf{0.70}" not in (text := render(found, "latex"))
-    assert r"a & \best 0.70 \\" in text
-    assert r"b & {words\tied} \\" in text
+        assert "0.70 ^ ~" not in render(found, format_)
+    text = render(found, "latex")
+    assert r"a & \best 0.70 {\sign{\textasciicircum{}}} \\" in text
+    assert r"b & {words\sign{\textasciitilde{}}} \\" in text
 
 
 def test_the_appendix_is_for_pages_and_machines():

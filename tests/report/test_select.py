@@ -179,4 +179,4 @@ def test_earlier_arms_of_the_same_protocol_are_in_the_same_table(bench):
     assert sorted(rows(report)) == ["first", "second"]
     board = table(report, "leaderboard-mae")
     (second,) = [row for row in board.rows if row[0].text == "second"]
-    assert second[1].text == "missing"
+    assert second[1].text == "not asked for"

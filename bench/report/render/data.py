@@ -16,7 +16,8 @@ def to_csv(report: Report) -> str:
     """Return one line a number: ``table, row, column, field, value``.
 
     The field ``text`` is what readers see; ``bold`` is 1 for the best of a column, ``tied`` for
-    what cannot be told from it; an undefined number is an empty value. Rows count from 1.
+    what cannot be told from it, ``untested`` for what could not be tested against it; an undefined
+    number is an empty value. Rows count from 1.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -25,7 +26,7 @@ def to_csv(report: Report) -> str:
         for number, row in enumerate(table.rows, 1):
             for column, cell in zip(table.columns, row, strict=True):
                 marks = {"bold": int(cell.bold), "tied": int(cell.tied)}
-                fields = {"text": cell.text, **marks, **cell.values}
+                fields = {"text": cell.text, **marks, **_untested(cell), **cell.values}
                 for field, value in fields.items():
                     known = _finite(value)
                     writer.writerow(
@@ -35,7 +36,7 @@ def to_csv(report: Report) -> str:
 
 
 def to_json(report: Report) -> str:
-    """Return the report as JSON; what is undefined is null."""
+    """Return the report as JSON; what is undefined is null, marks are as in `to_csv`."""
     content = {
         "title": report.title,
         "sections": [
@@ -69,7 +70,13 @@ def _table(table: Table) -> dict[str, Any]:
 
 def _cell(cell: Cell) -> dict[str, Any]:
     values = {name: _finite(value) for name, value in cell.values.items()}
-    return {"text": cell.text, "bold": cell.bold, "tied": cell.tied, "values": values}
+    marks = {"bold": cell.bold, "tied": cell.tied, **_untested(cell)}
+    return {"text": cell.text, **marks, "values": values}
+
+
+def _untested(cell: Cell) -> dict[str, int]:
+    """Return the field of the cells that could not be tested against the best, which are few."""
+    return {"untested": 1} if cell.untested else {}
 
 
 def _finite(value: Number) -> Number:

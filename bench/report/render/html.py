@@ -13,7 +13,7 @@ import re
 from html import escape
 from importlib.resources import files
 
-from bench.report.render.marks import TIED
+from bench.report.render.marks import mark
 from bench.report.table import Cell, Column, Picture, Report, Section, Table
 
 STYLE, SCRIPT = (
@@ -129,8 +129,8 @@ def _cell(cell: Cell, number: int, table: Table) -> str:
     text = escape(cell.text)
     if cell.bold:
         text = f'<strong class="best">{text}</strong>'
-    elif cell.tied:
-        text = f'<span class="tied">{text}<span class="mark">{TIED}</span></span>'
+    if sign := mark(cell):
+        text += f'<span class="mark">{sign}</span>'
     attributes = _class(column) + (_value(cell) if column.numeric else "")
     if number == 0:
         return f'<th scope="row"{attributes}>{text}</th>'

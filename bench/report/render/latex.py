@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from bench.report.render.marks import mark
 from bench.report.table import Cell, Column, Report, Table
 
 LANDSCAPE = 100
@@ -32,7 +33,7 @@ _SETTINGS = (
     r"\ifcsname siunitx_number_parse:nN\endcsname\sisetup{round-mode=none}"
     r"\else\sisetup{round-mode=off}\fi",
     r"\protected\def\best{\bfseries}",
-    r"\def\tied{\rlap{\,\textasciitilde}}",
+    r"\def\sign#1{\rlap{\,\normalfont#1}}",
     "% As wide as the text at most: nothing is cut off, nothing is blown up.",
     r"\def\fit#1{\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{#1}}",
 )
@@ -279,8 +280,8 @@ def _characters(columns: Sequence[_Column]) -> float:
 def _columns(table: Table) -> list[_Column]:
     """Set words in lines that break where the table would be too wide for a page."""
     texts = [[row[i].text for row in table.rows] for i in range(len(table.columns))]
-    tied = [any(row[i].tied for row in table.rows) for i in range(len(table.columns))]
-    found = list(map(_column, table.columns, texts, tied))
+    marked = [any(mark(row[i]) for row in table.rows) for i in range(len(table.columns))]
+    found = list(map(_column, table.columns, texts, marked))
     if _characters(found) <= PAGE:
         return found
     return [
@@ -289,7 +290,7 @@ def _columns(table: Table) -> list[_Column]:
     ]
 
 
-def _column(head: Column, texts: Sequence[str], tied: bool) -> _Column:
+def _column(head: Column, texts: Sequence[str], marked: bool) -> _Column:
     """Set plain numbers with siunitx, others to the right, words to the left."""
     numbers = _format(texts) if head.numeric else None
     lines = _stacked(head.title, texts) if head.numeric else [head.title]
@@ -299,7 +300,7 @@ def _column(head: Column, texts: Sequence[str], tied: bool) -> _Column:
         heading = rf"\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}{heading}\end{{tabular}}"
     width = max(map(_length, [*lines, *texts]))
     single = (1,) * len(texts)
-    after = _HANGING if tied else ""
+    after = _HANGING if marked else ""
     if numbers is None:
         return _Column(("r" if head.numeric else "l") + after, heading, width, single)
     alignment = f"S[table-format={numbers}]{after}"
@@ -355,11 +356,12 @@ def _row(cells: Iterable[str]) -> str:
 
 def _cell(cell: Cell, column: _Column) -> str:
     """Return one cell; its mark hangs into the gap, so that digits stay below digits."""
-    tied = r"\tied" if cell.tied and not cell.bold else ""
+    sign = rf"\sign{{{escape(mark(cell).strip())}}}" if mark(cell) else ""
     found = _NUMBER.fullmatch(cell.text) if column.by_point else None
     if found is None:
-        text = rf"\textbf{{{escape(cell.text)}}}" if cell.bold else escape(cell.text) + tied
+        text = escape(cell.text)
+        text = (rf"\textbf{{{text}}}" if cell.bold else text) + sign
         return f"{{{text}}}" if column.by_point else text
-    sign, whole, decimals = found.groups()
-    number = ("-" if sign else "") + whole + (f".{decimals}" if decimals else "")
-    return (r"\best " if cell.bold else "") + number + (f" {{{tied}}}" if tied else "")
+    minus, whole, decimals = found.groups()
+    number = ("-" if minus else "") + whole + (f".{decimals}" if decimals else "")
+    return (r"\best " if cell.bold else "") + number + (f" {{{sign}}}" if sign else "")

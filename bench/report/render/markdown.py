@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bench.report.render.marks import TIED
+from bench.report.render.marks import mark
 from bench.report.table import Cell, Report, Section, Table
 
 
@@ -46,10 +46,8 @@ def _table(table: Table) -> str:
 
 def _cell(cell: Cell) -> str:
     text = escape(cell.text)
-    if cell.bold:
-        return f"**{text}**"
-    # A tilde between spaces strikes nothing out.
-    return text + TIED if cell.tied else text
+    # A tilde between spaces strikes nothing out, a caret between spaces raises nothing.
+    return (f"**{text}**" if cell.bold else text) + mark(cell)
 
 
 def _list(lines: tuple[str, ...]) -> str:

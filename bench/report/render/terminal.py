@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bench.report.render.marks import BEST, TIED
+from bench.report.render.marks import mark
 from bench.report.table import Cell, Report, Section, Table
 
 GAP, EDGES = 2, 3
@@ -68,8 +68,7 @@ def _tables(table: Table, console: Console) -> list[RichTable]:
 
     Names and messages wrap, numbers at most before a bracket: a cut number would be a wrong one.
     """
-    marked = not console.is_terminal
-    cells = [[_cell(cell, marked=marked) for cell in row] for row in table.rows]
+    cells = [[_cell(cell) for cell in row] for row in table.rows]
     room = console.width - EDGES
     widths = _widths(table, cells)
     if _total(widths) > room:
@@ -135,10 +134,8 @@ def _broken(cell: Text) -> Text:
     return Text(cell.plain.replace(" (", "\n("), style=cell.style)
 
 
-def _cell(cell: Cell, *, marked: bool) -> Text:
-    if cell.bold:
-        return _text(cell.text + BEST) if marked else _text(cell.text, "bold green")
-    return _text(cell.text + TIED) if cell.tied else _text(cell.text)
+def _cell(cell: Cell) -> Text:
+    return _text(cell.text + mark(cell), "bold green" if cell.bold else "")
 
 
 def _paragraphs(console: Console, lines: tuple[str, ...]) -> None:

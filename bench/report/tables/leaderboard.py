@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -48,6 +49,7 @@ def leaderboard(
             (Cell(row.label, {"model": row.arm.model.name, "key": row.key}), *cells)
             for row, *cells in zip(rows, *columns, strict=True)
         ),
+        notes=never_tested([metric]),
     )
 
 
@@ -72,8 +74,16 @@ def all_metrics(
             *(Column(m.name, _metric_title(m, protocol), numeric=True) for m in metrics),
         ),
         rows=tuple((Cell(row.label), *cells) for row, *cells in zip(rows, *columns, strict=True)),
-        notes=_prevalence(protocol, evidence, names),
+        notes=(*never_tested(metrics), *_prevalence(protocol, evidence, names)),
     )
+
+
+def never_tested(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """Return the note that some metrics have a best but no test against it, if there are any."""
+    labels = [metric.label for metric in metrics if metric.ranked and not metric.tested]
+    if not labels:
+        return ()
+    return (f"{' and '.join(labels)}: never tested, so nothing is marked but the best.",)
 
 
 def best_first(protocol: Protocol, evidence: Evidence, metric: Metric) -> list[Row]:
@@ -117,7 +127,7 @@ def score_cell(
     low, high = (float(np.clip(bound, *metric.bounds)) for bound in (low, high))
     digits = digits_of(metric)
     if not len(values):
-        text = "" if runs.failed else "missing"
+        text = "" if runs.failed else "missing" if runs.asked else "not asked for"
     elif not defined:
         text = "undefined"
     elif brief:
@@ -165,7 +175,7 @@ def _marked(
         return list(cells)
     top = complete.max() if metric.higher_is_better else complete.min()
     best = [bool(mean == top and not bad) for mean, bad in zip(means, failed, strict=True)]
-    tied = [False] * len(cells)
+    tied = untested = [False] * len(cells)
     if metric.tested:
         first = measured_at(protocol, evidence, rows[best.index(True)], metric, size)
         rivals = [not b and not np.isnan(mean) for b, mean in zip(best, means, strict=True)]
@@ -175,11 +185,14 @@ def _marked(
         ]
         assert first is not None
         p = holm([np.nan if each is None else compare(first, each).p for each in others])
-        # Where there is no p, nothing separates the two.
-        tied = [each is not None and not q < LEVEL for each, q in zip(others, p, strict=True)]
+        tied = [bool(q >= LEVEL) for q in p]
+        # One run, or values that do not vary: nothing is said of whether the two are alike.
+        untested = [
+            each is not None and bool(np.isnan(q)) for each, q in zip(others, p, strict=True)
+        ]
     return [
-        Cell(cell.text, cell.values, bold=is_best, tied=is_tied)
-        for cell, is_best, is_tied in zip(cells, best, tied, strict=True)
+        replace(cell, bold=is_best, tied=is_tied, untested=is_untested)
+        for cell, is_best, is_tied, is_untested in zip(cells, best, tied, untested, strict=True)
     ]
 
 
