@@ -66,7 +66,9 @@ def show(
         styled = sys.stdout.isatty()
         sys.stdout.write(render(report, format_, styled=styled, standalone=standalone))
         return
-    out.write_text(render(report, format_, standalone=standalone), encoding="utf-8")
+    # As typed, with the folder: two files of one paper have labels of their own.
+    name = " ".join([*out.parent.parts[-1:], out.stem])
+    out.write_text(render(report, format_, standalone=standalone, name=name), encoding="utf-8")
     print(f"Written to {out}.")
 
 

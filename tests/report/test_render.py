@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -115,7 +116,7 @@ def from_terminal(text, table):
 def from_latex(text, table):
     rows = []
     for label in re.findall(r"\\label\{(.*?)\}", text):
-        if re.fullmatch(rf"tab:{table.name}(-\d+)?", label):
+        if re.fullmatch(rf"tab:.*-[0-9a-f]{{4}}-{table.name}(-\d+)?", label):
             body = text.split(rf"\label{{{label}}}")[1].split("\\midrule\n")[1]
             body = body.split("\\bottomrule")[0]
             for code, character in (
@@ -369,7 +370,9 @@ def test_latex_is_escaped(text, wanted):
 
 def test_a_long_table_goes_on_on_the_next_page_under_its_own_label():
     text = render(made(*[(f"m{i}", "1") for i in range(60)]), "latex")
-    assert re.findall(r"\\label\{(.*?)\}", text) == ["tab:t", "tab:t-2", "tab:t-3"]
+    first, *rest = re.findall(r"\\label\{(.*?)\}", text)
+    assert re.fullmatch(r"tab:S-[0-9a-f]{4}-t", first)
+    assert rest == [f"{first}-2", f"{first}-3"]
     assert text.count(r"(continued)") == 2
     assert all(f"m{i} &" in text for i in range(60))
 
@@ -449,15 +452,24 @@ def pdf(text, folder):
     return log
 
 
-def article(fragment, folder, options="", siunitx=r"\usepackage{siunitx}"):
-    """Compile a paper that takes in a fragment."""
-    (folder / "tables.tex").write_text(fragment, encoding="utf-8")
-    return pdf(
+def article(*fragments, folder, options="", siunitx=r"\usepackage{siunitx}"):
+    """Compile a paper that takes in fragments and refers to every table."""
+    for i, fragment in enumerate(fragments):
+        (folder / f"tables{i}.tex").write_text(fragment, encoding="utf-8")
+    references = "".join(rf"\ref{{{label}}} " for text in fragments for label in labels(text))
+    inputs = "".join(rf"\input{{tables{i}}}" for i in range(len(fragments)))
+    log = pdf(
         rf"\documentclass[{options}]{{article}}\usepackage[T1]{{fontenc}}"
-        rf"\usepackage{{booktabs,graphicx}}{siunitx}\begin{{document}}Before \ref{{tab:t}}."
-        r"\input{tables}After \num{12345.678}.\end{document}",
+        rf"\usepackage{{booktabs,graphicx}}{siunitx}\begin{{document}}Before {references}."
+        rf"{inputs}After \num{{12345.678}}.\end{{document}}",
         folder,
     )
+    assert not re.search("undefined", log)
+    return log
+
+
+def labels(text):
+    return re.findall(r"\\label\{(.*?)\}", text)
 
 
 def printed(folder):
@@ -488,7 +500,28 @@ def test_a_document_compiles_alone_with_every_number_as_it_is(report, tmp_path):
 
 @pytest.mark.parametrize("options", ["", "twocolumn"])
 def test_a_fragment_compiles_in_a_paper(report, tmp_path, options):
-    article(render(report, "latex"), tmp_path, options)
+    article(render(report, "latex"), folder=tmp_path, options=options)
+
+
+def test_two_reports_in_one_paper_have_labels_of_their_own(report, tmp_path):
+    # Another database of the same cohort and models, and another page on the same database.
+    other = replace(report, title=f"{report.title} 2")
+    page = replace(
+        report, sections=tuple(replace(s, caption=("A beats B.",)) for s in report.sections)
+    )
+    texts = [render(each, "latex") for each in (report, other, page)]
+    assert len({label for text in texts for label in labels(text)}) == sum(
+        map(len, map(labels, texts))
+    )
+    article(*texts, folder=tmp_path)
+
+
+def test_labels_stay_while_the_models_and_sizes_do(report):
+    first, second = made(("a", "0.70"), ("b", "0.60")), made(("a", "0.71"), ("b", "0.65"))
+    assert labels(render(first, "latex")) == labels(render(second, "latex"))
+    assert labels(render(first, "latex")) != labels(render(made(("a", "0.70")), "latex"))
+    (named,) = labels(render(first, "latex", name="paper tables_1"))
+    assert named.startswith("tab:paper-tables-1-")
 
 
 @pytest.mark.parametrize("version", ["", "[=v2]"])
@@ -499,7 +532,9 @@ def test_no_setting_of_the_paper_changes_a_digit(tmp_path, version):
         ("c", "0.50", Cell("< 0.001", bold=True, tied=True), Cell("x", bold=True)),
     ]
     setup = rf"\usepackage{{siunitx}}{version}\sisetup{{round-mode=places,round-precision=1}}"
-    article(render(made(*rows, columns=("m", "x", "y", "z")), "latex"), tmp_path, siunitx=setup)
+    article(
+        render(made(*rows, columns=("m", "x", "y", "z")), "latex"), folder=tmp_path, siunitx=setup
+    )
     found = printed(tmp_path)
     assert found >= Counter(["12345.0", "-0.04", "0.50", "0.001", "0.001", "0.0215", "-0.10"])
     # Around the fragment the paper rounds as it did.
@@ -507,7 +542,7 @@ def test_no_setting_of_the_paper_changes_a_digit(tmp_path, version):
 
 
 def test_more_tables_than_latex_keeps_waiting_compile(tmp_path):
-    article(render(made(*[(f"m{i}", "1") for i in range(1500)]), "latex"), tmp_path)
+    article(render(made(*[(f"m{i}", "1") for i in range(1500)]), "latex"), folder=tmp_path)
 
 
 def test_long_words_are_not_cut_off(tmp_path):
@@ -523,7 +558,7 @@ def test_latex_compiles_with_every_character_that_could_be_in_a_name(tmp_path):
     rows = [("x" + "".join(characters[i : i + 8]) + "x", "1") for i in range(0, len(characters), 8)]
     rows += [(c, "1") for c in "[*]-–—…†→≤≥±×−²" + WILD]
     pdf(render(made(*rows), "latex", standalone=True), tmp_path)
-    article(render(made(*rows), "latex"), tmp_path)
+    article(render(made(*rows), "latex"), folder=tmp_path)
 
 
 # ------------------------------------------------------------------ words

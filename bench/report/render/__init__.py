@@ -18,7 +18,14 @@ _RENDERERS = {
 FORMATS = ("terminal", "markdown", "latex", "html", "csv", "json")
 
 
-def render(report: Report, format_: str, *, styled: bool = False, standalone: bool = False) -> str:
+def render(
+    report: Report,
+    format_: str,
+    *,
+    styled: bool = False,
+    standalone: bool = False,
+    name: str = "",
+) -> str:
     """Return a report as text that ends with a line break.
 
     Parameters
@@ -31,6 +38,8 @@ def render(report: Report, format_: str, *, styled: bool = False, standalone: bo
         Whether the text goes straight to a terminal, which shows bold and colour.
     standalone : bool
         Whether LaTeX is a document of its own and not tables for one.
+    name : str
+        What labels of LaTeX begin with, such as the name of the file; default: the cohort's.
 
     Raises
     ------
@@ -40,5 +49,5 @@ def render(report: Report, format_: str, *, styled: bool = False, standalone: bo
     if format_ == "terminal":
         return to_terminal(report, styled=styled)
     if format_ == "latex":
-        return to_latex(report, standalone=standalone)
+        return to_latex(report, standalone=standalone, name=name)
     return _RENDERERS[format_](report)

@@ -2,6 +2,7 @@ r"""LaTeX: tables to ``\input`` into a paper, or a document that compiles alone 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import textwrap
@@ -81,18 +82,22 @@ _LETTERS = (
 """Letters that pdflatex sets as they are in the T1 encoding."""
 
 
-def to_latex(report: Report, *, standalone: bool = False) -> str:
+def to_latex(report: Report, *, standalone: bool = False, name: str = "") -> str:
     """Return the tables of a report.
 
     Parameters
     ----------
     report : Report
         What to show.
+    name : str
+        What the labels begin with, such as the name of the file; default: the first section's.
     standalone : bool
         Whether to return a complete document, with the notes and methods that are comments in a
         fragment: there the paper's own text takes their place.
     """
-    labels = _Labels(set())
+    if not name:
+        name = report.sections[0].title if report.sections else report.title
+    labels = _Labels(f"{_slug(name)}-{_digest(report)}", set())
     lines = _document(report, labels) if standalone else _fragment(report, labels)
     return "\n".join(lines) + "\n"
 
@@ -123,18 +128,36 @@ def _is_set(character: str) -> bool:
 
 @dataclass(frozen=True)
 class _Labels:
-    """The labels given so far: names differ, but perhaps only in what a label cannot hold."""
+    """The labels given so far: names differ, but perhaps only in what a label cannot hold.
 
+    All begin with what tells the report from others that are read into the same paper.
+    """
+
+    report: str
     taken: set[str]
 
     def new(self, name: str) -> str:
-        wanted = label = re.sub(r"[^A-Za-z0-9-]+", "-", name)
+        wanted = label = _slug(f"{self.report}-{name}")
         number = 1
         while label in self.taken:
             number += 1
             label = f"{wanted}-{number}"
         self.taken.add(label)
         return f"tab:{label}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")
+
+
+def _digest(report: Report) -> str:
+    """Return four characters for what is compared; further seeds and new numbers change nothing."""
+    words = [report.title]
+    for section in report.sections:
+        words += [section.title, *section.caption]
+        for table in section.tables:
+            words += [table.title, *(cell.text for row in table.rows for cell in row[: table.lead])]
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:4]
 
 
 def _fragment(report: Report, labels: _Labels) -> list[str]:
