@@ -227,7 +227,9 @@ def test_a_table_may_call_its_columns_as_it_likes(tmp_path: Path) -> None:
     [
         ("t.csv", b"", "cannot be read"),
         ("t.csv", b"path,subject_id\nx,1,2,3\n", "cannot be read"),
-        ("t.csv", "path,subject_id\nä,1\n".encode("latin-1"), "UTF-8"),
+        ("t.csv", b"\x7fELF\x00\x01\x02path,subject_id\n\xe4,1\n", "is not text"),
+        ("t.csv", b"path,age,subject_id,age\nx,60,1,61\n", "columns of one name: 'age'"),
+        ("t.csv", b'path,subject_id,note\nx,1,"a, b\ny,2,c\n', "line 2 a quote is opened"),
         ("t.csv", b"path, path,subject_id\nx,y,1\n", "columns of one name"),
         ("t.csv", b"path,subject_id\nx.nii,\n", "without a subject"),
         ("t.xlsx", b"PK", "not an Excel file"),

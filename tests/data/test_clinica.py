@@ -129,7 +129,7 @@ def test_participants_that_cannot_serve_are_refused_in_a_sentence(
     [
         ("MMS\n", "MMS\nses-M00\t61\tAD\t\n", "more than one row for '003_S_0291'"),
         ("session_id", "visit", "no column 'session_id'; it has 'visit', 'age'"),
-        ("CN", "d\xe9mence", "cannot be read"),
+        ("CN", "d\xe9mence", "not known: 'démence'"),
         ("n/a", "old", "no ages in years: 'old'"),
     ],
 )

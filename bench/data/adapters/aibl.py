@@ -10,7 +10,12 @@ import numpy as np
 import pandas as pd
 
 from bench.data.adapters.loni import find_images, rank_images
-from bench.data.adapters.reading import need_table, refuse_disjoint, tables_of
+from bench.data.adapters.reading import (
+    need_table,
+    parse_sexes,
+    refuse_disjoint,
+    tables_of,
+)
 from bench.data.adapters.visits import NOT_LISTED, YEAR, days_of, label
 from registry.cards import Value
 
@@ -42,7 +47,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     """
     images = find_images(root, _subject_of, "AIBL")
     tables = tables_of(root, options)
-    _, people = need_table(tables, ("RID", "PTDOB", "PTGENDER"), (), "aibl_ptdemog", root)
+    people_file, people = need_table(tables, ("RID", "PTDOB", "PTGENDER"), (), "aibl_ptdemog", root)
     _, diagnoses = need_table(tables, ("RID", "VISCODE", "DXCURREN"), (), "aibl_pdxconv", root)
     mri_file, mri = need_table(
         # Other tables have dates of exams too, but those of the MRI are the scans' own.
@@ -63,7 +68,8 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     born = pd.to_numeric(people["PTDOB"].str.extract(r"(\d{4})")[0]) + 0.5
     year = 1970 + scans["day"] / YEAR
     scans["age"] = year - scans["subject_id"].map(born)
-    scans["sex"] = scans["subject_id"].map(people["PTGENDER"].map(SEXES)).fillna("")
+    sexes = parse_sexes(_present(people["PTGENDER"]), people_file, SEXES)
+    scans["sex"] = scans["subject_id"].map(sexes).fillna("")
 
     exams = _exams(diagnoses, mri.assign(day=days_of(_present(mri["EXAMDATE"]), mri_file, DATES)))
     warnings = label(scans, exams, options)

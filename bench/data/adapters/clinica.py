@@ -7,7 +7,6 @@ tables of its own.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,16 +15,18 @@ import numpy as np
 import pandas as pd
 
 from bench.data.adapters.reading import (
-    MISSING,
+    blanked,
     columns_of,
     listed,
     parse_ages,
     parse_sexes,
     read_table,
     refuse_disjoint,
+    refuse_twice,
     space_of,
     tables_of,
 )
+from bench.data.adapters.rows import rows_of
 from bench.data.adapters.visits import NOT_LISTED, YEAR
 from registry.cards import Value
 from registry.errors import UserError
@@ -270,19 +271,19 @@ def _read_sessions(folder: Path) -> pd.DataFrame:
     columns = ("session_id", *AT_VISIT)
     rows = []
     for file in sorted(folder.glob(SESSIONS)):
-        try:
-            with open(file, encoding="utf-8-sig", newline="") as stream:
-                lines = list(csv.DictReader(stream, delimiter="\t"))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"The table {file} cannot be read: {error}.") from None
-        if lines and "session_id" not in lines[0]:
-            raise UserError(f"{file} has no column 'session_id'; it has {listed(lines[0])}.")
+        header, *lines = rows_of(file) or [[]]
+        header = [name.strip() for name in header]
+        if lines and "session_id" not in header:
+            raise UserError(f"{file} has no column 'session_id'; it has {listed(header)}.")
+        refuse_twice(pd.Index(name for name in header if name in columns), file)
         subject = _subject(file.parent.name)
-        rows += [(subject, *(line.get(name) or "" for name in columns)) for line in lines]
+        places = [header.index(name) if name in header else len(header) for name in columns]
+        rows += [
+            (subject, *(line[at] if at < len(line) else "" for at in places)) for line in lines
+        ]
     visits = pd.DataFrame(rows, columns=["subject_id", *columns], dtype=str)
     for name in columns:
-        cells = visits[name].str.strip()
-        visits[name] = cells.where(~cells.str.lower().isin(MISSING), "")
+        visits[name] = blanked(visits[name])
     visits["session_id"] = visits["session_id"].map(_visit)
     return visits
 

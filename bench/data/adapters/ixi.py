@@ -11,6 +11,7 @@ import pandas as pd
 from bench.data.adapters.reading import (
     need_table,
     parse_ages,
+    parse_sexes,
     refuse_disjoint,
     space_of,
     tables_of,
@@ -62,7 +63,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     table["subject_id"] = table["IXI_ID"].str.removesuffix(".0").str.zfill(3)
     refuse_disjoint(scans["subject_id"], table["subject_id"], root, file.name)
     table["age"] = parse_ages(table["AGE"], file).round(2)
-    table["sex"] = table[marks[1]].str.removesuffix(".0").map(SEXES).fillna("")
+    table["sex"] = parse_sexes(table[marks[1]], file, SEXES)
 
     labels = table[["subject_id", "age", "sex"]].drop_duplicates()
     # A row without an age says nothing against one that has it.

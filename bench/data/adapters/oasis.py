@@ -12,7 +12,7 @@ import pandas as pd
 from bench.data.adapters.reading import listed, space_of
 from registry.errors import UserError
 
-SEXES = {"M": "M", "F": "F", "1": "M", "2": "F"}
+SEXES = {"1": "M", "2": "F"}
 
 
 def diagnoses(cdr: pd.Series, file: Path) -> pd.Series:

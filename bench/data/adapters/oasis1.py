@@ -13,6 +13,7 @@ from bench.data.adapters.oasis import SEXES, by_id, diagnoses, find_images, rank
 from bench.data.adapters.reading import (
     need_table,
     parse_ages,
+    parse_sexes,
     refuse_disjoint,
     space_of,
     tables_of,
@@ -61,7 +62,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     labels = pd.DataFrame(
         {
             "age": parse_ages(rows["Age"], file),
-            "sex": rows["M/F"].map(SEXES),
+            "sex": parse_sexes(rows["M/F"], file, SEXES),
             "diagnosis": diagnoses(rows["CDR"], file).replace("", np.nan),
             "cdr": rows["CDR"].replace("", np.nan),
         }

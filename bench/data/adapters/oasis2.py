@@ -13,6 +13,7 @@ from bench.data.adapters.oasis import SEXES, by_id, diagnoses, find_images, rank
 from bench.data.adapters.reading import (
     need_table,
     parse_ages,
+    parse_sexes,
     refuse_disjoint,
     space_of,
     tables_of,
@@ -65,7 +66,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     scans["age"] = visit.map(parse_ages(rows["Age"], file))
     # Sex and group are a person's, and known where the table lacks a visit.
     people = rows[~rows["Subject ID"].duplicated()].set_index("Subject ID")
-    scans["sex"] = scans["subject_id"].map(people["M/F"].map(SEXES)).fillna("")
+    scans["sex"] = scans["subject_id"].map(parse_sexes(people["M/F"], file, SEXES)).fillna("")
     warnings = []
     if options["labels"] == "group":
         scans["diagnosis"] = scans["subject_id"].map(people["Group"]).fillna("")

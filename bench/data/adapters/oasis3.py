@@ -15,6 +15,7 @@ from bench.data.adapters.reading import (
     listed,
     need_table,
     parse_ages,
+    parse_sexes,
     refuse_disjoint,
     space_of,
     tables_of,
@@ -145,7 +146,7 @@ def _sexes(tables: Sequence[Path]) -> pd.Series:
     if found is None:
         return pd.Series(dtype=str)
     file, table, (subject, sex) = found
-    return by_id(table, subject, [sex], file)[sex].str.removesuffix(".0").map(SEXES)
+    return parse_sexes(by_id(table, subject, [sex], file)[sex], file, SEXES)
 
 
 def _first(

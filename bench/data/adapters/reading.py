@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from bench.data.adapters.rows import EXCEL, TEXT, header_of, is_workbook, rows_of
 from registry.cards import Value
 from registry.core import did_you_mean
 from registry.errors import UserError
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".xls", ".xlsx")
+SUFFIXES = (*TEXT, ".parquet", *EXCEL)
 """Of tables."""
 
-MISSING = frozenset({"", "n/a", "na", "nan", "null"})
-"""What counts as no value, in any case."""
+MISSING = frozenset(
+    {
+        *("", "n/a", "na", "n.a.", "nan", "-nan", "<na>", "nat", "null", "nil", "none", "missing"),
+        *("not available", "unknown", "unk", "?", "-", "--", "."),
+        *("#n/a", "#n/a n/a", "#na", "#null!", "#div/0!", "#value!", "#ref!", "#name?", "#num!"),
+    }
+)
+"""What counts as no value, in any case: what people, pandas, R and Excel write for it."""
 
 OLDEST = 130.0
 
 _SEXES = {"f": "F", "female": "F", "m": "M", "male": "M"}
-_OTHER_SEXES = {"o", "other"}
+_OTHER_SEXES = {"o", "other", "u", "x"}
 _MNI = re.compile(r"(^|_)space-MNI[A-Za-z0-9]*([_.]|$)")
 
 
@@ -74,7 +80,9 @@ def find_table(
             table = read_table(file)
             spelled = {_plain(name): name for name in (*marks, *wanted)}
             names = {name: spelled.get(_plain(name), name) for name in table.columns}
-            return file, table.rename(columns=names)
+            table = table.rename(columns=names)
+            refuse_twice(table.columns, file)
+            return file, table
     return None
 
 
@@ -91,17 +99,17 @@ def need_table(
     found = find_table(tables, marks, wanted)
     if found is not None:
         return found
-    nearest = ""
+    nearest, fewest = "", len(marks)
     for file in tables:
         columns = _columns(file)
         have = {_plain(name) for name in columns}
         lacking = [name for name in marks if _plain(name) not in have]
-        if len(lacking) < len(marks):
+        if len(lacking) < fewest:
+            fewest = len(lacking)
             nearest = (
                 f" {file.name} has no column {listed(lacking)}"
                 f"{did_you_mean(lacking[0], columns)}; it has {listed(columns)}."
             )
-            break
     looked = listed(file.name for file in tables)
     raise UserError(
         f"{what} is needed, a table with the columns {listed(marks)}; there is none among "
@@ -122,8 +130,8 @@ def _columns(file: Path) -> list[str]:
 
 def columns_of(file: Path) -> list[str]:
     """Return the names of a table's columns without reading its rows, where the format allows."""
-    if file.suffix.lower() in (".csv", ".tsv", ".txt"):
-        return list(read_table(file, rows=0).columns)
+    if file.suffix.lower() in TEXT and not is_workbook(file):
+        return [name.strip() for name in header_of(file)[0] if name.strip()]
     if file.suffix.lower() == ".parquet":
         import pyarrow.parquet
 
@@ -162,25 +170,21 @@ def refuse_disjoint(images: Iterable[str], rows: Iterable[str], root: Path, tabl
         )
 
 
-def read_table(
-    file: Path, rows: int | None = None, columns: list[str] | None = None
-) -> pd.DataFrame:
+def read_table(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """Read a CSV, TSV, Parquet or Excel file as text.
 
     Parameters
     ----------
     file : Path
-        Its name ends in ``.csv`` (comma, semicolon or tab), ``.tsv``, ``.txt``, ``.parquet``,
-        ``.xls`` or ``.xlsx`` (the first sheet).
-    rows : int, optional
-        So many of the first rows, of a text.
+        Its name ends in ``.csv`` or ``.txt`` (comma, semicolon or tab), ``.tsv`` or ``.tab``,
+        ``.parquet``, ``.xls`` or ``.xlsx`` (the first sheet).
     columns : sequence of str, optional
         Of a Parquet file only these.
 
     Returns
     -------
     DataFrame of str
-        Stripped cells, ``""`` where a value is missing.
+        Stripped cells, ``""`` where a value is missing; columns without a name are left out.
 
     Raises
     ------
@@ -188,66 +192,55 @@ def read_table(
         When it cannot be read; the sentence says why.
     """
     suffix = file.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            table = _read_parquet(file, columns)
-        elif suffix in (".xls", ".xlsx"):
-            table = _read_excel(file)
-        elif suffix in SUFFIXES:
-            table = _read_text(file, "\t" if suffix == ".tsv" else None, rows)
-        else:
-            raise UserError(f"The table {file} is none of {', '.join(SUFFIXES)}.")
-    except UnicodeDecodeError:
-        raise UserError(f"The table {file} is not UTF-8 text; save it as UTF-8.") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise UserError(f"The table {file} cannot be read: {error}.") from None
-    except OSError as error:
-        raise UserError(f"The table {file} cannot be read: {error.strerror or error}.") from None
-    table.columns = [str(name).strip() for name in table.columns]
-    if not table.columns.is_unique:
-        twice = table.columns[table.columns.duplicated()].unique()
-        raise UserError(f"The table {file} has columns of one name: {listed(twice)}.")
-    for name in table.columns:
-        cells = table[name].fillna("").str.strip()
-        table[name] = cells.where(~cells.str.lower().isin(MISSING), "")
-    return table
+    if suffix not in SUFFIXES:
+        raise UserError(f"The table {file} is none of {', '.join(SUFFIXES)}.")
+    table = _read_parquet(file, columns) if suffix == ".parquet" else _read_rows(file)
+    refuse_twice(table.columns, file)
+    return pd.DataFrame({name: blanked(table[name]) for name in table.columns})
 
 
-def _read_text(file: Path, separator: str | None, rows: int | None) -> pd.DataFrame:
-    if separator is None:
-        with open(file, encoding="utf-8-sig") as stream:
-            header = stream.readline()
-        separator = max(",;\t", key=header.count)
-    with warnings.catch_warnings():
-        # Rows longer than the header would be cut, or their first cell taken for an index.
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        return pd.read_csv(
-            file,
-            sep=separator,
-            dtype=str,
-            keep_default_na=False,
-            index_col=False,
-            encoding="utf-8-sig",
-            nrows=rows,
+def blanked(texts: pd.Series) -> pd.Series:
+    """Return cells without spaces around them, ``""`` where they say that there is no value."""
+    cells = texts.fillna("").astype(str).str.strip()
+    return cells.where(~cells.str.lower().isin(MISSING), "")
+
+
+def refuse_twice(columns: pd.Index, file: Path) -> None:
+    """Raise UserError when two columns have one name."""
+    if not columns.is_unique:
+        twice = columns[columns.duplicated()].unique()
+        raise UserError(
+            f"The table {file} has columns of one name: {listed(twice)}; rename or remove all but "
+            "one."
         )
+
+
+def _read_rows(file: Path) -> pd.DataFrame:
+    rows = rows_of(file)
+    if not rows:
+        raise UserError(f"The table {file} cannot be read: it is empty.")
+    names = [name.strip() for name in rows[0]]
+    for row in rows[1:]:
+        if any(cell.strip() for cell in row[len(names) :]):
+            raise UserError(
+                f"The table {file} cannot be read: the row that begins with {listed(row[:2])} has "
+                f"{len(row)} cells, and there are {len(names)} columns."
+            )
+    width = range(len(names))
+    cells = [[row[at] if at < len(row) else "" for at in width] for row in rows[1:]]
+    table = pd.DataFrame(cells, columns=names, dtype=str)
+    return table.loc[:, [name != "" for name in names]]
 
 
 def _read_parquet(file: Path, columns: list[str] | None) -> pd.DataFrame:
     import pyarrow
 
     try:
-        return _as_text(pd.read_parquet(file, columns=columns))
-    except pyarrow.ArrowInvalid as error:
+        table = _as_text(pd.read_parquet(file, columns=columns))
+    except (pyarrow.ArrowInvalid, OSError) as error:
         raise UserError(f"The table {file} is not a Parquet file: {error}.") from None
-
-
-def _read_excel(file: Path) -> pd.DataFrame:
-    import python_calamine
-
-    try:
-        return _as_text(pd.read_excel(file, engine="calamine"))
-    except (python_calamine.CalamineError, ValueError) as error:
-        raise UserError(f"The table {file} is not an Excel file: {error}.") from None
+    table.columns = table.columns.str.strip()
+    return table
 
 
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -283,23 +276,32 @@ def parse_ages(texts: pd.Series, file: Path) -> pd.Series:
     return ages
 
 
-def parse_sexes(texts: pd.Series, file: Path) -> pd.Series:
+def parse_sexes(texts: pd.Series, file: Path, codes: Mapping[str, str] | None = None) -> pd.Series:
     """Return F or M, empty for other and unknown.
+
+    Parameters
+    ----------
+    texts : Series of str
+        Words or codes.
+    file : Path
+        Where they stand, for the error.
+    codes : mapping, optional
+        What numbers mean in this cohort (``{"1": "M", "2": "F"}``).
 
     Raises
     ------
     UserError
         When a value is neither; numbers are never guessed, cohorts code them both ways.
     """
-    lower = texts.str.lower()
-    wrong = ~lower.isin([*_SEXES, *_OTHER_SEXES, ""])
+    codes = {**_SEXES, **(codes or {})}
+    lower = texts.str.lower().str.removesuffix(".0")
+    wrong = ~lower.isin([*codes, *_OTHER_SEXES, ""])
     if wrong.any():
         raise UserError(
             f"{file} has values in the column {texts.name!r} that do not say F or M: "
-            f"{listed(texts[wrong].unique())}; rewrite them, or use `--data-set sex=` to do "
-            "without."
+            f"{listed(texts[wrong].unique())}; write F, M or n/a there."
         )
-    return lower.map(_SEXES).fillna("").astype(str)
+    return lower.map(codes).fillna("").astype(str)
 
 
 def space_of(file_name: str) -> str:

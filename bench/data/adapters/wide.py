@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pyarrow
+from pyarrow import csv as arrow
 
-from bench.data.adapters.reading import MISSING, columns_of, read_table
+from bench.data.adapters.reading import blanked, columns_of, read_table, refuse_twice
+from bench.data.adapters.rows import TEXT, header_of, is_workbook, unquoted
 from registry.errors import UserError
 
 BLOCK = 1 << 24
 """Bytes of the table in memory at a time."""
-
-
-def header_of(file: Path) -> tuple[list[str], str]:
-    """Return the columns of a text table and its separator.
-
-    Raises
-    ------
-    UserError
-        When the file is not text.
-    """
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as stream:
-            line = stream.readline()
-    except UnicodeDecodeError:
-        raise UserError(f"The table {file} is not UTF-8 text; save it as UTF-8.") from None
-    separator = max(",;\t", key=line.count)
-    return next(csv.reader([line], delimiter=separator), []), separator
 
 
 def read_columns(file: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
@@ -52,39 +38,60 @@ def read_columns(file: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
     UserError
         When the table cannot be read.
     """
-    if file.suffix.lower() in (".csv", ".tsv", ".txt"):
-        columns, separator = header_of(file)
-        names = [name for name in columns if wanted(name)]
-        return _stream(file, names, separator) if names else pd.DataFrame()
+    if file.suffix.lower() in TEXT and not is_workbook(file):
+        return _stream(file, wanted)
     if file.suffix.lower() == ".parquet":
-        names = [name for name in columns_of(file) if wanted(name)]
+        names = [name for name in columns_of(file) if wanted(name.strip())]
         return read_table(file, columns=names) if names else pd.DataFrame()
     table = read_table(file)
     return table[[name for name in table.columns if wanted(name)]]
 
 
-def _stream(file: Path, names: list[str], separator: str) -> pd.DataFrame:
-    import pyarrow
-    from pyarrow import csv as arrow
+def _stream(file: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
+    columns, separator, encoding, header = header_of(file)
+    names = {at: name.strip() for at, name in enumerate(columns) if wanted(name.strip())}
+    if not names:
+        return pd.DataFrame()
+    refuse_twice(pd.Index(names.values()), file)
 
-    try:
+    def parse(encoding: str, *, quotes: bool) -> pd.DataFrame:
+        """Read by the number of a column: names may have spaces, or occur twice."""
+        texts = {str(at): pyarrow.string() for at in names}
         reader = arrow.open_csv(
             file,
-            read_options=arrow.ReadOptions(block_size=BLOCK),
-            # Free text fields have line breaks within quotes.
-            parse_options=arrow.ParseOptions(delimiter=separator, newlines_in_values=True),
-            convert_options=arrow.ConvertOptions(
-                include_columns=names,
-                column_types=dict.fromkeys(names, pyarrow.string()),
-                strings_can_be_null=False,
+            arrow.ReadOptions(
+                block_size=BLOCK,
+                skip_rows=header,
+                column_names=[str(at) for at in range(len(columns))],
+                encoding=encoding,
+            ),
+            arrow.ParseOptions(
+                delimiter=separator,
+                quote_char='"' if quotes else False,
+                # Free text fields have line breaks within quotes.
+                newlines_in_values=quotes,
+            ),
+            arrow.ConvertOptions(
+                include_columns=list(texts), column_types=texts, strings_can_be_null=False
             ),
         )
         parts = [batch.to_pandas() for batch in reader]
-    except pyarrow.ArrowInvalid as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"The table {file} cannot be read: {first}.") from None
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
-    for name in names:
-        cells = table[name].str.strip()
-        table[name] = cells.where(~cells.str.lower().isin(MISSING), "")
-    return table
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(texts))
+
+    likely = "utf8" if encoding.startswith("utf-8") else encoding
+    first = ""
+    # Where every line has as many cells as the header, a quote opens nothing that goes beyond it.
+    for name, quotes in itertools.product((likely, "latin-1"), (False, True)):
+        try:
+            table = parse(name, quotes=quotes)
+            break
+        except pyarrow.ArrowInvalid as error:
+            first = first or str(error).splitlines()[0]
+        except UnicodeDecodeError as error:
+            first = first or error.reason
+    else:
+        raise UserError(f"The table {file} cannot be read: {first}.")
+    cells = {name: table[str(at)] for at, name in names.items()}
+    if not quotes:
+        cells = {name: texts.map(unquoted) for name, texts in cells.items()}
+    return pd.DataFrame({name: blanked(texts) for name, texts in cells.items()})

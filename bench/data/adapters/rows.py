@@ -1,0 +1,192 @@
+"""Tables as rows of cells: text in any usual encoding, with any separator and quotes, and Excel."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import datetime
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from registry.errors import UserError
+
+TABBED = (".tsv", ".tab")
+TEXT = (".csv", ".txt", *TABBED)
+EXCEL = (".xls", ".xlsx")
+
+BLOCK = 1 << 22
+"""Bytes that hold the header of most tables."""
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""What a text begins with that says its encoding; in this order, one begins as another does."""
+
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""What an Excel file begins with, whatever it is called."""
+
+
+def rows_of(file: Path) -> list[list[str]]:
+    """Return every row of a table that is not empty, as text; the header is the first.
+
+    Of an Excel file this is the first sheet: text keeps its zeros, whole numbers have no point,
+    dates no time unless they have one. In text, a quote that no other closes is a character.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read; the sentence says why.
+    """
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"The table {file} cannot be read: {error.strerror or error}.") from None
+    if file.suffix.lower() in EXCEL or raw.startswith(_WORKBOOKS):
+        return list(_sheet(file))
+    lines, separator, _ = _lines(raw, file)
+    return [row for row in _records(lines, separator, file) if any(map(str.strip, row))]
+
+
+def header_of(file: Path) -> tuple[list[str], str, str, int]:
+    """Return the columns of a text table, its separator, its encoding, and the lines of its header.
+
+    No more is read than that takes.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read; the sentence says why.
+    """
+    try:
+        with open(file, "rb") as stream:
+            raw = stream.read(BLOCK)
+            while not set(b"\r\n") & set(raw) and (more := stream.read(BLOCK)):
+                raw += more
+            whole = not stream.read(1)
+    except OSError as error:
+        raise UserError(f"The table {file} cannot be read: {error.strerror or error}.") from None
+    encoding = _encoding(raw, file, whole=whole)
+    lines, separator, before = _lines(raw, file, whole=whole)
+    names = next(_records(lines[:1], separator, file)) if lines else []
+    return names, separator, encoding, before + 1
+
+
+def is_workbook(file: Path) -> bool:
+    """Tell whether a file is of Excel's kind, by its name or by how it begins."""
+    if file.suffix.lower() in EXCEL:
+        return True
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(4).startswith(_WORKBOOKS)
+    except OSError:
+        return False
+
+
+def _encoding(raw: bytes, file: Path, *, whole: bool) -> str:
+    """Return the encoding of a text, of which `raw` is the beginning if not the whole."""
+    for mark, name in _MARKS.items():
+        if raw.startswith(mark):
+            return name
+    if 0 in raw:
+        even, odd = raw[::2].count(0), raw[1::2].count(0)
+        if max(even, odd) < len(raw) / 8:
+            raise UserError(f"The table {file} is not text, though its name says so.")
+        return "utf-16-le" if odd > even else "utf-16-be"
+    # What is not UTF-8 was most likely saved by Windows; latin-1 has a character for every byte.
+    for name in ("utf-8", "cp1252"):
+        try:
+            codecs.getincrementaldecoder(name)().decode(raw, final=whole)
+        except UnicodeDecodeError:
+            continue
+        return name
+    return "latin-1"
+
+
+def _lines(raw: bytes, file: Path, *, whole: bool = True) -> tuple[list[str], str, int]:
+    """Return a text's lines from the header on, its separator, and how many lines come before."""
+    encoding = _encoding(raw, file, whole=whole)
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(raw, final=whole)
+    except UnicodeDecodeError:
+        raise UserError(f"The table {file} is damaged: it begins as {encoding} text.") from None
+    lines = [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
+    hint = lines[0].lower() if lines else ""
+    if len(hint) == 5 and hint.startswith("sep="):
+        # So Excel is told the separator; other programs take the line for the header.
+        return lines[1:], hint[4], 1
+    before = next((n for n, line in enumerate(lines) if line.strip()), len(lines))
+    header = lines[before] if before < len(lines) else ""
+    separator = "\t" if file.suffix.lower() in TABBED else max(",;\t", key=header.count)
+    return lines[before:], separator, before
+
+
+def _records(lines: Sequence[str], separator: str, file: Path) -> Iterator[list[str]]:
+    try:
+        records = [row for row, _ in _strictly(lines, separator)]
+    except csv.Error:
+        records = []
+    # As many as lines: no cell has a line break, so no quote was opened that was not meant.
+    if len(records) == len(lines):
+        yield from records
+        return
+    width, at = len(lines[0].split(separator)), 0
+    while at < len(lines):
+        plain = lines[at].split(separator)
+        try:
+            row, used = next(_strictly(lines, separator, at))
+        except csv.Error as error:
+            if len(plain) != width:
+                raise UserError(
+                    f"The table {file} cannot be read: in line {at + 1} a quote is opened and not "
+                    f"closed ({error})."
+                ) from None
+            row, used = [unquoted(cell) for cell in plain], 1
+        if used > 1 and all(len(line.split(separator)) == width for line in lines[at : at + used]):
+            # Every line within the quotes is a row of its own.
+            row, used = [unquoted(cell) for cell in plain], 1
+        yield row
+        at += used
+
+
+def _strictly(
+    lines: Sequence[str], separator: str, start: int = 0
+) -> Iterator[tuple[list[str], int]]:
+    """Yield rows, and how many lines were read to get there; csv.Error for what is no CSV."""
+    rest = (lines[at] + "\n" for at in range(start, len(lines)))
+    reader = csv.reader(rest, delimiter=separator, strict=True)
+    for row in reader:
+        yield row, reader.line_num
+
+
+def unquoted(cell: str) -> str:
+    """Return a cell without the quotes around it."""
+    whole = len(cell) > 1 and cell[0] == cell[-1] == '"'
+    return cell[1:-1].replace('""', '"') if whole else cell
+
+
+def _sheet(file: Path) -> Iterator[list[str]]:
+    import python_calamine
+
+    try:
+        book = python_calamine.CalamineWorkbook.from_path(file)
+        rows = book.get_sheet_by_index(0).to_python()
+    except (python_calamine.CalamineError, OSError, ValueError, IndexError) as error:
+        raise UserError(f"The table {file} is not an Excel file: {error}.") from None
+    for row in rows:
+        cells = [_text(cell) for cell in row]
+        if any(cells):
+            yield cells
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    if isinstance(cell, datetime.datetime):
+        return cell.isoformat(" ") if cell.time() != datetime.time() else str(cell.date())
+    return str(cell)
