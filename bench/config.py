@@ -23,11 +23,31 @@ class Config:
     ``[weights]`` maps encoder names to files; ``cache`` and ``db`` are paths at the top.
     """
 
-    cache: Path
+    cache_folder: str
+    """As it was given; empty for the default."""
     db: str
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
+
+    @property
+    def cache(self) -> Path:
+        """The folder of prepared cohorts, features and measured layouts.
+
+        Raises
+        ------
+        UserError
+            When none was given and this user has no home for the default.
+        """
+        if self.cache_folder:
+            return Path(self.cache_folder)
+        try:
+            return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slicebench"
+        except RuntimeError:
+            raise UserError(
+                "This user has no home folder to keep prepared cohorts in; set BENCH_CACHE, or "
+                f"cache in {FILE}, to a folder that may be written."
+            ) from None
 
 
 def load_config(folder: Path | None = None) -> Config:
@@ -61,10 +81,9 @@ def load_config(folder: Path | None = None) -> Config:
     for name, entry in values.get("data", {}).items():
         if not isinstance(entry, dict):
             raise UserError(f"[data.{name}] in {FILE} must be a table.")
-    default_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slicebench"
     plugins = os.environ.get("BENCH_PLUGINS")
     return Config(
-        cache=Path(os.environ.get("BENCH_CACHE") or values.get("cache") or default_cache),
+        cache_folder=str(os.environ.get("BENCH_CACHE") or values.get("cache") or ""),
         db=os.environ.get("BENCH_DB") or values.get("db") or "results.db",
         data=_with_environment(values.get("data", {})),
         weights=values.get("weights", {}),

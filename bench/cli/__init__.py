@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Annotated
 
 import typer
 
-from bench.cli import catalogue, compare, data, db, export, plot, predict, report, run, weights
+from bench.cli import (
+    catalogue,
+    compare,
+    data,
+    db,
+    export,
+    plot,
+    predict,
+    report,
+    run,
+    streams,
+    weights,
+)
 from registry.errors import UserError
 
 app = typer.Typer(
@@ -46,19 +59,36 @@ def main() -> None:
     # --debug may stand anywhere on the line.
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
+    streams.prepare()
     try:
-        app()
+        _refuse_deleted_folder()
+        try:
+            app()
+        finally:
+            # While a closed pipe or a full disk can still be told in a sentence.
+            sys.stdout.flush()
     except UserError as error:
         if debug:
             traceback.print_exc()
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
-        # `bench report | head` is no error; nothing more can be said on a closed pipe.
-        sys.stderr.close()
+        # `bench report | head` is no error.
+        streams.forget_output()
         sys.exit(0)
     except OSError as error:
         if debug:
             traceback.print_exc()
-        print(f"Error: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        streams.forget_output()
+        what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+        print(f"Error: {what}", file=sys.stderr)
         sys.exit(2)
+
+
+def _refuse_deleted_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError:
+        raise UserError(
+            "The working directory is gone; change to a folder that exists and say it again."
+        ) from None

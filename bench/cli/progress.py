@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -11,44 +12,86 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from bench.cli import streams
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+MINUTE = 60.0
+"""Seconds between two lines on what runs, in logs and pipes."""
+STILL = 10
+"""Minutes after which a line is said again though nothing has changed."""
+
+
 class PlainProgress:
-    """One line a finished unit, for logs and pipes."""
+    """One line a finished unit and, while units run, at most one a minute, for logs and pipes."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.finished = 0
+        self._labels: dict[str, str] = {}
+        self._running: dict[str, str] = {}
+        """What was last heard of each unit that runs."""
+        # Executor threads report while the driver's thread and the clock print.
+        self._lock = threading.RLock()
+        self._over = threading.Event()
+        self._clock = threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self) -> PlainProgress:
+        self._clock.start()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        pass
+        self._over.set()
+        self._clock.join()
 
     def say(self, words: str) -> None:
-        """Print a line."""
-        print(words, flush=True)
+        """Print a line; where nobody reads any more, the run goes on without."""
+        with self._lock:
+            try:
+                print(words, flush=True)
+            except BrokenPipeError:
+                streams.forget_output()
+                print("Nobody reads standard output any more; the run goes on.", file=sys.stderr)
 
     def started(self, key: str, label: str) -> None:
-        """Nothing is printed for what is only queued."""
+        """Remember the unit; nothing is printed for what is only queued."""
+        with self._lock:
+            self._labels[key] = label
 
     def progressed(self, key: str, words: str, share: float) -> None:
-        """Nothing is printed on the way."""
+        """Remember what a unit does, for the line of this minute."""
+        with self._lock:
+            self._running[key] = words
 
     def ended(self, key: str, label: str, state: str, seconds: float, error: str) -> None:
         """Print how a unit ended."""
-        self.finished += 1
-        detail = f": {error}" if error else ""
-        print(
-            f"[{self.finished}/{self.total}] {label} {state} in {seconds:.1f} s{detail}", flush=True
-        )
+        with self._lock:
+            self._labels.pop(key, None)
+            self._running.pop(key, None)
+            self.finished += 1
+            detail = f": {error}" if error else ""
+            self.say(f"[{self.finished}/{self.total}] {label} {state} in {seconds:.1f} s{detail}")
 
     def warn(self, words: str) -> None:
         """Print a warning."""
-        print(f"warning: {words}", flush=True)
+        self.say(f"warning: {words}")
+
+    def _tick(self) -> None:
+        said, quiet = "", 0
+        while not self._over.wait(MINUTE):
+            with self._lock:
+                found = [
+                    f"{self._labels[key]}, {words}"
+                    for key, words in self._running.items()
+                    if key in self._labels
+                ]
+                line = "; ".join(found)
+                quiet += 1
+                if line and (line != said or quiet >= STILL):
+                    self.say(f"[{self.finished}/{self.total}] running: {line}")
+                    said, quiet = line, 0
 
 
 class BarProgress:
@@ -125,16 +168,21 @@ class BarProgress:
 
 def make_progress(total: int) -> PlainProgress | BarProgress:
     """Return the display that suits standard output."""
-    return BarProgress(total) if sys.stdout.isatty() else PlainProgress(total)
+    return BarProgress(total) if _is_terminal() else PlainProgress(total)
+
+
+def _is_terminal() -> bool:
+    """Tell whether lines can be renewed: a dumb terminal would show nothing until the end."""
+    return sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown")
 
 
 class Ticker:
-    """A counter for one long step before the units: a single line, renewed on a terminal only."""
+    """A counter for one long step before the units: one line on a terminal, else one a minute."""
 
     def __init__(self, words: str) -> None:
         self.words = words
-        self._last = 0.0
-        self._terminal = sys.stdout.isatty()
+        self._terminal = _is_terminal()
+        self._last = 0.0 if self._terminal else time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         """Show how far the step is."""
@@ -145,6 +193,9 @@ class Ticker:
             print(f"\r{self.words} {done}/{total}", end=end, flush=True)
         elif not self._terminal and done == total:
             print(f"{self.words} {total}", flush=True)
+        elif not self._terminal and now - self._last > MINUTE:
+            self._last = now
+            print(f"{self.words} {done}/{total}", flush=True)
 
 
 @contextmanager

@@ -1,5 +1,11 @@
 """Machines that differ from ours: folders, environments and terminals that users have."""
 
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from bench.data.synthetic import Spec, write_cohort
@@ -66,3 +72,98 @@ def test_a_long_path_of_temporary_files_holds_no_socket(bench, tmp_path):
     folder.mkdir()
     out = ran(bench(*RUN, "--model", "prior", TMPDIR=str(folder)))
     assert "1 of 1 trials done" in out
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """The shipped results, where nothing else is."""
+    return shutil.copy(
+        Path(__file__).parents[2] / "results.db", tmp_path_factory.mktemp("stored") / "x.db"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_an_encoding_lacks_is_replaced(bench, stored, encoding):
+    out = ran(bench("report", "--db", stored, PYTHONIOENCODING=encoding))
+    assert out.startswith("-----")
+    assert "slice2d-imagenet" in out
+
+
+def test_the_c_locale_shows_everything(bench, stored):
+    variables = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    assert ran(bench("report", "--db", stored, **variables)).isascii()
+
+
+def shell(environment, folder, line):
+    """Run a line of bash in which `bench` is our command."""
+    command = f'bench() {{ {shlex.quote(sys.executable)} -m bench "$@"; }}; {line}'
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def test_a_closed_standard_output_is_said_and_ends_nothing(environment, tmp_path, stored):
+    done = shell(environment, tmp_path, f"bench report --db {stored} >&-")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "Warning: standard output is closed; what is printed is lost.\n"
+    line = shlex.join(["bench", *RUN, "--model", "prior"])
+    ran(shell(environment, tmp_path, f"{line} >&- 2>&- <&-"))
+    assert "prior  1 done" in ran(shell(environment, tmp_path, "bench status --db x.db"))
+
+
+def test_a_reader_that_stops_reading_is_no_error(environment, tmp_path, stored):
+    for format_ in ("terminal", "html"):
+        line = f"bench report --db {stored} --format {format_} | head -n 1"
+        done = shell(environment, tmp_path, line)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_run_goes_on_when_nobody_reads(environment, tmp_path):
+    line = shlex.join(["bench", *RUN, "--model", "linear-voxels", "--seeds", "4"])
+    # Ends with the first unit's line.
+    done = shell(environment, tmp_path, f"set -o pipefail; {line} | sed -u '/^.1/q'")
+    assert done.stdout.splitlines()[-1].startswith("[1/4]")
+    assert done.stderr == "Nobody reads standard output any more; the run goes on.\n"
+    assert done.returncode == 0
+    status = ran(shell(environment, tmp_path, "bench status --db x.db"))
+    assert "linear-voxels  4 done" in status
+
+
+def test_a_full_disk_behind_standard_output_is_a_sentence(environment, tmp_path, stored):
+    done = shell(environment, tmp_path, f"bench report --db {stored} >/dev/full")
+    assert done.returncode == 2
+    assert done.stderr == "Error: No space left on device\n"
+
+
+@pytest.mark.parametrize("words", ["list models", "report", "data check bids --root /"])
+def test_a_deleted_working_directory_is_a_sentence(environment, tmp_path, words):
+    (tmp_path / "gone").mkdir()
+    done = shell(environment, tmp_path, f"cd gone; rmdir ../gone; bench {words}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: The working directory is gone; ")
+
+
+def test_a_user_without_home_and_name_is_told_what_to_set(bench, environment, tmp_path):
+    """As in a container that was started with `--user 12345`."""
+    become = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
+    if shutil.which("unshare") is None or subprocess.run([*become, "true"]).returncode != 0:
+        pytest.skip("nobody may become another user here")
+    bare = {k: v for k, v in environment.items() if k not in ("HOME", "BENCH_CACHE", "USER")}
+
+    def as_stranger(*words, **more):
+        return subprocess.run(
+            [*become, sys.executable, "-m", "bench", *words],
+            cwd=tmp_path,
+            env={**bare, **more},
+            capture_output=True,
+            text=True,
+        )
+
+    assert "cnn3d" in ran(as_stranger("list", "models"))
+    done = as_stranger(*RUN, "--model", "prior")
+    assert done.returncode == 2
+    assert "set BENCH_CACHE" in done.stderr
+    assert "Traceback" not in done.stderr
+    words = (*RUN, "--model", "prior,slice2d-scratch", "--encoder", "resnet18", "--epochs", "1")
+    done = as_stranger(*words, BENCH_CACHE=environment["BENCH_CACHE"])
+    assert "2 of 2 trials done" in ran(done)
