@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.store.store import Store
+
 app = typer.Typer(no_args_is_help=True, help="Look after the database.")
+
+Found = TypeVar("Found")
+Db = Annotated[str | None, typer.Option("--db", help="Database file or sqlite:/// URL.")]
 
 
 @app.command("mirror")
-def mirror(
-    db: Annotated[str | None, typer.Option("--db", help="Database file or sqlite:/// URL.")] = None,
-) -> None:
+def mirror(db: Db = None) -> None:
     """Copy every finished study into Optuna's own tables, for optuna-dashboard."""
-    from bench.config import load_config
-    from bench.execute.lock import driver_lock
-    from bench.store.engine import database_file
     from bench.store.mirror import mirror_all
-    from bench.store.store import Store
 
-    file = database_file(db or load_config().db)
-    Store.for_reading(file).close()
-    with driver_lock(file):
-        store = Store.for_writing(file)
-        problems = mirror_all(store)
-        store.close(settle=True)
+    problems = _written(db, mirror_all)
     for problem in problems:
         print(f"warning: {problem}")
     if problems:
         raise typer.Exit(1)
     print("All finished studies are mirrored.")
+
+
+@app.command("upgrade")
+def upgrade(db: Db = None) -> None:
+    """Bring a database of an older version to the schema of this one; `bench run` does, too."""
+    # Opening for writing is all that it takes.
+    file = _written(db, lambda store: store.file)
+    print(f"{file} has the newest schema.")
+
+
+def _written(db: str | None, change: Callable[[Store], Found]) -> Found:
+    """Return what `change` does with an existing database that is open for writing."""
+    from bench.cli.showing import database
+    from bench.execute.lock import driver_lock
+    from bench.store.engine import check_writable, write_errors
+    from bench.store.store import Store
+    from registry.errors import UserError
+
+    file = database(db)
+    if not file.exists():
+        raise UserError(f"There is no database {file}; --db names another.")
+    check_writable(file)
+    with driver_lock(file), write_errors(file):
+        store = Store.for_writing(file)
+        try:
+            return change(store)
+        finally:
+            store.close(settle=True)

@@ -298,15 +298,17 @@ def _check_least(option: str, value: int | None, least: int) -> None:
 
 def _open_store(file: Path, *, dry_run: bool, stack: ExitStack) -> Store | None:
     from bench.execute.lock import driver_lock
+    from bench.store.engine import check_writable
     from bench.store.store import Store
 
     if dry_run:
-        store = Store.for_reading(file) if file.exists() else None
+        # An empty file is what `bench run` makes a database of.
+        store = Store.for_reading(file) if file.exists() and file.stat().st_size else None
         if store is not None:
             stack.callback(store.close)
         return store
-    if file.parent.is_dir():
-        stack.enter_context(driver_lock(file))
+    check_writable(file)
+    stack.enter_context(driver_lock(file))
     store = Store.for_writing(file)
     stack.callback(store.close, settle=True)
     return store

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError
 
 from registry.errors import UserError
@@ -18,11 +21,15 @@ HEAD = "0002"
 """The schema version of this code; a test holds it equal to the newest migration."""
 
 VERSION_TABLE = "bench_alembic_version"
-NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "fuse", "9p", "ceph")
+MOUNTS = Path("/proc/mounts")
+LOCAL_FILE_SYSTEMS = (
+    *("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs"),
+    *("overlay", "rootfs", "vfat", "exfat", "ntfs", "ntfs3", "fuseblk"),
+)
+"""File systems of one machine's own disks and memory."""
 
-
-class _Unreadable(UserError):
-    """The file could not be opened at all."""
+READ, WRITE, AS_IT_LIES = "mode=ro", "mode=rwc", "immutable=1"
+"""How SQLite may open a file."""
 
 
 def database_file(db: str) -> Path:
@@ -31,40 +38,73 @@ def database_file(db: str) -> Path:
     Raises
     ------
     UserError
-        When it is a URL of another kind or holds no file name.
+        When it is a URL of another kind, holds no file name, or holds options.
     """
-    if "://" not in db:
-        return Path(db)
-    try:
-        url = make_url(db)
-    except ArgumentError:
-        raise UserError(f"{db!r} is not a database URL; write sqlite:///FILE or a path.") from None
-    if url.get_backend_name() != "sqlite":
-        raise UserError(f"Results are stored in SQLite; {db!r} is not sqlite:///FILE or a path.")
-    if not url.database or url.database == ":memory:":
+    name = db
+    if "://" in db:
+        try:
+            url = make_url(db)
+        except ArgumentError:
+            raise UserError(
+                f"{db!r} is not a database URL; write sqlite:///FILE or a path."
+            ) from None
+        if url.get_backend_name() != "sqlite":
+            raise UserError(
+                f"Results are stored in SQLite; {db!r} is not sqlite:///FILE or a path."
+            )
+        if url.query:
+            raise UserError(
+                f"{db!r} has options after its question mark, which are not taken; write "
+                "sqlite:///FILE, or the path of a file whose name has a question mark."
+            )
+        name = url.database or ":memory:"
+    if name == ":memory:":
         raise UserError("Results must be kept in a file; write --db sqlite:///FILE or a path.")
-    return Path(url.database)
+    return Path(os.path.expanduser(name))
 
 
-def open_for_writing(file: Path) -> Engine:
-    """Open or create a database at the newest schema.
+def database_url(file: Path, mode: str) -> URL:
+    """Return the URL under which SQLAlchemy opens a file, whatever characters its name has.
+
+    Parameters
+    ----------
+    file : Path
+        The database.
+    mode : str
+        `READ`, `WRITE` (which creates the file), or `AS_IT_LIES`: read it as a file that nobody
+        writes.
+    """
+    option, _, value = mode.partition("=")
+    return URL.create("sqlite", database=_address(file), query={option: value, "uri": "true"})
+
+
+def check_writable(file: Path) -> None:
+    """Refuse, before anything is written, a file that cannot be written or is not ours.
 
     Raises
     ------
     UserError
-        When it cannot be written, is no database or comes from a newer version.
+        When it cannot be written, holds something else than results, or comes from a newer version.
     """
     if not file.parent.is_dir():
         raise UserError(
             f"The folder {file.parent} of the database does not exist; create it first."
         )
+    _refuse_other_kinds(file)
     if not all(os.access(place, os.W_OK) for place in (file, file.parent) if place.exists()):
         raise UserError(f"The database {file} cannot be written; choose another with --db.")
-    if file.exists():
-        # Before anything is written: a file that is not ours must stay as it is.
-        _found_version(file, f"file:{_quoted(file)}?mode=ro")
+    if _has_content(file):
+        # What a process that died has left half written is put in order on opening.
+        mode = _mode_of_reading(file)
+        half = Path(f"{file.resolve()}-journal").exists()
+        _found_version(file, AS_IT_LIES if half else mode)
+
+
+def open_for_writing(file: Path) -> Engine:
+    """Open or create a database at the newest schema; see `check_writable`."""
+    check_writable(file)
     journal = "DELETE" if on_network(file) else "WAL"
-    engine = create_engine(f"sqlite:///{file}", connect_args={"timeout": 30})
+    engine = create_engine(database_url(file, WRITE), connect_args={"timeout": 30})
 
     @event.listens_for(engine, "connect")
     def pragmas(connection: sqlite3.Connection, _: Any) -> None:
@@ -74,9 +114,10 @@ def open_for_writing(file: Path) -> Engine:
 
     try:
         upgrade(engine)
-    except DatabaseError as error:
+    except (DatabaseError, sqlite3.Error) as error:
         engine.dispose()
-        raise UserError(f"The database {file} cannot be written: {error.orig}.") from None
+        why = error.orig if isinstance(error, DatabaseError) else error
+        raise UserError(f"The database {file} cannot be written: {why}.") from None
     return engine
 
 
@@ -86,30 +127,33 @@ def open_for_reading(file: Path) -> Engine:
     Raises
     ------
     UserError
-        When it does not exist, is no database, or is of another schema version.
+        When it does not exist, is no database of results, or is of another schema version.
     """
-    if not file.is_file():
+    _refuse_other_kinds(file)
+    if not file.exists():
         raise UserError(
             f"There is no database {file} yet; `bench run` makes it, --db names another."
         )
-    uri = f"file:{_quoted(file)}?mode=ro"
-    try:
-        version = _found_version(file, uri)
-    except _Unreadable:
-        if file.with_name(file.name + "-wal").exists():
-            raise
-        # A file left in WAL mode in a folder where nothing may be written opens only like this;
-        # without a write-ahead log beside it, nothing is missed.
-        uri = f"file:{_quoted(file)}?immutable=1"
-        version = _found_version(file, uri)
+    mode = _mode_of_reading(file) if _has_content(file) else None
+    version = _found_version(file, mode) if mode else None
+    if mode is None or version is None:
+        raise UserError(
+            f"The database {file} is empty: nothing was stored in it yet; `bench run` does, --db "
+            "names another."
+        )
     if version != HEAD:
-        if not os.access(file, os.W_OK):
-            raise UserError(
-                f"The database {file} has the older schema {version or 'none'} and cannot be "
-                "written to bring it up to date; copy it to a folder of yours."
-            )
-        settle(open_for_writing(file))
-    return create_engine(f"sqlite:///{uri}&uri=true")
+        raise UserError(
+            f"The database {file} has the older schema {version}, and reading changes nothing: "
+            f"`{_upgrade(file)}` brings it, or a copy of it, to schema {HEAD}."
+        )
+    engine = create_engine(database_url(file, mode), connect_args={"timeout": 30})
+
+    @event.listens_for(engine, "handle_error")
+    def in_words(context: ExceptionContext) -> None:
+        if isinstance(context.original_exception, sqlite3.DatabaseError):
+            raise _unreadable(file, context.original_exception)
+
+    return engine
 
 
 def settle(engine: Engine) -> None:
@@ -138,18 +182,21 @@ def write_errors(file: Path) -> Iterator[None]:
 
 
 def on_network(file: Path) -> bool:
-    """Tell whether a file lies on a network file system, where SQLite's WAL mode is unsafe."""
-    mounts = Path("/proc/mounts")
-    if not mounts.exists():
-        return False
-    folder = str(file.absolute().parent)
+    """Tell whether a file may lie on a network file system, where SQLite's WAL mode is unsafe.
+
+    What is not known to be a disk of this machine counts as one.
+    """
+    if not MOUNTS.exists():
+        return True
+    folder = str(file.resolve().parent)
     best, kind = "", ""
-    for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
-        _, point, fstype = line.split()[:3]
+    for line in MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        _, point, fstype = line.split(" ")[:3]
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), point)
         inside = folder == point or folder.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
             best, kind = point, fstype
-    return kind.startswith(NETWORK_FILE_SYSTEMS)
+    return kind not in LOCAL_FILE_SYSTEMS
 
 
 def upgrade(engine: Engine) -> None:
@@ -161,7 +208,8 @@ def upgrade(engine: Engine) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    folder = str(Path(__file__).parent / "migrations")
+    config.set_main_option("script_location", folder.replace("%", "%%"))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -175,27 +223,70 @@ def _version(connection: Any) -> str | None:
     return row[0] if row else None
 
 
-def _found_version(file: Path, uri: str) -> str | None:
-    """Return the schema version of an existing file, or refuse the file."""
+def _refuse_other_kinds(file: Path) -> None:
+    """Refuse a folder or a device."""
+    if file.exists() and not file.is_file():
+        kind = "a folder" if file.is_dir() else "not a regular file"
+        raise UserError(f"{file} is {kind}, not a database; name a file with --db.")
+
+
+def _has_content(file: Path) -> bool:
+    """Tell whether there is anything in a file; SQLite makes a database empty first."""
+    return file.exists() and file.stat().st_size > 0
+
+
+def _mode_of_reading(file: Path) -> str:
+    """Return the mode (see `database_url`) in which reading leaves nothing on disk.
+
+    A file in WAL mode to which nobody is connected has no log beside it. Opened as usual it would
+    get one, and could not be opened where nothing may be written.
+    """
     try:
-        with closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
-            tables = {
-                name
-                for (name,) in connection.execute(
-                    "SELECT name FROM sqlite_master WHERE type = 'table'"
-                )
-            }
-            version = None
-            if VERSION_TABLE in tables:
-                row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()
-                version = row[0] if row else None
-    except sqlite3.OperationalError as error:
-        raise _Unreadable(f"The database {file} cannot be read: {error}.") from None
-    except sqlite3.DatabaseError:
+        with open(file, "rb") as stream:
+            head = stream.read(20)
+    except OSError as error:
+        raise _unreadable(file, error.strerror) from None
+    if not head.startswith(b"SQLite format 3\0"):
         raise UserError(
             f"{file} is not a database; name another file with --db, it was left as it is."
-        ) from None
-    if version is not None and version not in _migrations():
+        )
+    log = Path(f"{file.resolve()}-wal")
+    return AS_IT_LIES if head[18:] == b"\2\2" and not log.exists() else READ
+
+
+def _found_version(file: Path, mode: str) -> str | None:
+    """Return the schema version of an existing file, None if it has no table; or refuse the file.
+
+    Raises
+    ------
+    UserError
+        When it is no database, one of another program, or written by a newer version.
+    """
+    uri = f"{_address(file)}?{mode}"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
+            names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            rows = []
+            if VERSION_TABLE in names:
+                rows = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchall()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname == "SQLITE_READONLY_ROLLBACK":
+            raise UserError(
+                f"A process that died has left the database {file} in the middle of a write; the "
+                f"same `bench run`, or `{_upgrade(file)}`, puts it in order."
+            ) from None
+        raise _unreadable(file, error) from None
+    except sqlite3.DatabaseError as error:
+        raise _unreadable(file, error) from None
+    if not names:
+        return None
+    if not rows:
+        raise UserError(
+            f"The database {file} belongs to another program; name another file with --db, it was "
+            "left as it is."
+        )
+    version = str(rows[0][0])
+    if version not in _migrations():
         raise UserError(
             f"The database {file} was written by a newer slicebench (schema {version}); "
             "install that version, or name another file with --db."
@@ -203,12 +294,21 @@ def _found_version(file: Path, uri: str) -> str | None:
     return version
 
 
+def _upgrade(file: Path) -> str:
+    return f"bench db upgrade --db {shlex.quote(str(file))}"
+
+
+def _address(file: Path) -> str:
+    return f"file:{quote(os.fsencode(file.absolute()))}"
+
+
+def _unreadable(file: Path, why: object) -> UserError:
+    return UserError(
+        f"The database {file} cannot be read: {why}. If a copy of it can be, or an older one, name "
+        "that with --db."
+    )
+
+
 def _migrations() -> set[str]:
     folder = Path(__file__).parent / "migrations" / "versions"
     return {file.name.partition("_")[0] for file in folder.glob("[0-9]*.py")}
-
-
-def _quoted(file: Path) -> str:
-    from urllib.parse import quote
-
-    return quote(str(file.absolute()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from bench.store import schema
+from bench.store.engine import WRITE, database_url
 from bench.store.store import DONE, Store
 
 
@@ -31,7 +32,8 @@ def mirror_study(store: Store, key: str) -> str:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         storage = RDBStorage(
-            f"sqlite:///{store.file}", engine_kwargs={"connect_args": {"timeout": 30}}
+            database_url(store.file, WRITE).render_as_string(),
+            engine_kwargs={"connect_args": {"timeout": 30}},
         )
         if key in optuna.study.get_all_study_names(storage):
             optuna.delete_study(study_name=key, storage=storage)

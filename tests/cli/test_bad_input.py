@@ -142,6 +142,20 @@ def test_a_file_that_is_no_database_is_left_alone(bench, tmp_path):
     assert file.read_text().startswith("not a database at all")
 
 
+def test_a_database_of_another_program_is_left_alone(bench, tmp_path):
+    file = tmp_path / "x.db"
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE notes (x)")
+    before = file.read_bytes()
+    words = [RUN, [*RUN, "--dry-run"], [*RUN, "--reuse", "only"]]
+    words += [["report"], ["status"], ["compare", "prior", "cnn3d"], ["export", "--out", "out"]]
+    words += [["db", "mirror"], ["db", "upgrade"]]
+    for each in words:
+        assert_refused(bench(*each, "--db", "x.db"), "belongs to another program", "left as it was")
+    assert file.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["x.db"]
+
+
 def test_a_second_run_on_the_same_database_names_the_first(bench, tmp_path):
     with open(tmp_path / "x.db.lock", "w") as lock:
         lock.write("process 4711 on here since 2026-01-01")

@@ -1,14 +1,20 @@
+import contextlib
 import os
 import shutil
 import sqlite3
 import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, inspect
+from typer.testing import CliRunner
 
+from bench.cli.db import app
 from bench.store import engine as opening
 from bench.store.engine import database_file, open_for_reading, open_for_writing
+from bench.store.mirror import mirror_all
 from bench.store.schema import metadata, trials
 from bench.store.store import Store
 from registry.errors import UserError
@@ -48,14 +54,146 @@ def test_the_migrations_make_what_the_schema_says_with_optunas_tables_beside(tmp
     open_for_writing(file).dispose()
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path):
-    file = tmp_path / "notes.db"
-    file.write_text("dear diary, " * 100)
-    before = file.read_bytes()
-    for opened in (open_for_writing, open_for_reading):
-        with pytest.raises(UserError, match="is not a database"):
-            opened(file)
-    assert file.read_bytes() == before
+FOREIGN = {
+    "an empty file": (lambda file: file.touch(), "is empty"),
+    "a blank database": (lambda file: execute(file, "VACUUM"), "is empty"),
+    "a table": (lambda file: execute(file, "CREATE TABLE notes (x)"), "another program"),
+    "in WAL mode": (
+        lambda file: execute(file, "PRAGMA journal_mode=WAL", "CREATE TABLE notes (x)"),
+        "another program",
+    ),
+    "a view": (lambda file: execute(file, "CREATE VIEW notes AS SELECT 1"), "another program"),
+    "an unversioned table": (
+        lambda file: execute(file, f"CREATE TABLE {opening.VERSION_TABLE} (version_num)"),
+        "another program",
+    ),
+    "a text": (lambda file: file.write_text("dear diary, " * 100), "is not a database"),
+    "a short text": (lambda file: file.write_text("x"), "is not a database"),
+    "a folder": (lambda file: file.mkdir(), "is a folder"),
+    "a pipe": (os.mkfifo, "is not a regular file"),
+}
+
+
+def execute(file, *statements):
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_is_not_ours_is_a_sentence_and_stays_as_it_is(tmp_path, kind):
+    make, words = FOREIGN[kind]
+    file = tmp_path / "found.db"
+    make(file)
+    before = file.read_bytes() if file.is_file() else None
+    opened = [open_for_reading]
+    if words != "is empty":  # that is what SQLite makes a database of
+        opened.append(open_for_writing)
+    for each in opened:
+        with pytest.raises(UserError, match=words):
+            each(file)
+    assert os.listdir(tmp_path) == ["found.db"]
+    assert before is None or file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a?b.db", "a%20b.db", "a b.db", "a#b.db", "a;b.db", "a&mode=ro.db", "a{b}.db"),
+        *("größe.db", "~a.db", "-a.db", "file:a.db", "a\\b.db", "a'b\".db", "a\nb.db"),
+        os.fsdecode(b"gr\xf6sse.db"),
+    ],
+)
+def test_a_database_may_have_any_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    file = database_file(name)
+    Store.for_writing(file).close(settle=True)
+    store = Store.for_writing(file)
+    assert mirror_all(store) == []
+    assert {os.listdir(tmp_path).pop()[: len(name)]} == {name}
+    store.close(settle=True)
+    store = Store.for_reading(file)
+    assert len(store.frame(trials)) == 0
+    store.close()
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_reader_of_a_damaged_database_says_so(tmp_path):
+    file = tmp_path / "torn.db"
+    Store.for_writing(file).close(settle=True)
+    with open(file, "r+b") as stream:
+        stream.seek(size := file.stat().st_size // 2)
+        stream.write(b"\xff" * size)
+    with pytest.raises(UserError, match=r"torn\.db cannot be read: .*malformed"):
+        read(file)
+    with open(file, "r+b") as stream:
+        stream.truncate(5000)
+    with pytest.raises(UserError, match=r"torn\.db cannot be read: .*malformed"):
+        read(file)
+
+
+def read(file):
+    store = Store.for_reading(file)
+    try:
+        return [store.frame(table) for table in metadata.tables.values()]
+    finally:
+        store.close()
+
+
+def test_what_a_dead_process_left_half_written_is_said_and_put_in_order(tmp_path):
+    file = tmp_path / "half.db"
+    Store.for_writing(file).close(settle=True)
+    dies = """
+    import os, sqlite3, sys
+    connection = sqlite3.connect(sys.argv[1])
+    connection.execute("PRAGMA cache_size=1")
+    connection.execute("CREATE TABLE bench_x (y)")
+    connection.executemany("INSERT INTO bench_x VALUES (?)", [(os.urandom(2000),)] * 99)
+    os._exit(1)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(dies), file])
+    assert (tmp_path / "half.db-journal").exists()
+    with pytest.raises(UserError, match=r"middle of a write; the same `bench run`, or `bench db"):
+        Store.for_reading(file)
+    Store.for_writing(file).close(settle=True)
+    store = Store.for_reading(file)
+    with store.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT COUNT(*) FROM bench_x").scalar_one() == 0
+    store.close()
+
+
+@pytest.mark.parametrize("place", ["disk", "net work", "net work/deep", "net work/local", "link"])
+def test_wal_is_used_where_the_disk_is_of_this_machine(tmp_path, monkeypatch, place):
+    """The system's list of mounts is replaced: a test can mount no network disk."""
+    (tmp_path / "net work" / "deep").mkdir(parents=True)
+    (tmp_path / "net work" / "local").mkdir()
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "net work")
+    point = str(tmp_path).replace(" ", r"\040")
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        f"/dev/sda1 / ext4 rw 0 0\nserver:/x {point}/net\\040work nfs4 rw 0 0\n"
+        f"/dev/sdb1 {point}/net\\040work/local xfs rw 0 0\n"
+    )
+    monkeypatch.setattr(opening, "MOUNTS", mounts)
+    file = tmp_path / place / "x.db"
+    local = place in ("disk", "net work/local")
+    assert opening.on_network(file) == (not local)
+    with open_for_writing(file).connect() as connection:
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+    assert mode == ("wal" if local else "delete")
+
+
+@pytest.mark.parametrize(
+    "kind", ["nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "9p", "ceph"]
+)
+def test_wal_is_not_used_on_network_disks(tmp_path, monkeypatch, kind):
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"server:/x / {kind} rw 0 0\n")
+    monkeypatch.setattr(opening, "MOUNTS", mounts)
+    assert opening.on_network(tmp_path / "x.db")
+    monkeypatch.setattr(opening, "MOUNTS", tmp_path / "none")
+    assert opening.on_network(tmp_path / "x.db")
 
 
 def test_a_database_of_a_newer_version_is_refused(tmp_path):
@@ -68,7 +206,13 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path):
             opened(file)
 
 
-@pytest.mark.parametrize("db", ["postgresql://host/name", "sqlite:///:memory:", "sqlite://"])
+@pytest.mark.parametrize(
+    "db",
+    [
+        *("postgresql://host/name", "sqlite:///:memory:", "sqlite://", ":memory:"),
+        "sqlite:///grid.db?timeout=10",
+    ],
+)
 def test_only_files_of_sqlite_are_databases(db):
     with pytest.raises(UserError, match="FILE"):
         database_file(db)
@@ -80,6 +224,9 @@ def test_only_files_of_sqlite_are_databases(db):
         ("grid.db", "grid.db"),
         ("sqlite:///grid.db", "grid.db"),
         ("sqlite:////tmp/x.db", "/tmp/x.db"),
+        ("~/x.db", Path.home() / "x.db"),
+        ("sqlite:///~/x.db", Path.home() / "x.db"),
+        ("~nobody-of-that-name.db", "~nobody-of-that-name.db"),
     ],
 )
 def test_a_path_and_a_url_name_the_same_file(db, file):
@@ -169,6 +316,12 @@ def test_a_database_of_every_released_schema_is_brought_up_to_date_and_reported(
             f"SELECT version_num FROM {opening.VERSION_TABLE}"
         ).fetchone() == (released.stem,)
         before = connection.execute("SELECT count(*) FROM bench_trials").fetchone()
+    content = file.read_bytes()
+    with pytest.raises(UserError, match=rf"older schema {released.stem}.*bench db upgrade --db"):
+        Store.for_reading(file)
+    assert file.read_bytes() == content
+    assert os.listdir(tmp_path) == [released.name]
+    assert CliRunner().invoke(app, ["upgrade", "--db", str(file)]).exit_code == 0
     store = Store.for_reading(file)
     report = build_report(store)
     store.close()
