@@ -248,7 +248,7 @@ def _mode_of_reading(file: Path) -> str:
         raise _unreadable(file, error.strerror) from None
     if not head.startswith(b"SQLite format 3\0"):
         raise UserError(
-            f"{file} is not a database; name another file with --db, it was left as it is."
+            f"{file} is not a database; name another file with --db; this one was left unchanged."
         )
     log = Path(f"{file.resolve()}-wal")
     return AS_IT_LIES if head[18:] == b"\2\2" and not log.exists() else READ
@@ -282,8 +282,8 @@ def _found_version(file: Path, mode: str) -> str | None:
         return None
     if not rows:
         raise UserError(
-            f"The database {file} belongs to another program; name another file with --db, it was "
-            "left as it is."
+            f"The database {file} belongs to another program; name another file with --db; this "
+            "one was left unchanged."
         )
     version = str(rows[0][0])
     if version not in _migrations():

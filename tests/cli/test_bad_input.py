@@ -151,7 +151,7 @@ def test_a_database_of_another_program_is_left_alone(bench, tmp_path):
     words += [["report"], ["status"], ["compare", "prior", "cnn3d"], ["export", "--out", "out"]]
     words += [["db", "mirror"], ["db", "upgrade"]]
     for each in words:
-        assert_refused(bench(*each, "--db", "x.db"), "belongs to another program", "left as it was")
+        assert_refused(bench(*each, "--db", "x.db"), "belongs to another program", "left unchanged")
     assert file.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["x.db"]
 
