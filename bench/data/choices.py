@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.data.adapters.walk import natural
 from bench.data.diagnosis import FOLLOWED, normalise, parse_classes, spelled
 from registry.cards import Value
 from registry.errors import UserError
@@ -76,7 +77,8 @@ def _withdraw(scans: pd.DataFrame, name: str) -> None:
 def _choose_images(scans: pd.DataFrame) -> None:
     """Use one image a visit where the adapter ranks them; others must be unique by themselves."""
     candidates = scans[(scans["reason"] == "") & (scans["rank"] != "")]
-    best = candidates.sort_values(["rank", "path"]).drop_duplicates(["subject_id", "session_id"])
+    ranked = candidates.sort_values(["rank", "path"], key=lambda texts: texts.map(natural))
+    best = ranked.drop_duplicates(["subject_id", "session_id"])
     leave_out(scans, scans.index.isin(candidates.index.difference(best.index)), NOT_CHOSEN)
 
 

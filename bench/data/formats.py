@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -27,13 +28,20 @@ from registry.errors import UserError
 SUFFIXES = (".nii", ".img", ".hdr", ".mgh", ".mgz")
 """Of files, besides ``.gz``; anything else is taken for a folder of DICOM slices."""
 
-ARCHIVE = ".zip!/"
+ARCHIVE = re.compile(r"(.*?\.zip)!/(.*)", re.IGNORECASE | re.DOTALL)
 
 MORE = 1 << 20
 """Bytes beyond what a header promises that are still inflated: some writers append a footer."""
 
 HEADER = 1 << 12
 """Bytes that hold any header."""
+
+A_FOLDER = "a folder, not a file"
+BROKEN_LINK = "a link to a file that is not there"
+NOT_FETCHED = "its content was not fetched (git-annex or Git LFS)"
+
+POINTERS = (b"/annex/objects/", b"version https://git-lfs.github.com/spec/")
+"""How the files begin that git-annex and Git LFS leave in place of content."""
 
 
 class ScanError(Exception):
@@ -95,9 +103,25 @@ def files_of(path: Path) -> list[Path]:
     archive, _ = _member(path)
     if archive is not None:
         return [archive]
-    if path.is_dir():
+    if os.path.isdir(path):
         return sorted(file for file in path.iterdir() if file.is_file())
     return [path, partner] if (partner := _partner(path)) is not None else [path]
+
+
+def why_absent(path: str | os.PathLike[str]) -> str:
+    """Return why there is no file at a path, or nothing if there is one or it cannot be told."""
+    if os.path.isdir(path):
+        return A_FOLDER
+    if os.path.exists(path):
+        return ""
+    try:
+        leads = os.readlink(path)
+    except FileNotFoundError:
+        return "file not found"
+    except OSError:
+        return ""
+    # A data set under version control holds links until its files are fetched.
+    return NOT_FETCHED if "/annex/objects/" in leads else BROKEN_LINK
 
 
 def read(path: Path) -> Stored:
@@ -110,9 +134,12 @@ def read(path: Path) -> Stored:
     UserError
         When reading it needs a library that is not installed.
     """
-    if _member(path)[0] is None and path.is_dir():
+    name = path.name.lower().removesuffix(".gz")
+    # Unlike Path.is_dir this is False, not an error, where a folder above may not be entered.
+    if _member(path)[0] is None and os.path.isdir(path):
+        if name.endswith(SUFFIXES):
+            raise ScanError(A_FOLDER)
         return _read_dicom(path)
-    name = path.name.removesuffix(".gz")
     if not name.endswith(SUFFIXES):
         raise ScanError("not a file of a known format (.nii, .img, .hdr, .mgh, .mgz, each .gz)")
     if name.endswith((".img", ".hdr")):
@@ -164,7 +191,9 @@ def _open(path: Path) -> _Content:
     raw = _bytes(path)
     if not raw:
         raise ScanError("the file is empty")
-    return _Content(raw, path.name.endswith((".gz", ".mgz")))
+    if raw.startswith(POINTERS):
+        raise ScanError(NOT_FETCHED)
+    return _Content(raw, path.name.lower().endswith((".gz", ".mgz")))
 
 
 def _bytes(path: Path) -> bytes:
@@ -174,17 +203,15 @@ def _bytes(path: Path) -> bytes:
             return _member_bytes(archive, member)
         return path.read_bytes()
     except FileNotFoundError:
-        # A data set under version control holds links until its files are fetched.
-        broken = "a link to a file that is not there" if path.is_symlink() else "file not found"
-        raise ScanError(broken) from None
+        raise ScanError(why_absent(archive or path) or "file not found") from None
     except OSError as error:
         raise ScanError(f"cannot be read: {error.strerror}") from None
 
 
 def _member(path: Path) -> tuple[Path | None, str]:
     """Return the archive and the member that a path names, None for a plain file."""
-    archive, sign, member = str(path).partition(ARCHIVE)
-    return (Path(archive + ".zip"), member) if sign else (None, "")
+    found = ARCHIVE.match(str(path))
+    return (Path(found[1]), found[2]) if found else (None, "")
 
 
 def _member_bytes(archive: Path, member: str) -> bytes:
@@ -212,19 +239,19 @@ def leaves_folder(name: str) -> bool:
 
 def _partner(path: Path) -> Path | None:
     """Return the other file of a pair, None for a format of one file."""
-    for mine, others in ((".img", ".hdr"), (".hdr", ".img")):
-        name = path.name.removesuffix(".gz")
-        if name.endswith(mine):
-            stem = name.removesuffix(mine) + others
-            options = [path.with_name(stem), path.with_name(stem + ".gz")]
-            return next((file for file in options if file.exists()), options[0])
+    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    for mine, other in ((".img", ".hdr"), (".hdr", ".img")):
+        if name.lower().endswith(mine):
+            ends = (other, f"{other}.gz", other.upper(), f"{other}.gz".upper())
+            options = [path.with_name(name[: -len(mine)] + end) for end in ends]
+            return next((file for file in options if os.path.exists(file)), options[0])
     return None
 
 
 def _read_pair(path: Path) -> Stored:
     partner = _partner(path)
     assert partner is not None
-    named_header = path.name.removesuffix(".gz").endswith(".hdr")
+    named_header = path.name.lower().removesuffix(".gz").endswith(".hdr")
     header_file, image_file = (path, partner) if named_header else (partner, path)
     try:
         header = _open(header_file).start

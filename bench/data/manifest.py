@@ -54,7 +54,8 @@ def tidy(found: pd.DataFrame) -> pd.DataFrame:
     ``family, split`` : who belongs together, and the cohort's official side
     ``source`` : the raw label that the target came from, for the manifest's readers
     ``day`` : days on an axis of the subject's own, where visits have dates
-    ``rank`` : among images of one visit the lowest text is used; without it they must be unique
+    ``rank`` : among images of one visit the lowest text is used, numbers in it counting as
+    numbers; without it they must be unique
     ``space`` : ``mni`` where the file is said to be in MNI space
     ``reason`` : why the adapter leaves the scan out, or nothing
 

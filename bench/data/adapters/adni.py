@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.data.adapters.loni import find_images, rank_images
+from bench.data.adapters.loni import find_images, leave_out_others, rank_images
 from bench.data.adapters.reading import (
     find_table,
     need_table,
@@ -31,7 +31,7 @@ DATES = ("%Y-%m-%d", "%m/%d/%Y", "%m/%d/%y")
 NO_DATE = "scan date unknown"
 
 SEARCH = ("Image Data ID", "Subject", "Acq Date")
-SEARCH_MORE = ("Group", "Sex", "Age", "Description")
+SEARCH_MORE = ("Group", "Sex", "Age", "Description", "Modality")
 MERGE = ("PTID", "VISCODE", "EXAMDATE")
 MERGE_MORE = ("DX", "DX_bl", "AGE", "EXAMDATE_bl", "PTGENDER", "SITE", "IMAGEUID")
 CODES: dict[str, dict[str, str]] = {
@@ -71,19 +71,21 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     labels = str(options["labels"])
     if labels == "group":
         search = need_table(tables, (*SEARCH, "Group"), SEARCH_MORE, "The search table", root)
+    _describe_images(images, search)
+    leave_out_others(images, root)
     exams = _exams(tables, merge, images["subject_id"])
     if exams is None and labels != "group":
         need_table(tables, MERGE, MERGE_MORE, "ADNIMERGE or DXSUM", root)
     scans = images.assign(rank=rank_images(images, str(options["image"])))
     known = _known_subjects(search, merge, exams)
     refuse_disjoint(scans["subject_id"], known, root, "the tables")
-    scans["reason"] = np.where(scans["subject_id"].isin(known), "", NOT_LISTED)
+    scans.loc[~scans["subject_id"].isin(known) & (scans["reason"] == ""), "reason"] = NOT_LISTED
     _date(scans, search, merge)
     _describe(scans, search, merge)
     warnings = _label(scans, options, search, merge, exams)
     if exams is not None:
         scans.attrs["exams"] = exams[["subject_id", "day", "diagnosis"]]
-    scans.attrs["warnings"] = warnings
+    scans.attrs["warnings"] = [*images.attrs["warnings"], *warnings]
     found = [table for table in (search, merge) if table is not None]
     scans.attrs["columns"] = [name for _, table in found for name in table.columns]
     return scans
@@ -95,6 +97,19 @@ def _subject_of(path: str) -> str:
 
 
 Found = tuple[Path, pd.DataFrame] | None
+
+
+def _describe_images(images: pd.DataFrame, search: Found) -> None:
+    """Add what the search table says of images: the description where paths have none."""
+    if search is None:
+        return
+    table = search[1].assign(image=search[1]["Image Data ID"].str.removeprefix("I"))
+    rows = table.drop_duplicates("image").set_index("image")
+    if "Description" in rows.columns:
+        said = images["image_id"].map(rows["Description"]).fillna("")
+        images["description"] = images["description"].where(images["description"] != "", said)
+    if "Modality" in rows.columns:
+        images["words"] += " " + images["image_id"].map(rows["Modality"]).fillna("")
 
 
 def _exams(tables: Sequence[Path], merge: Found, subjects: pd.Series) -> pd.DataFrame | None:

@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from bench.data.adapters.loni import find_images, rank_images
+from bench.data.adapters.loni import find_images, leave_out_others, rank_images
 from bench.data.adapters.reading import (
     need_table,
     parse_sexes,
@@ -46,6 +45,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         When there are no images, or a table is missing.
     """
     images = find_images(root, _subject_of, "AIBL")
+    leave_out_others(images, root)
     tables = tables_of(root, options)
     people_file, people = need_table(tables, ("RID", "PTDOB", "PTGENDER"), (), "aibl_ptdemog", root)
     _, diagnoses = need_table(tables, ("RID", "VISCODE", "DXCURREN"), (), "aibl_pdxconv", root)
@@ -59,7 +59,8 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     )
     refuse_disjoint(images["subject_id"], people["RID"], root, "aibl_ptdemog")
     scans = images.assign(rank=rank_images(images, str(options["image"])))
-    scans["reason"] = np.where(scans["subject_id"].isin(people["RID"]), "", NOT_LISTED)
+    unknown = ~scans["subject_id"].isin(people["RID"]) & (scans["reason"] == "")
+    scans.loc[unknown, "reason"] = NOT_LISTED
     scans["session_id"] = scans["date"]
     scans["day"] = days_of(scans["date"], root, DATES)
     scans.loc[(scans["date"] == "") & (scans["reason"] == ""), "reason"] = "scan date unknown"
@@ -76,7 +77,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     scans.attrs = {
         "columns": [*people.columns, *diagnoses.columns],
         "exams": exams[["subject_id", "day", "diagnosis"]],
-        "warnings": warnings,
+        "warnings": [*images.attrs["warnings"], *warnings],
     }
     return scans
 

@@ -6,11 +6,13 @@ Labels of a visit, in ``sub-*/sub-*_sessions.tsv`` or in a ``participants.tsv`` 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from bench.data.adapters.contrast import why_not_t1w
 from bench.data.adapters.reading import (
     listed,
     parse_ages,
@@ -19,12 +21,15 @@ from bench.data.adapters.reading import (
     refuse_disjoint,
     space_of,
 )
+from bench.data.adapters.walk import Walk
 from registry.cards import Value
 from registry.errors import UserError
 
 LABELS = ("age", "diagnosis", "sex", "site", "family", "split")
 CHANGING = ("age", "diagnosis")
 """Labels that differ between visits of one person."""
+
+_T1W = re.compile(r"sub-([^/]+)/(?:ses-([^/]+)/)?anat/[^/]+_T1w\.nii(?:\.gz)?", re.IGNORECASE)
 
 NOT_LISTED = "subject not in participants.tsv"
 
@@ -33,7 +38,8 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     """List every T1w image of a BIDS folder.
 
     The first in rank of several images of one visit is in MNI space rather than not, then without
-    further entities (``acq``, ``rec``, ``run`` ...) rather than with, then has the lowest name.
+    further entities (``acq``, ``rec``, ``run`` ...) rather than with, then has the lowest name,
+    ``run-2`` before ``run-10``.
 
     Parameters
     ----------
@@ -64,7 +70,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     participants = read_labels(file, "participant_id", "sub-")
     known = participants["participant_id"]
     refuse_disjoint(scans["subject_id"], known, root, "participants.tsv")
-    scans.loc[~scans["subject_id"].isin(known), "reason"] = NOT_LISTED
+    scans.loc[~scans["subject_id"].isin(known) & (scans["reason"] == ""), "reason"] = NOT_LISTED
 
     by_visit = "session_id" in participants.columns
     keys = ["participant_id", "session_id"] if by_visit else ["participant_id"]
@@ -94,30 +100,31 @@ def find_scans(root: Path) -> pd.DataFrame:
         When there is none.
     """
     rows = []
-    for pattern in ("sub-*/anat/*_T1w.nii*", "sub-*/ses-*/anat/*_T1w.nii*"):
-        for file in root.glob(pattern):
-            if file.name.endswith(("_T1w.nii", "_T1w.nii.gz")):
-                place = file.relative_to(root)
-                session = place.parts[1] if len(place.parts) == 4 else ""
-                entities = {part.split("-")[0] for part in file.name.split("_")[:-1]}
-                extra = bool(entities - {"sub", "ses", "space"})
-                space = space_of(file.name)
-                rows.append(
-                    {
-                        "subject_id": place.parts[0].removeprefix("sub-"),
-                        "session_id": session.removeprefix("ses-"),
-                        "path": place.as_posix(),
-                        "space": space,
-                        "rank": f"{int(space != 'mni')}{int(extra)}{file.name}",
-                    }
-                )
+    walk = Walk(root, within=r"sub-[^/]+(/ses-[^/]+)?(/anat)?")
+    for path, name, reason in walk:
+        match = _T1W.fullmatch(path)
+        if match:
+            entities = {part.split("-")[0] for part in name.split("_")[:-1]}
+            extra = bool(entities - {"sub", "ses", "space"})
+            space = space_of(name)
+            rows.append(
+                {
+                    "subject_id": match[1],
+                    "session_id": match[2] or "",
+                    "path": path,
+                    "space": space,
+                    "rank": f"{int(space != 'mni')}{int(extra)}{name}",
+                    "reason": reason or why_not_t1w(name),
+                }
+            )
     if not rows:
-        raise UserError(
+        raise walk.nothing(
             f"There is no T1w image in {root}: sub-*/[ses-*/]anat/*_T1w.nii[.gz] matches nothing; "
             "--root is the folder that holds participants.tsv."
         )
     scans = pd.DataFrame(rows).sort_values(["subject_id", "session_id", "rank"], ignore_index=True)
-    return scans.assign(reason="", source="")
+    scans.attrs["warnings"] = walk.warnings
+    return scans.assign(source="")
 
 
 def read_labels(file: Path, key: str, prefix: str) -> pd.DataFrame:

@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from bench.data.adapters.contrast import why_not_t1w
 from bench.data.adapters.reading import (
     blanked,
     columns_of,
@@ -28,6 +28,7 @@ from bench.data.adapters.reading import (
 )
 from bench.data.adapters.rows import rows_of
 from bench.data.adapters.visits import NOT_LISTED, YEAR
+from bench.data.adapters.walk import Walk
 from registry.cards import Value
 from registry.errors import UserError
 
@@ -77,8 +78,7 @@ def bids(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     UserError
         When there are no images or tables, or they have no subject in common.
     """
-    pattern = "sub-*/ses-*/anat/*_T1w.nii*"
-    scans = _find_scans(root, pattern, "the folder that holds participants.tsv")
+    scans = _find_scans(root, "sub-*/ses-*/anat", "", "the folder that holds participants.tsv")
     names = scans["name"]
     further = names.str.contains(_ENTITIES)
     scans["rank"] = _digit(scans["space"] != "mni") + _digit(further) + names
@@ -108,8 +108,8 @@ def caps(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     UserError
         When there are no images or tables, or they have no subject in common.
     """
-    pattern = "subjects/sub-*/ses-*/t1_linear/*_space-MNI*_T1w.nii*"
-    scans = _find_scans(root, pattern, "the folder that holds `subjects`")
+    folders = "subjects/sub-*/ses-*/t1_linear"
+    scans = _find_scans(root, folders, "_space-MNI*", "the folder that holds `subjects`")
     crop = scans["name"].str.contains("_desc-Crop_")
     other = crop != (options["image"] == "crop")
     scans["rank"] = _digit(other) + scans["name"]
@@ -121,22 +121,41 @@ def caps(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     return _label(scans, root, options, warnings)
 
 
-def _find_scans(root: Path, pattern: str, holds: str) -> pd.DataFrame:
-    files = [file for file in root.glob(pattern) if file.name.endswith((".nii", ".nii.gz"))]
-    if not files:
-        raise UserError(
-            f"There is no T1w image in {root}: {pattern}[.gz] matches nothing; --root is {holds}."
+def _find_scans(root: Path, folders: str, named: str, holds: str) -> pd.DataFrame:
+    """List the T1w images in folders, given as patterns of `fnmatch`, that are named so."""
+    parts = folders.split("/")
+    # A folder is entered when it matches as much of the pattern as it is deep.
+    within = "|".join("/".join(map(_matching, parts[: n + 1])) for n in range(len(parts)))
+    image = re.compile(rf"{_matching(f'*{named}_T1w')}\.nii(\.gz)?", re.IGNORECASE)
+    walk = Walk(root, within)
+    found = [
+        entry
+        for entry in walk
+        if entry.path.count("/") == len(parts) and image.fullmatch(entry.name)
+    ]
+    if not found:
+        raise walk.nothing(
+            f"There is no T1w image in {root}: {folders}/*{named}_T1w.nii[.gz] matches nothing; "
+            f"--root is {holds}."
         )
-    folders = [file.parents[1] for file in files]
-    return pd.DataFrame(
+    places = [entry.path.split("/")[-4:] for entry in found]
+    scans = pd.DataFrame(
         {
-            "subject_id": [_subject(folder.parent.name) for folder in folders],
-            "session_id": [_visit(folder.name) for folder in folders],
-            "path": [file.relative_to(root).as_posix() for file in files],
-            "name": [file.name for file in files],
-            "space": [space_of(file.name) for file in files],
+            "subject_id": [_subject(place[0]) for place in places],
+            "session_id": [_visit(place[1]) for place in places],
+            "path": [entry.path for entry in found],
+            "name": [entry.name for entry in found],
+            "space": [space_of(entry.name) for entry in found],
+            "reason": [entry.reason or why_not_t1w(entry.name) for entry in found],
         }
     )
+    scans.attrs["warnings"] = walk.warnings
+    return scans
+
+
+def _matching(pattern: str) -> str:
+    """Return the regular expression of a name in which ``*`` stands for anything."""
+    return re.escape(pattern).replace(r"\*", "[^/]*")
 
 
 def _subject(name: str) -> str:
@@ -170,13 +189,13 @@ def _label(
     """Add what the tables say of each scan."""
     file, people, visits, visits_file = _tables(root, options)
     refuse_disjoint(scans["subject_id"], people.index, root, str(file))
-    warnings = list(warnings)
+    warnings = [*scans.attrs["warnings"], *warnings]
     keys = ["subject_id", "session_id"]
     scans = scans.merge(visits, on=keys, how="left").drop(columns="name")
     scans["day"] = _days(scans["session_id"])
 
     known = scans["subject_id"].isin(people.index)
-    scans["reason"] = np.where(known, "", NOT_LISTED)
+    scans.loc[~known & (scans["reason"] == ""), "reason"] = NOT_LISTED
     for column in ("sex", "site"):
         if column in people.columns:
             scans[column] = scans["subject_id"].map(people[column]).fillna("")

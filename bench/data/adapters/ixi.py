@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.data.adapters.contrast import why_no_scan
 from bench.data.adapters.reading import (
     need_table,
     parse_ages,
@@ -17,12 +18,12 @@ from bench.data.adapters.reading import (
     tables_of,
 )
 from bench.data.adapters.visits import NOT_LISTED
+from bench.data.adapters.walk import Walk
 from registry.cards import Value
-from registry.errors import UserError
 
 CONTRADICTORY = "contradictory rows in the table"
 SEXES = {"1": "M", "2": "F"}
-_NAME = re.compile(r"^IXI(\d+)-([A-Za-z]+)-\d+-T1(?:[_.].*)?\.nii(?:\.gz)?$")
+_NAME = re.compile(r"^IXI(\d+)-([A-Za-z]+)-\d+-T1([_.].*)?\.(?i:nii(?:\.gz)?)")
 
 
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
@@ -44,20 +45,21 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         When there is no image or no table.
     """
     rows = []
-    for file in sorted(root.rglob("IXI*-T1*.nii*")):
-        match = _NAME.match(file.name)
+    walk = Walk(root)
+    for path, name, reason in walk:
+        match = _NAME.fullmatch(name)
         if match:
-            path = file.relative_to(root).as_posix()
-            rows.append((match[1], path, match[2], space_of(file.name)))
+            reason = reason or why_no_scan(match[3] or "")
+            rows.append((match[1], path, match[2], space_of(name), reason))
     if not rows:
-        raise UserError(
+        raise walk.nothing(
             f"There is no T1 image of IXI in {root}: no file is called like "
             "IXI002-Guys-0828-T1.nii.gz."
         )
-    scans = pd.DataFrame(rows, columns=["subject_id", "path", "site", "space"])
-    # A registered copy beside the original is the same scan.
-    scans["rank"] = (scans["space"] != "mni").astype(int).astype(str)
-    scans["reason"] = ""
+    scans = pd.DataFrame(rows, columns=["subject_id", "path", "site", "space", "reason"])
+    # A registered copy beside the original is the same scan; so is one without the skull.
+    names = scans["path"].str.rpartition("/")[2]
+    scans["rank"] = (scans["space"] != "mni").astype(int).astype(str) + names
     marks = ("IXI_ID", "SEX_ID (1=m, 2=f)", "AGE")
     file, table = need_table(tables_of(root, options), marks, (), "IXI.xls", root)
     table["subject_id"] = table["IXI_ID"].str.removesuffix(".0").str.zfill(3)
@@ -72,8 +74,9 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     people = labels[~labels["subject_id"].isin(twice)].set_index("subject_id")
     scans["age"] = scans["subject_id"].map(people["age"])
     scans["sex"] = scans["subject_id"].map(people["sex"]).fillna("")
-    scans.loc[~scans["subject_id"].isin(table["subject_id"]), "reason"] = NOT_LISTED
-    scans.loc[scans["subject_id"].isin(twice), "reason"] = CONTRADICTORY
+    image = scans["reason"] == ""
+    scans.loc[image & ~scans["subject_id"].isin(table["subject_id"]), "reason"] = NOT_LISTED
+    scans.loc[image & scans["subject_id"].isin(twice), "reason"] = CONTRADICTORY
     texts = table.drop_duplicates("subject_id").set_index("subject_id")["AGE"]
     scans["source"] = (f"{file.name} AGE " + scans["subject_id"].map(texts)).fillna("")
     repeated = int(table["subject_id"].duplicated().sum())
@@ -82,5 +85,5 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         f"{file.name} repeats {repeated} ids; rows of {len(twice)} subjects contradict each other, "
         "and these are left out."
     )
-    scans.attrs["warnings"] = [warning] if repeated else []
+    scans.attrs["warnings"] = [*walk.warnings, *([warning] if repeated else [])]
     return scans

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from bench.data.adapters.reading import space_of
+from bench.data.adapters.contrast import why_not_t1
+from bench.data.adapters.reading import listed, space_of
+from bench.data.adapters.walk import Entry, Walk
 from registry.errors import UserError
 
 IMAGES = (".nii", ".nii.gz")
 _IMAGE_ID = re.compile(r"_I(\d+)(?=[_.])")
 _FOLDER_ID = re.compile(r"^I(\d+)$")
 _DATE = re.compile(r"^(\d{4}-\d{2}-\d{2})(_\d{2}_\d{2}_\d{2}\.\d+)?$")
+_IN_NAME = re.compile(r"_(?:MRI?|PT|NM|CT)_(.+?)_(?:Br|br_raw|raw)_")
 _PROCESSED = re.compile(r"gradwarp|b1_?corr|n3|n4|scaled", re.IGNORECASE)
 _REPEAT = re.compile(r"mpr-?r(?![a-z])|repeat|_2$", re.IGNORECASE)
 
@@ -36,49 +38,76 @@ def find_images(root: Path, subject_of: Callable[[str], str], what: str) -> pd.D
     -------
     DataFrame
         ``path``, ``subject_id``, ``image_id`` (str of digits, ``""`` when the names have none),
-        ``date`` (YYYY-MM-DD of the folder, or ``""``), ``description``, ``space``.
+        ``date`` (YYYY-MM-DD of the folder, or ``""``), ``description``, ``words`` (all that the
+        path says below the subject's folder), ``space``, ``reason``; ``attrs["warnings"]``.
 
     Raises
     ------
     UserError
         When there is none.
     """
-    rows = []
-    for folder, _, names in os.walk(root, followlinks=True):
-        place = Path(folder).relative_to(root)
-        images = [name for name in names if name.endswith(IMAGES)]
-        if any(name.lower().endswith(".dcm") for name in names):
-            images.append("")
-        for name in images:
-            path = (place / name).as_posix() if name else place.as_posix()
-            subject = subject_of(path)
-            if subject:
-                first = name or min(n for n in names if n.lower().endswith(".dcm"))
-                rows.append(_row(path, subject, place.parts, first))
+    rows, places = [], set[str]()
+    walk = Walk(root)
+    for entry in walk:
+        path, lower = entry.path, entry.name.lower()
+        if lower.endswith(".dcm"):
+            path = path.rpartition("/")[0]
+        elif not lower.endswith(IMAGES):
+            continue
+        if path not in places and (subject := subject_of(path)):
+            places.add(path)
+            about = _about(entry, subject, subject_of)
+            rows.append({"path": path, "reason": entry.reason, **about})
     if not rows:
-        raise UserError(
+        raise walk.nothing(
             f"There is no image of {what} in {root}: no .nii, .nii.gz or .dcm below it has a "
             "subject's id in its path; --root is the folder that the downloads were unpacked in."
         )
-    return pd.DataFrame(rows)
+    images = pd.DataFrame(rows)
+    images.attrs["warnings"] = walk.warnings
+    return images
 
 
-def _row(path: str, subject: str, folders: tuple[str, ...], name: str) -> dict[str, str]:
+def _about(entry: Entry, subject: str, subject_of: Callable[[str], str]) -> dict[str, str]:
+    """Return what the path of an image, or of the first slice of a series, says of it."""
+    folders, name = entry.path.split("/")[:-1], entry.name
     found = _IMAGE_ID.search(name)
     ids = [match for part in folders if (match := _FOLDER_ID.match(part))]
     image = found or (ids[-1] if ids else None)
     dates = [(i, match) for i, part in enumerate(folders) if (match := _DATE.match(part))]
     at, date = dates[-1] if dates else (0, None)
-    in_name = re.search(r"_MRI?_(.+?)_(?:Br|br_raw|raw)_", name)
-    description = folders[at - 1] if date and at else in_name.group(1) if in_name else ""
+    in_name = _IN_NAME.search(name)
+    description = in_name.group(1) if in_name else ""
+    # LONI nests subject, description, date, image; elsewhere a folder may be called anything.
+    if at > 1 and subject_of("/".join(folders[: at - 1]) + "/") == subject:
+        description = folders[at - 1]
     return {
-        "path": path,
         "subject_id": subject,
         "image_id": str(int(image.group(1))) if image else "",
         "date": date.group(1) if date else "",
         "description": description,
+        "words": (name if description else entry.path).partition(subject)[2],
         "space": space_of(name),
     }
+
+
+def leave_out_others(images: pd.DataFrame, root: Path) -> None:
+    """Give every image that is not a T1 image its reason, by its description and its words.
+
+    Raises
+    ------
+    UserError
+        When none is left.
+    """
+    pairs = zip(images["description"], images["words"], strict=True)
+    reasons = pd.Series([why_not_t1(*pair) for pair in pairs], index=images.index)
+    images["reason"] = images["reason"].where(images["reason"] != "", reasons)
+    if (reasons != "").all():
+        raise UserError(
+            f"None of the {len(images)} images in {root} is a T1 image, which is known by MPRAGE, "
+            "SPGR, spoiled gradient or T1 in its description; they are described as "
+            f"{listed(images['description'].unique())}."
+        )
 
 
 def rank_images(images: pd.DataFrame, prefer: str) -> pd.Series:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from bench.data.adapters.contrast import why_no_scan
 from bench.data.adapters.reading import listed, space_of
+from bench.data.adapters.walk import Walk, is_image
 from registry.errors import UserError
 
 SEXES = {"1": "M", "2": "F"}
@@ -50,7 +51,8 @@ def find_images(root: Path, session: re.Pattern[str], what: str) -> pd.DataFrame
     Returns
     -------
     DataFrame
-        ``path`` (of a pair the ``.img``), ``subject_id``, ``session_id``.
+        ``path`` (of a pair the ``.img``), ``subject_id``, ``session_id``, ``reason``;
+        ``attrs["warnings"]``.
 
     Raises
     ------
@@ -58,28 +60,24 @@ def find_images(root: Path, session: re.Pattern[str], what: str) -> pd.DataFrame
         When there is none.
     """
     rows = []
-    for folder, _, names in os.walk(root, followlinks=True):
-        place = Path(folder).relative_to(root)
-        for name in names:
-            path = (place / name).as_posix()
-            match = session.search(path)
-            if match and name.removesuffix(".gz").endswith((".img", ".nii")):
-                rows.append((path, match[1], match[2]))
+    walk = Walk(root)
+    for path, name, reason in walk:
+        match = session.search(path)
+        if match and is_image(name):
+            rows.append((path, match[1], match[2], reason or why_no_scan(name)))
     if not rows:
-        raise UserError(
+        raise walk.nothing(
             f"There is no image of {what} in {root}: no path of a .img, .nii or .nii.gz file below "
             f"it matches {session.pattern}."
         )
-    return pd.DataFrame(sorted(rows), columns=["path", "subject_id", "session_id"])
+    images = pd.DataFrame(rows, columns=["path", "subject_id", "session_id", "reason"])
+    images.attrs["warnings"] = walk.warnings
+    return images
 
 
 def rank_of(name: str) -> str:
-    """Return a text that sorts images of one visit: MNI space first, then the lowest name.
-
-    Numbers in names count as numbers: ``run-2`` comes before ``run-10``.
-    """
-    numbered = re.sub(r"\d+", lambda number: number[0].zfill(6), name)
-    return ("0" if space_of(name) == "mni" else "1") + numbered
+    """Return a text that sorts images of one visit: MNI space first, then the lowest name."""
+    return ("0" if space_of(name) == "mni" else "1") + name
 
 
 def by_id(table: pd.DataFrame, key: str, columns: Sequence[str], file: Path) -> pd.DataFrame:

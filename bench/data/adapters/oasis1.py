@@ -103,5 +103,6 @@ def _find_scans(root: Path, image: str) -> pd.DataFrame:
     scans["space"] = names.map(space_of)
     skull = ~names.str.contains("_masked", case=False)
     scans["rank"] = skull.astype(int).astype(str) + names.map(rank_of)
-    scans["reason"] = np.where(kind == image, "", f"not the image asked for ({image})")
+    other = (kind != image) & (scans["reason"] == "")
+    scans.loc[other, "reason"] = f"not the image asked for ({image})"
     return scans[scan].reset_index(drop=True)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from bench.data.adapters.oasis import SEXES, by_id, diagnoses, find_images, rank_of
@@ -62,12 +61,13 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     rows["source"] = "CDR " + rows["CDR"].replace("", "blank")
 
     visit = scans["subject_id"] + "_" + scans["session_id"]
-    scans["reason"] = np.where(scans["subject_id"].isin(rows["Subject ID"]), "", NOT_LISTED)
+    listed = scans["subject_id"].isin(rows["Subject ID"])
+    scans.loc[~listed & (scans["reason"] == ""), "reason"] = NOT_LISTED
     scans["age"] = visit.map(parse_ages(rows["Age"], file))
     # Sex and group are a person's, and known where the table lacks a visit.
     people = rows[~rows["Subject ID"].duplicated()].set_index("Subject ID")
     scans["sex"] = scans["subject_id"].map(parse_sexes(people["M/F"], file, SEXES)).fillna("")
-    warnings = []
+    warnings = list(scans.attrs["warnings"])
     if options["labels"] == "group":
         scans["diagnosis"] = scans["subject_id"].map(people["Group"]).fillna("")
         scans["source"] = "Group '" + scans["diagnosis"] + "'"
@@ -82,7 +82,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     else:
         scans["diagnosis"] = visit.map(rows["diagnosis"]).fillna("")
         scans["source"] = visit.map(rows["source"]).fillna("visit not in the table")
-    scans.loc[scans["reason"] != "", "source"] = ""
+    scans.loc[~listed, "source"] = ""
     scans.attrs = {"columns": list(table.columns), "warnings": warnings}
     if "MR Delay" in rows.columns:
         rows["day"] = pd.to_numeric(rows["MR Delay"], errors="coerce")

@@ -24,7 +24,7 @@ from bench.data.adapters.visits import NOT_LISTED, YEAR, label
 from registry.cards import Value
 from registry.errors import UserError
 
-SESSION = re.compile(r"(OAS3\d{4})_(?:MR_|ses+-)(d\d+)(?=[/_.]).*T1w\.nii(?:\.gz)?$")
+SESSION = re.compile(r"(OAS3\d{4})_(?:MR_|ses+-)(d\d+)(?=[/_.]).*T1w\.nii(?:\.gz)?$", re.IGNORECASE)
 
 RATINGS = (("OASISID", "CDRTOT"), ("Subject", "cdr"))
 ENTRIES = (("OASISID", "AgeatEntry"), ("Subject", "ageAtEntry"))
@@ -75,16 +75,17 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     sex = _sexes(tables)
     subjects = {*exams["subject_id"], *entry.index, *sex.index}
     refuse_disjoint(scans["subject_id"], subjects, root, "the tables")
-    scans["reason"] = np.where(scans["subject_id"].isin(subjects), "", NOT_LISTED)
+    known = scans["subject_id"].isin(subjects)
+    scans.loc[~known & (scans["reason"] == ""), "reason"] = NOT_LISTED
     scans["age"] = scans["subject_id"].map(entry) + scans["day"] / YEAR
     scans["sex"] = scans["subject_id"].map(sex)
     rated = exams[exams["diagnosis"] != ""].drop(columns="age")
     warnings = _repeats(rated) + label(scans, rated, options)
-    scans.loc[scans["reason"] != "", "source"] = ""
+    scans.loc[~known, "source"] = ""
     scans.attrs = {
         "columns": columns,
         "exams": rated[["subject_id", "day", "diagnosis"]].reset_index(drop=True),
-        "warnings": warnings + _other_dementias(scans),
+        "warnings": [*scans.attrs["warnings"], *warnings, *_other_dementias(scans)],
     }
     return scans
 

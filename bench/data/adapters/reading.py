@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.data.adapters.rows import EXCEL, TEXT, header_of, is_workbook, rows_of
+from bench.data.adapters.walk import is_hidden, natural
 from registry.cards import Value
 from registry.core import did_you_mean
 from registry.errors import UserError
@@ -52,9 +54,13 @@ def tables_of(root: Path, options: Mapping[str, Value]) -> list[Path]:
         if not file.is_file():
             raise UserError(f"The table {file} does not exist.")
         columns_of(file)  # a table that was named must be readable, one that lies there need not
-    found = sorted(file for file in root.iterdir() if file.suffix.lower() in SUFFIXES)
+    found = sorted(
+        (file for file in root.iterdir() if file.suffix.lower() in SUFFIXES),
+        key=lambda file: natural(file.name),
+    )
+    found = [file for file in found if not is_hidden(file.name) and os.path.isfile(file)]
     known = {file.resolve() for file in named}
-    return named + [file for file in found if file.is_file() and file.resolve() not in known]
+    return named + [file for file in found if file.resolve() not in known]
 
 
 def find_table(

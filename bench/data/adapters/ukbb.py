@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -13,10 +12,12 @@ import pandas as pd
 
 from bench.data.adapters.reading import listed, parse_ages, refuse_disjoint, tables_of
 from bench.data.adapters.visits import NOT_LISTED
+from bench.data.adapters.walk import Walk, natural
 from bench.data.adapters.wide import read_columns
 from registry.cards import Value
 from registry.errors import UserError
 
+IMAGES = (".nii", ".nii.gz")
 SEX, AGE, CENTRE = 31, 21003, 54
 SEXES = {"0": "F", "1": "M"}
 FIRST_IMAGING = "2"
@@ -70,7 +71,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         scans.loc[here, "site"] = value(CENTRE, instance)[here]
         scans.loc[here, "source"] = f"field {AGE} at instance {instance}"
     scans["space"] = "mni" if image.endswith("_to_MNI") else ""
-    warnings = []
+    warnings = list(scans.attrs["warnings"])
     if image == "T1_brain_to_MNI":
         warnings.append(
             "T1_brain_to_MNI is warped to MNI space non-linearly, while the published models used "
@@ -83,50 +84,57 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
 def _scans(root: Path, image: str) -> pd.DataFrame:
     """Return one row a scan and form on disk: the path of its image, or why there is none."""
     rows = []
-    for (subject, instance, packed), files in _images(root).items():
-        usable = {name: path for name, path in files if "/unusable/" not in f"/{path}"}
-        reason = ""
+    walk = Walk(root)
+    for (subject, instance, packed), files in _images(walk).items():
+        usable = [file for file in files if "/unusable/" not in f"/{file[1]}"]
+        wanted = [file for file in usable if file[0] == image]
+        # Of several files of one name the first that is one.
+        _, path, reason = min(wanted or files, key=lambda file: (file[2] != "", natural(file[1])))
         if not usable:
             reason = UNUSABLE
-        elif image not in usable:
+        elif not wanted:
             reason = f"no {image} among its files"
-        path = usable.get(image) or sorted(path for _, path in files)[0]
         rows.append((subject, instance, path, str(int(packed)), reason))
     if not rows:
-        raise UserError(
+        raise walk.nothing(
             f"There is no T1 scan of UK Biobank in {root}: no <eid>_20252_2_0.zip, no folder "
             "<eid>_20252_2_0/T1 or <eid>/T1, and no file <eid>_T1_brain_to_MNI.nii.gz."
         )
     columns = ["subject_id", "session_id", "path", "rank", "reason"]
-    return pd.DataFrame(rows, columns=columns)
+    scans = pd.DataFrame(rows, columns=columns)
+    scans.attrs["warnings"] = walk.warnings
+    return scans
 
 
-def _images(root: Path) -> dict[tuple[str, str, bool], list[tuple[str, str]]]:
-    """Return the images (name, path) of each participant, visit and form, packed or not."""
-    found: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
-    for folder, _, names in os.walk(root, followlinks=True):
-        place = Path(folder).relative_to(root)
-        for name in names:
-            path = (place / name).as_posix()
-            if name.endswith(".zip"):
-                match = _BULK.match(name.removesuffix(".zip"))
-                if match:
-                    key = (match[1], match[2], True)
-                    found.setdefault(key, []).extend(_members(root, path))
-            elif name.endswith((".nii", ".nii.gz")):
-                stem = name.removesuffix(".gz").removesuffix(".nii")
-                match = _FLAT.match(stem)
-                if match:
-                    key = (match[1], match[2] or FIRST_IMAGING, False)
-                    found.setdefault(key, []).append((match[3], path))
-                elif stem.startswith("T1") and (owner := _owner(place)) is not None:
-                    found.setdefault((*owner, False), []).append((stem, path))
+def _images(walk: Walk) -> dict[tuple[str, str, bool], list[tuple[str, str, str]]]:
+    """Return the images (name, path, reason) of each participant, visit and form, packed or not."""
+    found: dict[tuple[str, str, bool], list[tuple[str, str, str]]] = {}
+    for path, name, reason in walk:
+        stem, end = _parted(name)
+        if end == ".zip":
+            match = _BULK.match(stem)
+            if match:
+                key = (match[1], match[2], True)
+                found.setdefault(key, []).extend(_members(walk.root, path))
+        elif end in IMAGES:
+            match = _FLAT.match(stem)
+            if match:
+                key = (match[1], match[2] or FIRST_IMAGING, False)
+                found.setdefault(key, []).append((match[3], path, reason))
+            elif stem.startswith("T1") and (owner := _owner(path)) is not None:
+                found.setdefault((*owner, False), []).append((stem, path, reason))
     return found
 
 
-def _owner(place: Path) -> tuple[str, str] | None:
-    """Return participant and visit of a folder below ``<eid>[_20252_2_0]/T1``."""
-    for part in reversed(place.parts):
+def _parted(name: str) -> tuple[str, str]:
+    """Return the name without its ending, and the ending in lower case."""
+    end = next((end for end in (*IMAGES, ".zip") if name.lower().endswith(end)), "")
+    return name.removesuffix(name[len(name) - len(end) :]), end
+
+
+def _owner(path: str) -> tuple[str, str] | None:
+    """Return participant and visit of a file below ``<eid>[_20252_2_0]/T1``."""
+    for part in reversed(path.split("/")[:-1]):
         match = _BULK.match(part)
         if match:
             return match[1], match[2]
@@ -135,7 +143,7 @@ def _owner(place: Path) -> tuple[str, str] | None:
     return None
 
 
-def _members(root: Path, path: str) -> Iterator[tuple[str, str]]:
+def _members(root: Path, path: str) -> Iterator[tuple[str, str, str]]:
     """Yield the images in an archive; one that cannot be opened yields one, to fail the check."""
     try:
         with zipfile.ZipFile(root / path) as archive:
@@ -143,9 +151,9 @@ def _members(root: Path, path: str) -> Iterator[tuple[str, str]]:
     except (OSError, zipfile.BadZipFile):
         names = ["T1/T1.nii.gz"]
     for name in names:
-        stem = Path(name).name.removesuffix(".gz").removesuffix(".nii")
-        if name.endswith((".nii", ".nii.gz")) and stem.startswith("T1"):
-            yield stem, f"{path}!/{name}"
+        stem, end = _parted(name.rpartition("/")[2])
+        if end in IMAGES and stem.startswith("T1"):
+            yield stem, f"{path}!/{name}", ""
 
 
 def _people(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
