@@ -155,6 +155,9 @@ def task_of(scans: pd.DataFrame, target: str) -> Task:
         When nobody has that label, all have the same, or too few subjects have it.
     """
     used = scans[(scans["reason"] == "") & labelled(scans, target)]
+    if (scans["reason"] != "").all():
+        why = "; ".join(f"{reason} ({n})" for reason, n in count_flow(scans["reason"]))
+        raise UserError(f"None of the {len(scans)} scans found can be used: {why}.")
     if used.empty:
         raise UserError(
             f"No scan has a value for the target {target!r}; the dataset has the columns "
