@@ -199,7 +199,7 @@ class EncoderCard:
     """Cohorts (names of datasets) whose scans its weights have seen: it is not tested on them."""
     position_at: str = "output"
     plugin: str = ""
-    """Path of the plugin file it came from, empty for the built-in catalogue."""
+    """The plugin file or entry point it came from, empty for the built-in catalogue."""
 
 
 @dataclass(frozen=True)

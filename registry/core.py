@@ -7,13 +7,18 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Any, Generic, TypeVar
 
 from registry.cards import Card, DatasetCard, EncoderCard, ModelCard, Target, Weights
+from registry.code import Code, code_of_entry_point, code_of_file, code_of_module
 from registry.datasets import DATASETS
 from registry.encoders import ENCODERS
 from registry.errors import UserError
@@ -24,6 +29,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 ENTRY_POINT_GROUP = "slicebench.plugins"
 BUILT_IN = "the built-in catalogue"
+
+
+_current: str | None = None
+"""Origin of the plugin being loaded: what is registered meanwhile belongs to it."""
 
 
 class PluginError(UserError):
@@ -55,13 +64,15 @@ class Registry(Generic[C]):
         return name in self._cards
 
     def add(self, card: C, origin: str) -> None:
-        """Register a card.
+        """Register a card; while a plugin is being loaded it belongs to the plugin.
 
         Raises
         ------
         UserError
             When the name is taken; the sentence names both origins.
         """
+        if _current is not None:
+            origin, card = _current, replace(card, plugin=_current)
         if card.name in self._cards:
             raise UserError(
                 f"The {self.kind} {card.name!r} is defined twice: by {self._origins[card.name]} "
@@ -111,6 +122,8 @@ class Catalogue:
     broken: dict[str, str]
     files: list[str]
     """Plugin files in the order in which they were loaded; they travel with every unit of work."""
+    code: dict[str, Code] = field(default_factory=dict)
+    """What each plugin consisted of when it was loaded, by the `plugin` of its cards."""
 
     def encoder(self, name: str) -> EncoderCard:
         """Return an encoder's card, made from its name for ``timm/`` and ``torchvision/<name>``."""
@@ -139,9 +152,10 @@ class Catalogue:
             raise
 
     def load_file(self, path: str | os.PathLike[str]) -> None:
-        """Execute a plugin file, whose decorators register its cards.
+        """Execute a plugin file or package folder, whose decorators register its cards.
 
-        A file that fails leaves nothing behind but its entry in `broken`.
+        The file may import its neighbours relatively (``from .blocks import Block``). One that
+        fails leaves nothing behind but its entry in `broken`.
 
         Raises
         ------
@@ -149,19 +163,23 @@ class Catalogue:
             When the file does not exist or one of its names is taken.
         """
         file = Path(path).resolve()
+        if file.is_dir() and (file / "__init__.py").is_file():
+            file = file / "__init__.py"
         if not file.is_file():
-            raise UserError(f"The plugin file {path} does not exist.")
-        if str(file) in self.files or str(file) in self.broken:
-            return
-        name = f"slicebench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-        spec = importlib.util.spec_from_file_location(name, file)
-        if spec is None or spec.loader is None:
+            what = "is a folder without __init__.py" if file.is_dir() else "does not exist"
+            raise UserError(f"The plugin file {path} {what}.")
+        if file.suffix != ".py":
             raise UserError(
                 f"The plugin file {path} is not a Python file; its name must end in .py."
             )
-        module = importlib.util.module_from_spec(spec)
-        with self._loading(str(file), plugin=str(file)):
-            spec.loader.exec_module(module)
+        if str(file) in self.files or str(file) in self.broken:
+            return
+        with self._loading(str(file)):
+            executed = _execute(file)
+            code = code_of_file(file)
+            if code.files[file] != executed:
+                raise PluginError(f"The plugin file {path} was edited while it was being loaded.")
+            self.code[str(file)] = code
         if str(file) not in self.broken:
             self.files.append(str(file))
 
@@ -171,16 +189,16 @@ class Catalogue:
 
         for point in entry_points(group=ENTRY_POINT_GROUP):
             origin = f"the package entry point {point.name} ({point.value})"
-            if origin in self.broken or origin in self.files:
+            if origin in self.broken or origin in self.code:
                 continue
-            found = importlib.util.find_spec(point.module.partition(".")[0])
-            with self._loading(origin, plugin=(found.origin or "") if found else ""):
+            with self._loading(origin):
                 point.load()
+                self.code[origin] = code_of_entry_point(point)
 
     @contextmanager
-    def _loading(self, origin: str, plugin: str) -> Iterator[None]:
+    def _loading(self, origin: str) -> Iterator[None]:
         global _current
-        _current = (origin, plugin)
+        _current = origin
         try:
             yield
         except UserError:
@@ -252,10 +270,51 @@ def resolve(target: Target) -> Callable[..., Any]:
 
 
 def plugin_digest(card: Card) -> str:
-    """Return the sha256 of the plugin file a card came from; empty for the built-in catalogue."""
-    if not card.plugin:
-        return ""
-    return hashlib.sha256(Path(card.plugin).read_bytes()).hexdigest()
+    """Return the digest of the plugin a card came from; empty for the built-in catalogue.
+
+    It is that of the code that was loaded, whatever has become of the files since.
+    """
+    return catalogue.code[card.plugin].digest if card.plugin else ""
+
+
+class _AsWritten(SourceFileLoader):
+    """Executes a file as it is: kept bytecode is told apart by size and second only."""
+
+    executed = ""
+
+    def get_code(self, fullname: str) -> CodeType:
+        source = self.get_data(self.path)
+        self.executed = hashlib.sha256(source).hexdigest()
+        code: CodeType = self.source_to_code(source, self.path)
+        return code
+
+
+def _execute(file: Path) -> str:
+    """Execute a plugin file; return the sha256 of what was executed.
+
+    It is a module of a package made of its folder, or the package itself, so that relative
+    imports work; neither is on Python's path.
+    """
+    package = file.name == "__init__.py"
+    where = file.parent.parent if package else file.parent
+    folder = f"slicebench_plugins_{hashlib.sha256(str(where).encode()).hexdigest()[:8]}"
+    parent = sys.modules.setdefault(folder, ModuleType(folder))
+    parent.__path__ = [str(where)]
+    stem = re.sub(r"\W", "_", file.parent.name if package else file.stem)
+    name = f"{folder}.{stem}"
+    loader = _AsWritten(name, str(file))
+    inside = [str(file.parent)] if package else None
+    spec = importlib.util.spec_from_file_location(
+        name, file, loader=loader, submodule_search_locations=inside
+    )
+    assert spec is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return loader.executed
 
 
 catalogue = Catalogue(
@@ -267,14 +326,15 @@ catalogue = Catalogue(
 )
 """The one catalogue of a process."""
 
-_current: tuple[str, str] | None = None
-"""Origin and file of the plugin being loaded: what its decorators register belongs to it."""
-
 
 def _register(registry: Registry[C], card: C, function: Callable[..., Any]) -> None:
-    origin, plugin = _current or (f"{function.__module__}", "")
     summary = card.summary or (function.__doc__ or "").strip().split("\n")[0]
-    registry.add(replace(card, summary=summary, plugin=plugin), origin)
+    card = replace(card, summary=summary)
+    if _current is None:
+        # Imported by somebody else's code; it is no part of the built-in catalogue either.
+        card = replace(card, plugin=function.__module__)
+        catalogue.code[function.__module__] = code_of_module(function.__module__)
+    registry.add(card, function.__module__)
 
 
 def encoder(name: str, **fields: Any) -> Callable[[F], F]:

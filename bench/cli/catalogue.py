@@ -172,13 +172,15 @@ def _show_plan() -> None:
     from bench.config import load_config
 
     files = sorted((load_config().cache / "layouts").glob("*.json"))
-    if not files:
+    measured = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    # Older ones were known by less of the code; they are not used any more.
+    measured = [found for found in measured if "libraries" in found]
+    if not measured:
         print("Nothing was measured here yet: runs of 120 steps or more are measured at first.")
-    for file in files:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        encoder = f" [{found['encoder'][0]}]" if found["encoder"] else ""
+    for found in measured:
+        encoder = f" [{found['encoder']['name']}]" if found["encoder"] else ""
         print(
-            f"{found['model'][0]}{encoder} on {'x'.join(map(str, found['shape']))}, "
+            f"{found['model']['name']}{encoder} on {'x'.join(map(str, found['shape']))}, "
             f"{found['precision']}, {found['steps']} steps, {found['threads']} threads of "
             f"{found['device']}, torch {found['torch']}"
         )

@@ -17,7 +17,14 @@ from bench.data.cohort import Cohort
 from bench.declared import NOTHING, Declared
 from bench.execute.base import Ended, Executor
 from bench.execute.provenance import provenance
-from bench.execute.unit import OUTCOME, TIME_LIMIT_EXIT, Unit, UnitData, read_outcome
+from bench.execute.unit import (
+    OTHER_CODE_EXIT,
+    OUTCOME,
+    TIME_LIMIT_EXIT,
+    Unit,
+    UnitData,
+    read_outcome,
+)
 from bench.plan import Plan, PlannedTrial
 from bench.spec import StudySpec, TrialSpec
 from bench.stats.metrics import compute, metrics_for
@@ -172,7 +179,8 @@ class Driver:
             return
         folder = self.place.work / job.spec.key / f"attempt-{ended.attempt}"
         log = log_tail(folder)
-        error = describe_exit(ended.exit_code, "" if log else ended.said)
+        refused = ended.exit_code == OTHER_CODE_EXIT
+        error = describe_exit(ended.exit_code, log if refused else "" if log else ended.said)
         self.store.add_attempt(
             Attempt(
                 id=ended.attempt,
@@ -402,7 +410,12 @@ def preload_for(plans: Sequence[Plan]) -> list[str]:
         for trial in plan.trials
         if trial.action == "run"
     ]
-    modules = {card.target.partition(":")[0] for card in cards if isinstance(card.target, str)}
+    # A plugin is loaded by every worker anew, which tells whether it is still what it was.
+    modules = {
+        card.target.partition(":")[0]
+        for card in cards
+        if isinstance(card.target, str) and not card.plugin
+    }
     networks = any(card.kind == "network" for card in cards)
     return [
         *(["torch", "timm", "bench.train.network"] if networks else []),
@@ -444,7 +457,7 @@ def label_of(spec: StudySpec | TrialSpec) -> str:
 
 
 def describe_exit(code: int, said: str = "") -> str:
-    """Return what an exit code without an outcome means, and the last words of a traceback."""
+    """Return what an exit code without an outcome means, with the last words that were said."""
     if code == TIME_LIMIT_EXIT:
         return "its time limit was reached; it goes on from its last checkpoint"
     if code == -9:
@@ -453,6 +466,11 @@ def describe_exit(code: int, said: str = "") -> str:
         return f"killed by signal {-code}"
     words = said.strip().splitlines()
     last = f": {words[-1].strip()}" if words else ""
+    if code == OTHER_CODE_EXIT:
+        return (
+            f"not run{last}; earlier results stay, and the same command runs the edited plugin "
+            "under keys of its own"
+        )
     return f"the worker ended with exit code {code} and left no outcome{last}"
 
 

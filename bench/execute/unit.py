@@ -25,15 +25,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.processes import import_as_usual
-from bench.spec import Arm, arm_from_plain, seed_for
+from bench.spec import Arm, Component, arm_from_plain, seed_for
 from bench.train.selection import Diverged, selection_score
-from registry.cards import ModelCard, Value
-from registry.core import catalogue, resolve
+from registry.cards import Card, ModelCard, Value
+from registry.core import catalogue, plugin_digest, resolve
+from registry.errors import UserError
 from registry.models import complete_params
 
 OUTCOME = "outcome"
 TIME_LIMIT_EXIT = 75
 """Exit code of a worker whose time limit was reached."""
+OTHER_CODE_EXIT = 76
+"""Exit code of a worker that found other code than was planned with."""
+
+
+class OtherCode(Exception):
+    """A plugin is not what it was when the run was planned: its numbers have other keys."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,11 @@ def work(text: str, attempt: str, pipe: Connection, gpu: int | None = None) -> N
         except OSError:
             os._exit(1)
 
-    outcome = run(unit, folder, report)
+    try:
+        outcome = run(unit, folder, report)
+    except OtherCode as error:
+        print(error, flush=True)
+        os._exit(OTHER_CODE_EXIT)
     outcome["attempt"] = attempt
     write_json(folder / "outcome.json", outcome)
     publish(folder)
@@ -150,13 +161,17 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
     """Run a unit and return its outcome; arrays are left in `folder`.
 
     Every exception of the unit becomes a failed outcome: its traceback is in the log.
+
+    Raises
+    ------
+    OtherCode
+        When a plugin was edited since the run was planned.
     """
     started, begun = time.time(), time.perf_counter()
     environment: dict[str, Any] = {"threads": unit.threads}
     try:
-        for plugin in unit.plugins:
-            catalogue.load_file(plugin)
-        catalogue.load_entry_points()
+        load_plugins(unit)
+        loaded = set(sys.modules)
         card = catalogue.model(unit.arm.model.name)
         _limit_threads(unit.threads, network=card.kind == "network")
         fitter = _fitter(unit, card)
@@ -170,7 +185,10 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
             save_predictions(folder, **result.pop("predictions"))
             result["timings"]["start"] = fitter.ready - begun
         environment |= fitter.environment()
+        refuse_late_edits(unit, loaded)
         result |= {"state": "done", "error": ""}
+    except OtherCode:
+        raise
     except Diverged as error:
         result = {"state": "failed", "error": str(error)}
     except Exception as error:
@@ -186,6 +204,60 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
         "environment": environment,
         **result,
     }
+
+
+def load_plugins(unit: Unit) -> None:
+    """Load the plugins of a unit as the driver did, and compare its model's and encoder's.
+
+    Raises
+    ------
+    OtherCode
+        When one of the two is gone, broken or another than the unit was planned with.
+    """
+    catalogue.load_entry_points()
+    for plugin in unit.plugins:
+        try:
+            catalogue.load_file(plugin)
+        except UserError as error:
+            # It matters only to the units that need it.
+            catalogue.broken[plugin] = str(error)
+    for kind, component, lookup in _components(unit):
+        try:
+            digest = plugin_digest(lookup(component.name))
+        except UserError as error:
+            raise OtherCode(
+                f"the plugin of the {kind} was edited during the run: {error}"
+            ) from None
+        if digest != component.plugin:
+            raise OtherCode(
+                f"the plugin of the {kind} {component.name} was edited during the run: "
+                f"{lookup(component.name).plugin}"
+            )
+
+
+def refuse_late_edits(unit: Unit, loaded: set[str]) -> None:
+    """Compare what plugins imported while the unit ran, after `loaded`, with what was planned.
+
+    Raises
+    ------
+    OtherCode
+        When a file of theirs had been edited before it was imported.
+    """
+    for kind, component, lookup in _components(unit):
+        file = catalogue.code[lookup(component.name).plugin].edited(set(sys.modules) - loaded)
+        if file is not None:
+            raise OtherCode(
+                f"the plugin of the {kind} {component.name} was edited during the run: {file}"
+            )
+
+
+def _components(unit: Unit) -> list[tuple[str, Component, Callable[[str], Card]]]:
+    """Return what of a unit's model and encoder comes from plugins, and how to look it up."""
+    found: list[tuple[str, Component | None, Callable[[str], Card]]] = [
+        ("model", unit.arm.model, catalogue.model),
+        ("encoder", unit.arm.encoder, catalogue.encoder),
+    ]
+    return [(kind, part, lookup) for kind, part, lookup in found if part and part.plugin]
 
 
 def _fitter(unit: Unit, card: ModelCard) -> Any:

@@ -42,7 +42,8 @@ def features_of(
     rows : array of int
         The scans wanted; the others are left for whoever wants them.
     identity : dict
-        The cohort and how its slices are taken; the encoder's tensors and the precision are added.
+        The code, the cohort and how its slices are taken; the encoder's tensors, the precision and
+        the kind of device are added.
     folder : pathlib.Path
         Where features are kept, two files a kind.
     device, precision
@@ -54,7 +55,7 @@ def features_of(
     encoder: Any = network.slices
     identity = {
         **identity,
-        "tensors": tensors_digest(encoder.state_dict()),
+        "tensors": tensors_digest(_tensors(encoder)),
         "precision": precision,
         "device": device.type,
     }
@@ -89,4 +90,13 @@ def features_of(
             part.write_bytes(done.tobytes())
             part.replace(done_file)
     found: NDArray[np.float32] = np.load(file, mmap_mode="r")
+    return found
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return all tensors that a module computes with, also those that no state dict holds."""
+    found = dict(module.state_dict()) | dict(module.named_buffers())
+    for name, part in module.named_modules():
+        own = {k: v for k, v in vars(part).items() if isinstance(v, torch.Tensor)}
+        found |= {f"{name}.{k}".lstrip("."): v for k, v in own.items()}
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from bench.plan import AXES
-from bench.spec import canonical_json, seed_for
+from bench.spec import canonical_json, plain, seed_for
 from bench.train.augment import is_on
 from bench.train.checkpoint import Checkpoint
 from bench.train.count import multiply_adds, parameter_count
@@ -25,15 +26,28 @@ from bench.train.keep import save_weights
 from bench.train.learner import Learner
 from bench.train.loop import fit, planned_epochs
 from bench.train.measure import Work, layout_for
-from bench.train.numerics import Layout, configure, device_for, environment, peak_vram_mb
+from bench.train.numerics import (
+    Layout,
+    configure,
+    device_for,
+    environment,
+    libraries,
+    peak_vram_mb,
+)
 from registry.cards import ModelCard, Value
 from registry.core import catalogue, resolve
-from registry.models import complete_params
+from registry.models import AUGMENT, COMMON, RECIPE, SLICING, STRIDE, complete_params
 
 if TYPE_CHECKING:
     from bench.execute.unit import Report, Unit
 
 CHECKPOINT = "checkpoint.pt"
+SLICE_OPTIONS = {*SLICING, *STRIDE, "k", "spacing", "form", "first_slice", "last_slice"} - {
+    "head_width"
+}
+"""Settings of the built-in models that decide slice features."""
+SHARED = {*COMMON, *RECIPE, *AUGMENT}
+"""Settings of the training loop, which decide none; a plugin's own may."""
 
 
 class NetworkFits:
@@ -56,6 +70,12 @@ class NetworkFits:
         if encoder is not None:
             weights = Path(unit.weights) if unit.weights else None
             self.handle = encoder_handle(catalogue.encoder(encoder.name), weights)
+        self.code = {
+            "model": plain(unit.arm.model),
+            "encoder": plain(encoder),
+            "libraries": libraries([card, self.handle.card if self.handle else None]),
+        }
+        """What computes, as far as it decides numbers: whatever is kept on disk is known by it."""
 
     def environment(self) -> dict[str, Any]:
         """Describe what computes and, once known, in which layout."""
@@ -95,7 +115,7 @@ class NetworkFits:
         epochs = planned_epochs(params, unit.data.n_train, unit.data.n_pool)
         network = self._build(params)
         feeds, cached = self.feeds, False
-        if _head_alone(network, params):
+        if _head_alone(network, params) and (not self.card.plugin or self._splits(network)):
             feeds, cached = self._feature_feeds(network, params), True
         self.layout = self._layout(params, epochs, cached)
         learner = Learner(
@@ -131,7 +151,6 @@ class NetworkFits:
             return Layout()
         steps = -(-len(self.feeds["train"]) // int(params["batch_size"])) * epochs
         arm = unit.arm
-        encoder = None if arm.encoder is None else [arm.encoder.name, arm.encoder.version]
         # What tuning varies does not change how long a step takes.
         fixed = {name: value for name, value in params.items() if name not in arm.space}
         work = Work(
@@ -143,8 +162,7 @@ class NetworkFits:
             device=self.device,
             steps=steps,
             identity={
-                "model": [arm.model.name, arm.model.version, arm.model.plugin],
-                "encoder": encoder,
+                **self.code,
                 "params": fixed,
                 "outputs": arm.task.n_outputs,
                 "shape": list(self.shape),
@@ -156,21 +174,44 @@ class NetworkFits:
     def _feature_feeds(self, network: nn.Module, params: Mapping[str, Value]) -> dict[str, Feed]:
         data = self.unit.data
         rows = np.unique([*data.train_rows, *data.validation_rows, *data.test_rows])
-        names = ("axis", "stride", "k", "spacing", "form", "normalise", "first_slice", "last_slice")
+        taken = {
+            name: value
+            for name, value in params.items()
+            if (name not in SHARED if self.card.plugin else name in SLICE_OPTIONS)
+        }
         features = features_of(
             network,
             self.volumes,
             rows,
             identity={
+                **self.code,
                 "fingerprint": self.unit.arm.fingerprint,
                 "volumes": data.volumes,
-                **{name: params[name] for name in names if name in params},
+                "params": taken,
             },
             folder=Path(self.unit.cache) / "features",
             device=self.device,
             precision=self.precision,
         )
         return self._feeds(features)
+
+    def _splits(self, network: nn.Module) -> bool:
+        """Tell whether a plugin's network is its head on slice features that training keeps.
+
+        The built-in ones are; one of another make may have attributes of the same names.
+        """
+        tried: Any = copy.deepcopy(network).to(self.device)
+        volume = self.feeds["train"].volumes_at(np.arange(1))
+        with torch.random.fork_rng(), torch.no_grad():
+            try:
+                whole, features = tried.eval()(volume), tried.slices(volume)
+                head, trained = tried.predict(features), tried.train().slices(volume)
+            except Exception as error:
+                # They are something else of these names.
+                print(f"features not kept: {type(error).__name__}: {error}", flush=True)
+                return False
+        frozen = not any(parameter.requires_grad for parameter in network.slices.parameters())  # type: ignore[union-attr]
+        return frozen and _alike(whole, head) and _alike(features, trained)
 
     def _filled_slices(self, axis: str) -> dict[str, Value]:
         """Return the first and the last slice that is not background in every training volume."""
@@ -232,6 +273,10 @@ def _arithmetic(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, in
         # A stranger's network may not run without numbers; then its cost is not known.
         print(f"multiply-adds not counted: {type(error).__name__}", flush=True)
     return counts
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def _head_alone(network: nn.Module, params: Mapping[str, Value]) -> bool:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from registry.cards import Card
+from registry.core import catalogue
 from registry.errors import UserError
 
 PRECISIONS = ("fp32", "bf16")
@@ -161,6 +165,29 @@ def peak_vram_mb(device: torch.device) -> dict[str, int]:
     if device.type != "cuda":
         return {}
     return {"peak_vram_mb": round(torch.cuda.max_memory_allocated(device) / 2**20)}
+
+
+def libraries(cards: Iterable[Card | None] = ()) -> dict[str, str]:
+    """Return the versions of what computes a network: torch, timm, numpy, slicebench.
+
+    Parameters
+    ----------
+    cards : iterable of cards
+        Those of a plugin add the libraries that its files import.
+    """
+    import numpy
+    import timm
+
+    plugins = [catalogue.code[card.plugin] for card in cards if card is not None and card.plugin]
+    theirs = {name for code in plugins for name in code.libraries}
+    found = {name: getattr(sys.modules.get(name), "__version__", "") for name in theirs}
+    return {
+        **{name: str(number) for name, number in found.items()},
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "numpy": numpy.__version__,
+        "slicebench": version("slicebench"),
+    }
 
 
 def environment(device: torch.device) -> dict[str, Any]:
