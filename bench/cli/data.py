@@ -123,6 +123,8 @@ def manifest(
     print(f"{len(rows)} scans found, {used} used, of {subjects} subjects. Written to {out}.")
     for reason, count in rows.loc[rows["used"] == "no", "reason"].value_counts().items():
         print(f"  left out: {reason}: {count}")
+    for warning in listing.scans.attrs.get("warnings", ()):
+        print(f"  warning: {warning}")
 
 
 @app.command("prepare")

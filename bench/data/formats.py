@@ -104,7 +104,8 @@ def files_of(path: Path) -> list[Path]:
     if archive is not None:
         return [archive]
     if os.path.isdir(path):
-        return sorted(file for file in path.iterdir() if file.is_file())
+        slices = (file for file in path.iterdir() if not file.name.startswith("."))
+        return sorted(file for file in slices if os.path.isfile(file))
     return [path, partner] if (partner := _partner(path)) is not None else [path]
 
 

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from bench.cli.progress import stoppable
-from tests.data.trees import adni, aibl, clinica, ixi, oasis1, oasis2, oasis3, ukbb
+from tests.data.trees import adni, aibl, bids, clinica, ixi, oasis1, oasis2, oasis3, ukbb
 
 SMALL = ("--data-set", "grid=mni-4mm")
 
@@ -95,6 +95,19 @@ def test_check_of_a_cohort_that_cannot_be_used_says_so_at_the_end(bench, tmp_pat
     )
     assert "The class 'MCI' of 'diagnosis' has" in refused(few)
     assert "scans found" in few.stdout
+
+
+def test_a_folder_that_cannot_be_read_is_said_by_check_and_manifest(bench, tmp_path) -> None:
+    bids.write(tmp_path / "b", n_subjects=20)
+    (tmp_path / "b" / "sub-21").symlink_to("/nowhere/sub-21")
+    (tmp_path / "b" / "sub-01" / "anat" / "sub-01_run-2_T1w.nii.gz").mkdir()
+    words = ("bids", "--root", "b", "--target", "age")
+    listed = ran(bench("data", "manifest", *words, "--out", "m.csv"))
+    checked = ran(bench("data", "check", *words, *SMALL, "--space", "mni"))
+    for out in (" ".join(listed.split()), " ".join(checked.split())):
+        assert "1 folder in" in out
+        assert "the first is sub-21: a link to a file that is not there" in out
+        assert "left out: a folder, not a file" in out
 
 
 def test_manifest_writes_one_row_a_scan(bench, tmp_path) -> None:

@@ -94,6 +94,52 @@ def test_a_pair_is_named_by_either_file_and_may_be_compressed(tmp_path: Path) ->
     assert_is(tmp_path / "a.hdr.gz", image())
 
 
+@pytest.mark.parametrize("name", ["a.NII", "a.NII.GZ", "a.Nii.gz", "a.nii.GZ"])
+def test_endings_in_capitals_are_read(name: str, tmp_path: Path) -> None:
+    content = nib.Nifti1Image(image(), AFFINE).to_bytes()
+    packed = name.lower().endswith(".gz")
+    (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
+    assert_is(tmp_path / name, image())
+
+
+def test_a_pair_in_capitals_is_read(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Pair(image(), AFFINE), tmp_path / "a.img")
+    (tmp_path / "a.img").rename(tmp_path / "A.IMG")
+    (tmp_path / "a.hdr").rename(tmp_path / "A.HDR")
+    assert_is(tmp_path / "A.IMG", image())
+    assert_is(tmp_path / "A.HDR", image())
+
+
+def test_a_folder_with_the_name_of_a_file_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a_T1w.nii.gz").mkdir()
+    with pytest.raises(ScanError, match="a folder, not a file"):
+        load(tmp_path / "a_T1w.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"/annex/objects/MD5E-s100--a.nii.gz\n", "its content was not fetched"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "was not fetched"),
+    ],
+)
+def test_a_pointer_to_content_elsewhere_is_called_so(
+    content: bytes, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(content)
+    with pytest.raises(ScanError, match=reason):
+        load(tmp_path / "a.nii.gz")
+
+
+def test_a_link_without_its_file_says_which_kind_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.nii").symlink_to("gone.nii")
+    with pytest.raises(ScanError, match="a link to a file that is not there"):
+        load(tmp_path / "a.nii")
+    (tmp_path / "b.nii").symlink_to("../.git/annex/objects/x/y/MD5E-s1--b.nii/MD5E-s1--b.nii")
+    with pytest.raises(ScanError, match="git-annex"):
+        load(tmp_path / "b.nii")
+
+
 def test_half_a_pair_is_refused(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Pair(image(), AFFINE), tmp_path / "a.img")
     (tmp_path / "a.hdr").unlink()
@@ -222,6 +268,17 @@ def test_a_dicom_series_is_a_volume(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(found.data), data[::-1, ::-1])
     assert found.info.oriented
     assert found.info.voxel_mm in ((2.0, 2.0, 3.0), (2.0, 3.0, 2.0))
+
+
+def test_hidden_files_beside_the_slices_are_no_slices(tmp_path: Path) -> None:
+    folder = tmp_path / "series"
+    write_series(folder)
+    before, stamped = load(folder), stamp(folder)
+    (folder / ".DS_Store").write_bytes(b"x" * 6148)
+    for file in sorted(folder.glob("*.dcm")):
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7\0\2\0\0" + bytes(4096))
+    assert stamp(folder) == stamped
+    np.testing.assert_array_equal(np.asarray(load(folder).data), np.asarray(before.data))
 
 
 def test_what_is_no_dicom_series_is_left_out(tmp_path: Path) -> None:

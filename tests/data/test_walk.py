@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 
 from bench.data.adapters.walk import Walk, natural
+from bench.data.manifest import task_of
 from registry.errors import UserError
 from tests.data.trees import adni, aibl, bids, clinica, ixi, oasis1, oasis2, oasis3, ukbb
-from tests.data.trees.scans import assert_listed, listed_scans
+from tests.data.trees.scans import assert_listed, listed_scans, write_scan
 
 APPLE_DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(100)
 NOBODY = 65534
@@ -136,6 +137,37 @@ def test_a_link_to_a_folder_that_is_gone_is_said(tmp_path: Path) -> None:
     assert [entry.path for entry in walk] == ["sub-01"]
     assert "1 folder in" in walk.warnings[0]
     assert "the first is sub-01" in walk.warnings[0]
+
+
+def test_what_is_no_file_is_counted_and_the_next_image_is_used(tmp_path: Path) -> None:
+    expected = bids.write(tmp_path)
+    files = [tmp_path / path for path in expected["path"]]
+    for file in files[:4]:
+        file.unlink()
+    files[0].mkdir()
+    files[1].symlink_to("gone.nii.gz")
+    files[2].symlink_to("../../.git/annex/objects/x/y/K/K")
+    write_scan(files[2].with_name("sub-03_run-2_T1w.nii.gz"), seed=3)
+    files[3].mkdir()
+    write_scan(files[3] / "sub-04_T1w.nii.gz", seed=4)
+    scans = listed_scans("bids", tmp_path).set_index("path")["reason"]
+    assert scans[scans != ""].to_dict() == {
+        "sub-01/anat/sub-01_T1w.nii.gz": "a folder, not a file",
+        "sub-02/anat/sub-02_T1w.nii.gz": "a link to a file that is not there",
+        "sub-03/anat/sub-03_T1w.nii.gz": "its content was not fetched (git-annex or Git LFS)",
+        "sub-04/anat/sub-04_T1w.nii.gz": "a folder, not a file",
+    }
+    assert scans["sub-03/anat/sub-03_run-2_T1w.nii.gz"] == ""
+
+
+def test_a_data_set_whose_content_was_not_fetched_says_so(tmp_path: Path) -> None:
+    expected = bids.write(tmp_path)
+    for path in expected["path"]:
+        (tmp_path / path).unlink()
+        (tmp_path / path).symlink_to("../../.git/annex/objects/x/y/K/K")
+    words = r"None of the 12 scans found can be used: its content was not fetched .*\(12\)\."
+    with pytest.raises(UserError, match=words):
+        task_of(listed_scans("bids", tmp_path), "age")
 
 
 def unprivileged(do: Callable[[], list[str]]) -> list[str]:
