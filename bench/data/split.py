@@ -189,9 +189,16 @@ def validation_subset(
     """
     if full:
         return np.arange(len(ids))
+    n = validation_size(n_train, len(ids), classes, full=full)
+    return subset(ids, levels, n, seed, MIN_VALIDATION_PER_CLASS if classes else 0)
+
+
+def validation_size(n_train: int, n_validation: int, classes: int, *, full: bool) -> int:
+    """Return how many of the validation subjects belong to a training size."""
+    if full:
+        return n_validation
     lead = MIN_VALIDATION_PER_CLASS if classes else 0
-    n = max(math.ceil(n_train / 3), MIN_VALIDATION, lead * classes)
-    return subset(ids, levels, min(n, len(ids)), seed, lead)
+    return min(max(math.ceil(n_train / 3), MIN_VALIDATION, lead * classes), n_validation)
 
 
 def _hashes(names: Sequence[str], seed: str) -> NDArray[np.uint64]:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.report.claims import captions, facts, methods, software
+from bench.report.claims import captions, facts
 from bench.report.evidence import Evidence, load_covariates, load_evidence
 from bench.report.family import Design, check_reference, design_tests
+from bench.report.methods import methods, software
 from bench.report.pairs import Pair, make_pairs
 from bench.report.select import Protocol, Row, select_protocols
 from bench.report.table import Picture, Report, Section, Table
@@ -157,7 +158,7 @@ def _section(
         tables=(*boards, *tests, *_tables(shown)),
         caption=tuple(captions(protocol, evidence, metrics)),
         notes=tuple(notes),
-        methods=(*methods(protocol, design, len(family)), *software(environments)),
+        methods=(*methods(protocol, design, family), *software(environments)),
         pictures=figures,
         appendix=_appendix(shown, environments) if appendix else (),
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.data.split import MIN_VALIDATION, validation_size
 from bench.report.evidence import Evidence
-from bench.report.family import Design
 from bench.report.select import Protocol, Row, chosen_encoders
 from bench.report.words import count, one_line
 from bench.stats.metrics import Metric
@@ -26,16 +26,6 @@ COVERS = {
 SEEN = "its encoder was pretrained on the cohort that it is tested on"
 
 CONDITIONAL = "conditional on this training set"
-
-VERSIONS = {
-    "slicebench": "slicebench",
-    "python": "Python",
-    "torch": "PyTorch",
-    "timm": "timm",
-    "optuna": "Optuna",
-    "numpy": "NumPy",
-}
-"""Names in the record of a run's environment, and in a sentence."""
 
 
 def covered(rows: Sequence[Row]) -> str:
@@ -72,6 +62,12 @@ def changed_settings(rows: Sequence[Row]) -> str:
     return ", ".join(parts)
 
 
+def changed_words(protocol: Protocol) -> list[str]:
+    """Return the note on settings that are not the published ones, if there are any."""
+    changed = changed_settings(protocol.rows)
+    return [f"Settings that are not the published ones: {changed}."] if changed else []
+
+
 def captions(protocol: Protocol, evidence: Evidence, metrics: Sequence[Metric]) -> list[str]:
     """Return the caption of a section."""
     directions = ", ".join(
@@ -85,18 +81,20 @@ def captions(protocol: Protocol, evidence: Evidence, metrics: Sequence[Metric]) 
         f"{count(n_test, 'test subject')}; {directions}. Training sizes are counted in "
         "subjects; ^: the best of a column; ~: not separable from it at .05 (headline test against "
         "the best, Holm within the column); ?: not tested against it (one run, no variance).",
-        f"The claim covers new training runs and new test subjects: {covered(protocol.rows)}.",
+        f"{_claim(protocol)}: {covered(protocol.rows)}.",
     ]
-    if any(protocol.conditional(size) for size in protocol.sizes):
+    conditional = [size for size in protocol.sizes if protocol.conditional(size)]
+    if conditional:
+        share = [
+            *(["nearly the same"] if not all(map(protocol.is_all, conditional)) else []),
+            *(["the same"] if any(map(protocol.is_all, conditional)) else []),
+        ]
         lines.append(
-            f"†: above half of the {protocol.dataset['n_pool']} subjects to train on, seeds draw "
-            f"nearly the same training set: {CONDITIONAL}."
+            f"†: above half of the {protocol.dataset['n_pool']} subjects to train on, seeds have "
+            f"{' or '.join(share)} training set: {CONDITIONAL}."
         )
-    if protocol.values["val_size"] == "full":
-        lines.append(
-            f"Every training size has all {protocol.dataset['n_validation']} validation subjects "
-            "(val_size=full): more labelled subjects were used than the size says."
-        )
+    if words := validation_words(protocol):
+        lines.append(words)
     seen = [row.label for row in protocol.rows if row.arm.encoder and row.arm.encoder.overlap]
     if seen:
         lines.append(f"Not to be trusted as a test, {SEEN}: {', '.join(seen)}.")
@@ -140,6 +138,101 @@ def chosen(settings: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def is_network(row: Row) -> bool:
+    """Tell a network from an estimator, which has no precision, epochs or initialisation."""
+    return row.arm.precision is not None
+
+
+def scope(protocol: Protocol, size: int) -> str:
+    """Return over what a difference at a training size may vary."""
+    rows = [row for row in protocol.rows if protocol.at(row, size).keys]
+    if rows and all(protocol.one_fit(row, size) for row in rows):
+        return "new test subjects, not new training runs: every model is one fit to all subjects"
+    given = f", {CONDITIONAL}" if protocol.conditional(size) else ""
+    return f"new training runs and new test subjects{given}"
+
+
+def _claim(protocol: Protocol) -> str:
+    size = protocol.primary_size
+    several = any(
+        len(protocol.at(row, size).keys) > 1 or protocol.one_fit(row, size) for row in protocol.rows
+    )
+    if not several:
+        at = protocol.size_label(size)
+        return f"Nothing is claimed of new training runs, because no model has two at n={at}"
+    return f"The claim covers {scope(protocol, size)}"
+
+
+def validation_words(protocol: Protocol) -> str:
+    """Return how many labelled subjects were used beside a training size, if any were."""
+    counts = _validated(protocol)
+    if not counts:
+        return ""
+    rows = _choosing(protocol)
+    full = protocol.values["val_size"] == "full"
+    total = int(protocol.dataset["n_validation"])
+    if len(set(counts.values())) == 1:
+        said = f"{counts[protocol.sizes[0]]} at every size"
+    else:
+        said = ", ".join(f"{n} at n={protocol.size_label(size)}" for size, n in counts.items())
+    rule = "val_size=full"
+    if not full:
+        rule = f"a third of the size, at least {MIN_VALIDATION}, at most all {total}"
+    words = (
+        "Training sizes do not count the validation subjects whose labels chose "
+        f"{' and '.join(_chosen_by_validation(rows))}: {said} ({rule})"
+    )
+    if any(row.arm.tune == "shared" for row in rows):
+        words += "; a study of tuning draws training and validation subjects of its own"
+    return f"{words}."
+
+
+def _choosing(protocol: Protocol) -> list[Row]:
+    """Return the rows of which anything is chosen by validation."""
+    return [row for row in protocol.rows if is_network(row) or row.arm.trials]
+
+
+def _validated(protocol: Protocol) -> dict[int, int]:
+    """Return how many validation subjects each training size has, empty where none is used."""
+    if not _choosing(protocol) or protocol.values["val_size"] is None:
+        return {}
+    full = protocol.values["val_size"] == "full"
+    total = int(protocol.dataset["n_validation"])
+    return {n: validation_size(n, total, protocol.n_classes, full=full) for n in protocol.sizes}
+
+
+def _chosen_by_validation(rows: Sequence[Row]) -> list[str]:
+    epochs = ["the epochs of networks"] if any(map(is_network, rows)) else []
+    return [*epochs, *(["tuned settings"] if any(row.arm.trials for row in rows) else [])]
+
+
+def what_seeds_draw(protocol: Protocol) -> list[str]:
+    """Return what differs between two seeds of a model, empty when nothing does."""
+    partial = [size for size in protocol.sizes if not protocol.is_all(size)]
+    found = []
+    if partial:
+        words = "the training subset"
+        if len(partial) < len(protocol.sizes):
+            words += f" at n={', '.join(map(str, partial))}"
+        about = ["nested across sizes"] if len(partial) > 1 else []
+        about += ["the same for every model"] if len(protocol.rows) > 1 else []
+        found.append(f"{words} ({' and '.join(about)})" if about else words)
+    if any(n < int(protocol.dataset["n_validation"]) for n in _validated(protocol).values()):
+        found.append("the validation subset")
+    if any(map(is_network, protocol.rows)):
+        found += ["the initialisation of networks", "the order of scans in training"]
+    random = [r.label for r in protocol.rows if not is_network(r) and not r.deterministic]
+    if random:
+        found.append(f"what {', '.join(random)} draw at random")
+    return found
+
+
+def same_seeds(protocol: Protocol) -> bool:
+    """Tell whether every model has finished the same seeds at every size."""
+    found = {protocol.at(row, size).seeds for row in protocol.rows for size in protocol.sizes}
+    return len(found) == 1
+
+
 def facts(protocol: Protocol, evidence: Evidence) -> list[str]:
     """Return the notes of a section: cohort, settings, what was left out."""
     data, values = protocol.dataset, protocol.values
@@ -149,16 +242,20 @@ def facts(protocol: Protocol, evidence: Evidence) -> list[str]:
         f"{one_line(data['target'])}{_classes(data['classes'])}."
     ]
     seeds = sorted({trial["seed"] for trial in protocol.trials})
-    lines.append(f"Seeds: {', '.join(map(str, seeds))}.")
+    uneven = "" if same_seeds(protocol) else "; not every cell has all of them"
+    lines.append(f"Seeds: {', '.join(map(str, seeds))}{uneven}.")
     encoders = chosen_encoders(row.arm for row in protocol.rows)
     if len(encoders) == 1:
         lines.append(f"Encoder: {one_line(encoders.pop())}.")
     if values["precision"] is not None:
         lines.append(f"Precision of networks: {values['precision']}.")
     if values["epochs"] is not None:
-        rule = ", as many optimiser steps at every training size"
+        rule = " of the largest size, with as many optimiser steps at every other one"
+        at_most = (
+            "at most " if any(r.arm.params.get("early_stopping") for r in protocol.rows) else ""
+        )
         lines.append(
-            f"Networks trained for {count(int(values['epochs']), 'epoch')}"
+            f"Networks trained for {at_most}{count(int(values['epochs']), 'epoch')}"
             f"{rule if values['length'] == 'steps' else ''}."
         )
         if values["epochs"] <= TOO_SHORT:
@@ -166,10 +263,8 @@ def facts(protocol: Protocol, evidence: Evidence) -> list[str]:
                 f"{count(int(values['epochs']), 'epoch')}: too short to rank models; this shows "
                 "that everything runs."
             )
-    lines.append(_tuning(protocol))
-    changed = changed_settings(protocol.rows)
-    if changed:
-        lines.append(f"Settings that are not the published ones: {changed}.")
+    lines.append(tuning_words(protocol))
+    lines += changed_words(protocol)
     lines += [
         f"{metric_of(name).label} is undefined for some runs: {why}."
         for name, why in sorted(evidence.reasons.items())
@@ -182,75 +277,8 @@ def facts(protocol: Protocol, evidence: Evidence) -> list[str]:
     return lines
 
 
-def methods(protocol: Protocol, design: Design, n_pairs: int) -> list[str]:
-    """Return the paragraph on what was compared and how, as it may stand in a paper."""
-    if not n_pairs:
-        return []
-    data = protocol.dataset
-    metric = metric_of(protocol.primary_metric)
-    seeds = sorted({trial["seed"] for trial in protocol.trials})
-    sizes = ", ".join(protocol.size_label(size) for size in protocol.sizes)
-    aim = (
-        f"The estimand is the difference in expected {metric.label}"
-        f"{f' ({metric.unit})' if metric.unit else ''} between two models, each trained on "
-        f"{protocol.size_label(protocol.primary_size)} subjects of {one_line(data['name'])}, "
-        f"over new training runs and new subjects: {covered(protocol.rows)}."
-    )
-    ran = (
-        f"{count(len(protocol.rows), 'model')} ({', '.join(r.label for r in protocol.rows)}) were "
-        f"trained at training sizes of {sizes} subjects with {count(len(seeds), 'seed')} each "
-        f"({', '.join(map(str, seeds))}); a seed draws the training subset, which is nested across "
-        "sizes and the same for every model, the initialisation and the order of scans. Subjects "
-        f"were split once ({data['n_pool']} to train on, {data['n_validation']} for validation, "
-        f"{data['n_test']} for the test), and all models, seeds and sizes share the test set. "
-        f"{_tuning(protocol)} The best epoch was chosen on validation subjects only."
-    )
-    family = (
-        f"The primary family is {design.words} ({count(n_pairs, 'pair')}; {design.origin}); its "
-        "p-values are adjusted by Holm's method. Every other p-value is adjusted by Benjamini and "
-        "Hochberg's method and is exploratory."
-        if design.confirmatory
-        else f"No family of tests was fixed before the runs ({design.origin}), so that every "
-        "p-value, adjusted by Benjamini and Hochberg's method, is exploratory."
-    )
-    tests = (
-        "Two models were compared on the same seeds and the same test subjects by the "
-        "Obuchowski-Rockette test for seeds crossed with subjects, with Hillis' degrees of "
-        f"freedom, in which both vary. {family} Differences are signed so that positive means that "
-        "the first model is better; intervals are at 95 %."
-    )
-    if design.margin is not None:
-        tests += (
-            f" A difference of less than {design.margin:g} in {metric.label} was taken for none "
-            "(two one-sided tests at .05)."
-        )
-    return [" ".join((aim, ran, tests))]
-
-
-def software(environments: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return what computed the runs, in a sentence that may stand in a paper.
-
-    Parameters
-    ----------
-    environments : iterable of mapping
-        As recorded with the runs.
-    """
-    found: dict[str, set[str]] = {}
-    for environment in environments:
-        for name in VERSIONS:
-            if environment.get(name):
-                found.setdefault(name, set()).add(one_line(str(environment[name])))
-    if not found:
-        return []
-    parts = [
-        f"{VERSIONS[name]} {' and '.join(sorted(found[name]))}"
-        for name in VERSIONS
-        if name in found
-    ]
-    return [f"Software: {', '.join(parts)}."]
-
-
-def _tuning(protocol: Protocol) -> str:
+def tuning_words(protocol: Protocol) -> str:
+    """Return how the settings of models were found."""
     tuned = {row.arm.tune for row in protocol.rows if row.arm.trials}
     if not tuned:
         return "Nothing was tuned."
@@ -259,7 +287,9 @@ def _tuning(protocol: Protocol) -> str:
         "per-seed": "one study a model, training size and seed",
     }
     budget = count(int(protocol.values["trials"]), "Optuna trial")
-    return f"Tuned: {budget} a study, {how[protocol.values['tune']]}."
+    others = [row.label for row in protocol.rows if not row.arm.trials]
+    rest = f"; not tuned: {', '.join(others)}" if others else ""
+    return f"Tuned: {budget} a study, {how[protocol.values['tune']]}{rest}."
 
 
 def _classes(classes: Sequence[str]) -> str:

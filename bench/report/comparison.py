@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.report.claims import captions, methods
+from bench.report.claims import captions, changed_words
 from bench.report.evidence import Evidence, load_covariates, load_evidence
 from bench.report.family import design_tests, one_named, two_named
+from bench.report.methods import methods
 from bench.report.pairs import Pair, make_pairs, n_tested, paired_values, runs_at
 from bench.report.select import Protocol, Row, select_protocols
 from bench.report.table import Cell, Column, Report, Section, Table
@@ -154,10 +155,10 @@ def _section(store: Store, protocol: Protocol, a: Row, b: Row) -> Section:
         tables=tuple(table for table in tables if table is not None),
         caption=(
             sentence(pair, adjusted, n_tested(family), protocol),
-            *captions(protocol, evidence, [primary])[1:],
+            *captions(protocol, evidence, [primary]),
         ),
-        notes=design.notes,
-        methods=tuple(methods(protocol, design, len(family))),
+        notes=(*design.notes, *changed_words(protocol)),
+        methods=tuple(methods(protocol, design, family)),
     )
 
 
@@ -198,7 +199,7 @@ def _seed_values(protocol: Protocol, evidence: Evidence, pair: Pair) -> Table | 
             *([Column("p", f"{test.name} p", numeric=True)] if test else []),
         ),
         rows=tuple(rows),
-        notes=(f"p: conditions on {test.conditions_on}; one p a seed, never combined.",)
+        notes=(f"p: conditions on {test.conditions_on}; one p a seed, not adjusted, not combined.",)
         if test
         else (),
     )
@@ -209,13 +210,16 @@ def _beside(protocol: Protocol, evidence: Evidence, pair: Pair) -> Table | None:
     if len(seeds) < 2:
         return None
     tests = [test(first, second) for test in (paired_t, sign_flip, wilcoxon)]
-    notes = [f"These condition on {tests[0].conditions_on}: no claim about models rests on them."]
+    notes = [
+        f"These condition on {tests[0].conditions_on}: no claim about models rests on them. "
+        "The p-values are not adjusted."
+    ]
     share = pair.found.p_superior if pair.found is not None else np.nan
     if np.isfinite(share):
         low, high = superiority_interval(share, len(seeds))
         notes.append(
-            f"A is better in {number(share, 2)} of the paired runs (95 % CI {number(low, 2)} to "
-            f"{number(high, 2)}, on this test set)."
+            f"A is better in {number(share, 2)} of the {count(len(seeds), 'pair')} of runs "
+            f"(95 % CI {number(low, 2)} to {number(high, 2)}, on this test set)."
         )
     return Table(
         name="beside",

@@ -127,12 +127,15 @@ class Protocol:
 
     def size_label(self, size: int) -> str:
         """Return a training size in words."""
-        return f"{size} (all)" if size == self.dataset["n_pool"] else str(size)
+        return f"{size} (all)" if self.is_all(size) else str(size)
+
+    def is_all(self, size: int) -> bool:
+        """Tell whether a training size is the whole pool, of which no seed draws a subset."""
+        return size >= int(self.dataset["n_pool"])
 
     def one_fit(self, row: Row, size: int) -> bool:
         """Tell whether every seed of this cell is the same fit: nothing is left to draw."""
-        whole = size >= int(self.dataset["n_pool"])
-        return row.deterministic and whole and row.arm.tune != "per-seed"
+        return row.deterministic and self.is_all(size) and row.arm.tune != "per-seed"
 
     @cached_property
     def runs(self) -> dict[tuple[str, int], Runs]:

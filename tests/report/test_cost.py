@@ -2,7 +2,9 @@
 
 import math
 
-from bench.report.tables.cost import MEASURES, _median
+import pytest
+
+from bench.report.tables.cost import MEASURES, _median, _notes
 
 
 def test_every_measure_follows_from_the_record():
@@ -34,3 +36,25 @@ def test_older_runs_and_estimators_leave_gaps_not_zeros():
     assert _median(records, ["a", "b", "c"], by_key["epoch"]) == 1.5
     assert _median(records, ["a", "c", "gone"], by_key["peak_vram_mb"]) is None
     assert not math.isnan(_median(records, ["b"], by_key["epoch"]))
+
+
+CPU = {"cpu": "AMD EPYC", "gpu": None, "machine": "x86_64", "threads": 1}
+WARNING = "Seconds of different machines are not comparable."
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({**CPU, "cpu": "Intel Xeon"}, "AMD EPYC, 1 thread a run; Intel Xeon, 1 thread a run."),
+        ({**CPU, "gpu": "H100"}, "AMD EPYC, 1 thread a run; H100, 1 thread a run."),
+        ({**CPU, "threads": 4}, "AMD EPYC, 1 thread a run; AMD EPYC, 4 threads a run."),
+        ({"machine": "arm64"}, "AMD EPYC, 1 thread a run; arm64, threads not recorded."),
+    ],
+)
+def test_seconds_of_different_machines_are_said_to_be_not_comparable(other, words):
+    first, *warnings = _notes({"a": {"environment": CPU}, "b": {"environment": other}})
+    assert first.endswith(f"Measured on {words}")
+    assert warnings == [WARNING]
+    first, *warnings = _notes({"a": {"environment": CPU}, "b": {"environment": dict(CPU)}})
+    assert first.endswith("Measured on AMD EPYC, 1 thread a run.")
+    assert not warnings

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.report.checklists.known import Item, Known
-from bench.report.claims import SEEN, TOO_SHORT, changed_settings, covered
+from bench.report.claims import (
+    SEEN,
+    TOO_SHORT,
+    changed_settings,
+    covered,
+    scope,
+    validation_words,
+    what_seeds_draw,
+)
 from bench.report.family import BASELINES
+from bench.report.select import Protocol
 from bench.report.tables.provenance import machine_of
 from bench.report.words import count, number, one_line
 from bench.stats.metrics import metric as metric_of
@@ -43,8 +52,9 @@ def _question(known: Known) -> list[Item]:
         Item(
             "estimand",
             "Which quantity is claimed, over what may vary?",
-            f"Difference between two models in {primary.label} at n={known.size}, over new "
-            f"training runs and new test subjects; {covered(known.protocol.rows)}.",
+            f"Difference between two models in {primary.label} at n={known.size}, over "
+            f"{scope(known.protocol, known.protocol.primary_size)}; "
+            f"{covered(known.protocol.rows)}.",
         ),
         Item(
             "declared",
@@ -94,8 +104,7 @@ def _data(known: Known) -> list[Item]:
         Item(
             "selection",
             "Did anything but the final test see test labels?",
-            "No: best epoch and tuning use validation subjects; what trains is given no test "
-            "labels.",
+            f"No: what trains is given no test labels. {validation_words(known.protocol)}".strip(),
         ),
         Item(
             "test set reused",
@@ -109,7 +118,7 @@ def _data(known: Known) -> list[Item]:
             "Does the claim reach beyond this cohort?",
             f"Tested on {one_line(str(elsewhere))}."
             if elsewhere
-            else "One cohort, split at random.",
+            else "One cohort, split into its sides.",
             "" if elsewhere else "does it hold in another cohort (bench run --test-data)?",
         ),
     ]
@@ -117,7 +126,6 @@ def _data(known: Known) -> list[Item]:
 
 def _runs(known: Known) -> list[Item]:
     protocol = known.protocol
-    conditional = [size for size in protocol.sizes if protocol.conditional(size)]
     labels = ", ".join(map(protocol.size_label, protocol.sizes))
     failed = [f"{f.row.label} n={f.size} seed {f.seed} ({f.state})" for f in known.failures]
     missing = [
@@ -146,12 +154,7 @@ def _runs(known: Known) -> list[Item]:
         Item(
             "what seeds vary",
             "Which sources of chance differ between runs?",
-            "Training subset, initialisation, order."
-            + (
-                f" At n={', '.join(map(str, conditional))} the subset hardly."
-                if conditional
-                else ""
-            ),
+            _seeds(protocol),
         ),
         Item(
             "training sizes",
@@ -161,9 +164,7 @@ def _runs(known: Known) -> list[Item]:
         Item(
             "validation",
             "How many labelled subjects beside the training set?",
-            f"All {known.data['n_validation']} at every size."
-            if protocol.values["val_size"] == "full"
-            else "A third of the training size, at least 8.",
+            validation_words(protocol) or "None: nothing was chosen by validation.",
         ),
         Item(
             "failures",
@@ -178,6 +179,18 @@ def _runs(known: Known) -> list[Item]:
             "why are they missing?" if missing or empty else "",
         ),
     ]
+
+
+def _seeds(protocol: Protocol) -> str:
+    drawn = what_seeds_draw(protocol)
+    if not drawn:
+        return "None: every model is one fit to all subjects."
+    hardly = [n for n in protocol.sizes if protocol.conditional(n) and not protocol.is_all(n)]
+    words = "; ".join(drawn)
+    words = f"{words[0].upper()}{words[1:]}."
+    return (
+        f"{words} At n={', '.join(map(str, hardly))} the subset hardly varies." if hardly else words
+    )
 
 
 def _tests(known: Known) -> list[Item]:
@@ -206,7 +219,9 @@ def _tests(known: Known) -> list[Item]:
         Item(
             "multiplicity",
             "How are many comparisons handled?",
-            "Holm in the primary family; Benjamini-Hochberg for all else, called exploratory.",
+            ("Holm in the primary family" if known.design.confirmatory else "No primary family")
+            + "; all else is exploratory, adjusted by Benjamini and Hochberg where a column says "
+            "so (marks of a column by Holm), else not adjusted.",
         ),
         Item(
             "other metrics",
@@ -290,7 +305,9 @@ def tuning(known: Known) -> tuple[str, str]:
     """Return how models were tuned, and what that leaves open."""
     tuned = [row for row in known.protocol.rows if row.arm.trials]
     if not tuned:
-        return "Nothing was tuned: every model has its card's settings.", ""
+        changed = changed_settings(known.rows)
+        words = "Nothing was tuned; of built-in models, the settings are the cards'"
+        return f"{words}{f' but for {changed}' if changed else ''}.", ""
     budget, mode = known.protocol.values["trials"], known.protocol.values["tune"]
     words = f"{budget} Optuna trials a study for each of {count(len(tuned), 'model')}, {mode}."
     untuned = len(known.protocol.rows) - len(tuned)
@@ -310,7 +327,7 @@ def _length(known: Known) -> tuple[str, str]:
     epochs = known.protocol.values["epochs"]
     if epochs is None:
         return "No network trained by epochs.", ""
-    words = f"{count(int(epochs), 'epoch')}, the best by validation."
+    words = f"{count(int(epochs), 'epoch')}, of which the best by validation is kept."
     if epochs <= TOO_SHORT:
         return words, "this is too short to rank models."
     return words, "had the validation loss stopped falling?"

@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.report.checklists.claim import metric_labels, tuning, versions
 from bench.report.checklists.known import Item, Known
-from bench.report.claims import chosen
+from bench.report.claims import chosen, is_network, validation_words
 from bench.report.tables.leaderboard import score_cell
 from bench.report.words import count, number, one_line
 
@@ -116,8 +116,8 @@ def _variables(known: Known) -> list[Item]:
         Item(
             "9b definition",
             "How and when was each predictor measured?",
-            "All voxels of a T1-weighted scan.",
-            "scanners and sequences.",
+            "Voxels of the prepared scan.",
+            "modality, scanners and sequences.",
         ),
         Item("9c their assessors", "Who judged subjective predictors?", "Nobody: voxels only."),
         Item(
@@ -141,6 +141,7 @@ def _analysis(known: Known) -> list[Item]:
     protocol, settings = known.protocol, known.settings
     words, ask = tuning(known)
     models = ", ".join(row.label for row in known.rows)
+    networks = any(map(is_network, known.rows))
     select = protocol.values["select"]
     by = "accuracy" if select == "accuracy" else "MAE" if not known.classes else "log loss"
     weights = {
@@ -154,7 +155,8 @@ def _analysis(known: Known) -> list[Item]:
             "12a use of data",
             "Which data develop, which evaluate?",
             f"{one_line(str(settings.get('split', 'Split by subject'))).rstrip('.')}; "
-            f"training sizes {', '.join(map(protocol.size_label, protocol.sizes))}.",
+            f"training sizes {', '.join(map(protocol.size_label, protocol.sizes))}. "
+            f"{validation_words(protocol)}".strip(),
         ),
         Item(
             "12b predictors",
@@ -165,7 +167,7 @@ def _analysis(known: Known) -> list[Item]:
         Item(
             "12c building",
             "Type of model, why, how built, tuned and validated?",
-            f"{models}. {words} Best epoch by validation {by}.",
+            f"{models}. {words}{f' Best epoch by validation {by}.' if networks else ''}",
             f"why these models? {ask}".strip(),
         ),
         Item("12d clusters", "How were differences between centres handled?", "", "describe."),
@@ -181,7 +183,8 @@ def _analysis(known: Known) -> list[Item]:
         Item(
             "12g predictions",
             "How are predictions computed?",
-            "By each trained model from the whole volume; bench predict does so for new scans.",
+            "By each trained model from one prepared volume, of which models of slices see those "
+            "that their settings choose; bench predict does so for new scans.",
         ),
         Item(
             "13 imbalance",
@@ -223,7 +226,7 @@ def _openness(known: Known) -> list[Item]:
         Item(
             "18c protocol",
             "Where is the study's protocol?",
-            f"Declared with the command: {known.design.origin}.",
+            f"Primary family of tests: {known.design.origin}.",
             "is there a written one?",
         ),
         Item("18d registration", "Was it registered?", "", "number, or say that it was not."),

@@ -41,7 +41,10 @@ _SETTINGS = (
 _HANGING = r"!{\hspace{.8em}}"
 """Room for the mark that stands beside digits without moving them."""
 _NUMBER = re.compile(r"([-−]?)(\d+)(?:\.(\d+))?")
+_LONG = re.compile(r"\S{24,}")
+_BREAK = "\u200b"
 _SPECIAL = {
+    _BREAK: r"\allowbreak{}",
     "\\": r"\textbackslash{}",
     "&": r"\&",
     "%": r"\%",
@@ -223,13 +226,18 @@ def _comments(*lines: str) -> list[str]:
 
 
 def _paragraphs(lines: Sequence[str]) -> list[str]:
-    return [f"{escape(line)}\n" for line in lines]
+    return [f"{_prose(line)}\n" for line in lines]
+
+
+def _prose(text: str) -> str:
+    """Return a running text, in which long names may break after signs."""
+    return escape(_LONG.sub(lambda word: re.sub(r"(?<=\W)(?=\S)", _BREAK, word[0]), text))
 
 
 def _list(lines: Sequence[str]) -> list[str]:
     if not lines:
         return []
-    items = [rf"\item {escape(line)}" for line in lines]
+    items = [rf"\item {_prose(line)}" for line in lines]
     return [r"\begin{itemize}\setlength{\itemsep}{0pt}", *items, r"\end{itemize}"]
 
 
@@ -276,7 +284,7 @@ def _floats(
 def _below(lines: Sequence[str]) -> list[str]:
     if not lines:
         return []
-    words = r"\quad ".join(map(escape, lines))
+    words = r"\quad ".join(map(_prose, lines))
     return [r"\par\smallskip", rf"{{\footnotesize\raggedright {words}\par}}"]
 
 

@@ -23,6 +23,9 @@ from bench.stats.metrics import Floats
 FEW = "few subjects"
 """The flag of `bench.stats.inference` that brings a second df and p."""
 
+DROPPED = "seeds dropped: "
+"""How its flag of seeds that are not shared begins."""
+
 
 def pair_tables(
     protocol: Protocol,
@@ -92,11 +95,13 @@ def seed_table(
     protocol: Protocol, evidence: Evidence, family: Sequence[Pair], prefix: str
 ) -> Table | None:
     """Return the tests over seeds alone of the primary family, None when no runs are paired."""
-    tests = []
+    tests, left_out = [], []
     for pair in family:
-        if pair.found is not None and pair.found.paired:
-            _, *values = paired_values(protocol, evidence, pair)
+        seeds, *values = paired_values(protocol, evidence, pair)
+        if pair.found is not None and pair.found.paired and len(seeds) > 1:
             tests.append((pair, paired_t(*values), sign_flip(*values)))
+        else:
+            left_out.append(f"{pair.a.label} vs {pair.b.label}")
     if not tests:
         return None
     adjusted = [benjamini_hochberg([test[kind].p for test in tests]) for kind in (1, 2)]
@@ -125,6 +130,7 @@ def seed_table(
         notes=(
             f"These condition on {tests[0][1].conditions_on}: with new subjects they reject far "
             "too often, and no claim about models rests on them.",
+            *([f"Fewer than two pairs of runs: {', '.join(left_out)}."] if left_out else []),
         ),
     )
 
@@ -203,8 +209,7 @@ def _table(
             for pair, p, judgement in zip(pairs, adjusted.values, verdicts, strict=True)
         ),
         notes=(
-            "A - B: positive means that A is better; P(A>B): share of paired runs in which A is; "
-            "n: seeds x test subjects.",
+            _columns_words(pairs),
             *([_margin_words(margin)] if judged else []),
             *(f"{letter}: {_explained(flag)}" for flag, letter in letters.items()),
         ),
@@ -233,7 +238,11 @@ def _numbers(pair: Pair, adjusted: float) -> list[Cell]:
             "few_high": bounds[1],
         }
     seeds = str(found.n_seeds)
-    if not found.paired:
+    if found.one_fit_a and found.one_fit_b:
+        seeds = "1 fit"
+    elif found.one_fit_a or found.one_fit_b:
+        seeds = f"(1 fit, {seeds})" if found.one_fit_a else f"({seeds}, 1 fit)"
+    elif not found.paired:
         seeds = f"({found.n_seeds_a}, {found.n_seeds_b})"
     return [
         Cell(
@@ -273,6 +282,18 @@ def _numbers(pair: Pair, adjusted: float) -> list[Cell]:
     ]
 
 
+def _columns_words(pairs: Sequence[Pair]) -> str:
+    """Return what the columns are, of runs as they were paired here."""
+    found = [pair.found for pair in pairs if pair.found is not None]
+    unpaired = any(not each.paired for each in found)
+    apart = unpaired or any(each.one_fit_a or each.one_fit_b for each in found)
+    runs = "share of the pairs of runs in which A is, ties one half"
+    if unpaired:
+        runs += " (unpaired: every run of A with every run of B)"
+    seeds = "seeds" + (", in brackets those of A and of B," if apart else "")
+    return f"A - B: positive means that A is better; P(A>B): {runs}; n: {seeds} x test subjects."
+
+
 def pair_cell(pair: Pair) -> Cell:
     """Return the cell that names the two rows."""
     a, b = pair.a, pair.b
@@ -305,6 +326,8 @@ def _df(df: float) -> str:
 def _explained(flag: str) -> str:
     if flag == FEW:
         return f"{FEW}: beside df and p, those that also count the uncertainty over subjects"
+    if flag.startswith(DROPPED):
+        return f"seeds that only one of the two has are left out: {flag.removeprefix(DROPPED)}"
     return flag
 
 

@@ -1,0 +1,220 @@
+"""The method text: what was compared, on what and how, in sentences that may stand in a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.report.claims import (
+    covered,
+    is_network,
+    same_seeds,
+    scope,
+    tuning_words,
+    validation_words,
+    what_seeds_draw,
+)
+from bench.report.family import Design
+from bench.report.pairs import Pair, n_tested
+from bench.report.select import Protocol
+from bench.report.words import count, one_line
+from bench.stats.metrics import metric as metric_of
+
+VERSIONS = {
+    "slicebench": "slicebench",
+    "python": "Python",
+    "torch": "PyTorch",
+    "timm": "timm",
+    "optuna": "Optuna",
+    "numpy": "NumPy",
+}
+"""Names in the record of a run's environment, and in a sentence."""
+
+
+def methods(protocol: Protocol, design: Design, family: Sequence[Pair]) -> list[str]:
+    """Return the paragraph on what was compared and how, as it may stand in a paper.
+
+    Parameters
+    ----------
+    protocol : Protocol
+    design : Design
+        How the pairs were chosen.
+    family : sequence of Pair
+        The pairs of the primary cell.
+    """
+    if not family:
+        return []
+    metric = metric_of(protocol.primary_metric)
+    size = protocol.primary_size
+    aim = (
+        f"The estimand is the difference in expected {metric.label}"
+        f"{f' ({metric.unit})' if metric.unit else ''} between two models, each trained on "
+        f"{'all ' if protocol.is_all(size) else ''}{size} subjects of "
+        f"{one_line(protocol.dataset['name'])}, over "
+        f"{scope(protocol, size)}; {covered(protocol.rows)}."
+    )
+    sentences = [
+        aim,
+        *_runs(protocol),
+        *_subjects(protocol),
+        *_test(family),
+        *_tests(design, family),
+    ]
+    if design.margin is not None:
+        sentences.append(
+            f"A difference of less than {design.margin:g} in {metric.label} was taken for none "
+            "(two one-sided tests at .05, not adjusted)."
+        )
+    return [" ".join(sentences)]
+
+
+def software(environments: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what computed the runs, in a sentence that may stand in a paper.
+
+    Parameters
+    ----------
+    environments : iterable of mapping
+        As recorded with the runs.
+    """
+    found: dict[str, set[str]] = {}
+    for environment in environments:
+        for name in VERSIONS:
+            if environment.get(name):
+                found.setdefault(name, set()).add(one_line(str(environment[name])))
+    if not found:
+        return []
+    parts = [
+        f"{VERSIONS[name]} {' and '.join(sorted(found[name]))}"
+        for name in VERSIONS
+        if name in found
+    ]
+    return [f"Software: {', '.join(parts)}."]
+
+
+def _runs(protocol: Protocol) -> list[str]:
+    """Say which models were trained how often, and what differs between the runs of one."""
+    labels = [row.label for row in protocol.rows]
+    sizes = ", ".join(map(protocol.size_label, protocol.sizes))
+    models = f"{count(len(labels), 'model')} ({', '.join(labels)}) were trained at " + (
+        f"training sizes of {sizes} subjects"
+        if len(protocol.sizes) > 1
+        else f"a training size of {sizes} subjects"
+    )
+    if same_seeds(protocol):
+        seeds = protocol.at(protocol.rows[0], protocol.sizes[0]).seeds
+        runs = f" with {count(len(seeds), 'seed')} each ({_listed(seeds)})"
+        sentences = [f"{models}{runs if seeds else '; no run has finished'}."]
+    else:
+        sentences = [f"{models}; finished runs by seed: {_cells(protocol)}."]
+    drawn = what_seeds_draw(protocol)
+    if drawn:
+        sentences.append(f"A seed draws {_and(drawn)}.")
+    whole = [size for size in protocol.sizes if protocol.is_all(size)]
+    fits = [row.label for size in whole for row in protocol.rows if protocol.one_fit(row, size)]
+    if fits:
+        at = protocol.size_label(whole[0])
+        sentences.append(
+            f"At n={at} {_and(fits)} {'is' if len(fits) == 1 else 'are'} one fit "
+            f"{'' if len(fits) == 1 else 'each '}whatever the seed."
+        )
+    return sentences
+
+
+def _cells(protocol: Protocol) -> str:
+    """Return the finished seeds with the models and sizes that have them."""
+    found: dict[tuple[int, ...], dict[str, list[int]]] = {}
+    for row in protocol.rows:
+        for size in protocol.sizes:
+            of_seeds = found.setdefault(protocol.at(row, size).seeds, {})
+            of_seeds.setdefault(row.label, []).append(size)
+    parts = []
+    for seeds, cells in found.items():
+        where = ", ".join(
+            f"{label} at n={', '.join(map(protocol.size_label, sizes))}"
+            for label, sizes in cells.items()
+        )
+        parts.append(f"{_listed(seeds) or 'none'} ({where})")
+    return "; ".join(parts)
+
+
+def _subjects(protocol: Protocol) -> list[str]:
+    """Say who was on which side, and what validation subjects were used for."""
+    data = protocol.dataset
+    sentences = [
+        f"Subjects were split once ({data['n_pool']} to train on, {data['n_validation']} for "
+        f"validation, {data['n_test']} for the test), and all runs share the test set.",
+        validation_words(protocol),
+        tuning_words(protocol),
+    ]
+    if any(map(is_network, protocol.rows)):
+        sentences.append("The best epoch of a network was chosen on validation subjects only.")
+    return [words for words in sentences if words]
+
+
+def _test(family: Sequence[Pair]) -> list[str]:
+    """Say how two models were compared, and of every pair in which it was otherwise, how."""
+    odd = [f"{pair.a.label} vs {pair.b.label}, {words}" for pair in family if (words := _odd(pair))]
+    on = "on the same seeds and the same test subjects"
+    if odd:
+        on = (
+            "on the same test subjects, with runs paired by seed where two models share at least "
+            "two seeds,"
+        )
+    return [
+        f"Two models were compared {on} by the Obuchowski-Rockette test for seeds crossed with "
+        "subjects, with Hillis' degrees of freedom, in which both vary.",
+        *([f"Of the primary cell: {'; '.join(odd)}."] if odd else []),
+    ]
+
+
+def _odd(pair: Pair) -> str:
+    """Return how a pair was compared if not seed by seed over all runs of both, else nothing."""
+    found = pair.found
+    if found is None:
+        return "not compared, because one of them has no finished run"
+    if found.one_fit_a and found.one_fit_b:
+        words = "one fit each, over subjects alone"
+    elif found.one_fit_a or found.one_fit_b:
+        words = f"one fit against {count(found.n_seeds, 'run')}"
+    elif not found.paired:
+        words = f"unpaired, {count(found.n_seeds_a, 'run')} against {found.n_seeds_b}"
+    elif found.dropped:
+        words = f"on {count(found.n_seeds, 'shared seed')}, without {_listed(found.dropped)}"
+    else:
+        words = ""
+    if np.isfinite(found.p):
+        return words
+    return f"{words}; no p" if words else "no p"
+
+
+def _tests(design: Design, family: Sequence[Pair]) -> list[str]:
+    """Say which p-values were adjusted for which others."""
+    tested = n_tested(family)
+    pairs = count(len(family), "pair") + ("" if tested == len(family) else f", {tested} with a p")
+    if design.confirmatory:
+        words = (
+            f"The primary family is {design.words} ({pairs}; {design.origin}); its p-values are "
+            "adjusted by Holm's method. Everything else is exploratory"
+        )
+    else:
+        words = (
+            f"No family of tests was fixed before the runs ({design.origin}), so that everything "
+            "is exploratory"
+        )
+    return [
+        f"{words}: p-values beside a column BH p are adjusted over the rows of their table by "
+        "Benjamini and Hochberg's method, the marks of a column by Holm's over that column, and "
+        "others are not adjusted.",
+        "Differences are signed so that positive means that the first model is better; intervals "
+        "are at 95 %.",
+    ]
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
