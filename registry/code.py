@@ -165,7 +165,7 @@ def _package(folder: Path) -> dict[Path, str]:
         seen.add(here.resolve())
         folders[:] = sorted(n for n in folders if n != "__pycache__" and not n.startswith("."))
         for name in sorted(names):
-            if name.endswith(".py") and (here / name).is_file():
+            if name.endswith(".py") and not name.startswith(".") and (here / name).is_file():
                 found[(here / name).resolve()] = (here / name).relative_to(folder.parent).as_posix()
     return found
 

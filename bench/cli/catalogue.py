@@ -171,7 +171,7 @@ def _show_plan() -> None:
 
     from bench.config import load_config
 
-    files = sorted((load_config().cache / "layouts").glob("*.json"))
+    files = sorted((load_config().cache / "layouts").glob("[!.]*.json"))
     measured = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     # Older ones were known by less of the code; they are not used any more.
     measured = [found for found in measured if "libraries" in found]

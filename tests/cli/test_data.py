@@ -106,7 +106,7 @@ def test_a_folder_that_cannot_be_read_is_said_by_check_and_manifest(bench, tmp_p
     checked = ran(bench("data", "check", *words, *SMALL, "--space", "mni"))
     for out in (" ".join(listed.split()), " ".join(checked.split())):
         assert "1 folder in" in out
-        assert "the first is sub-21: a link to a file that is not there" in out
+        assert "the first is sub-21: a link to a folder that is not there" in out
         assert "left out: a folder, not a file" in out
 
 

@@ -136,7 +136,7 @@ def test_a_link_to_a_folder_that_is_gone_is_said(tmp_path: Path) -> None:
     walk = Walk(tmp_path, within="sub-.*")
     assert [entry.path for entry in walk] == ["sub-01"]
     assert "1 folder in" in walk.warnings[0]
-    assert "the first is sub-01" in walk.warnings[0]
+    assert "the first is sub-01: a link to a folder that is not there." in walk.warnings[0]
 
 
 def test_what_is_no_file_is_counted_and_the_next_image_is_used(tmp_path: Path) -> None:

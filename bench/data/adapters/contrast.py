@@ -32,19 +32,19 @@ _OTHERS = {
     ),
     LOCALIZER: _compiled(r"locali[sz]er|scout|<survey|<(?:3|three)[-_ ]*plane|<loc>"),
     "FLAIR": _compiled(r"flair|dark[-_ ]*fluid"),
-    "PET or CT": _compiled(
-        r"<(?:pet|pt|nm|ct|fdg|pib|av[-_ ]*(?:45|133|1451)|mk[-_ ]*6240|suvr?)>|florbeta|flutemet"
-        r"|flortau"
+    "PET": _compiled(
+        r"<(?:pet|fdg|pib|av[-_ ]*(?:45|133|1451)|mk[-_ ]*6240|suvr?)>|florbeta|flutemet|flortau"
     ),
     "a field map or calibration": _compiled(
         r"field[-_ ]*map|<fmap|<b[01][-_ ]*map|calib|<cal>|<phase[-_ ]*(?:diff|map)|<shim>"
     ),
-    "diffusion": _compiled(r"dti>|<(?:dwi|diff|trace|adc>|hardi|noddi|tensor)"),
+    "diffusion": _compiled(r"dti>|<(?:dwi|diff|diffusion|tracew?|adc|hardi|noddi|tensor)>"),
     "functional or perfusion": _compiled(
         r"fmri(?!prep)|<(?:bold|epi|rest|resting)>|<[a-z]{0,2}asl>|cbf>|perfusion"
     ),
     "T2 or PD": _compiled(
-        r"<(?:3d|ax|axial|sag|cor|tra)?[-_ ]*t2|<pd>|<pdt2|proton|<(?:swi|swan|haste|ciss)>"
+        r"(?:\b|_)(?:3d|ax|axial|sag|cor|tra)?[-_ ]*t2|<pd>|<pdt2|proton"
+        r"|<(?:swi|swan|haste|ciss)>"
     ),
     "a quantitative map": _compiled(r"t1[-_ ]*(?:map|rho)|<inv[-_ ]*[12]>"),
     PHASE: _compiled(r"part-(?:phase|imag|real)>"),

@@ -24,7 +24,7 @@ from bench.data.adapters.visits import NOT_LISTED, YEAR, label
 from registry.cards import Value
 from registry.errors import UserError
 
-SESSION = re.compile(r"(OAS3\d{4})_(?:MR_|ses+-)(d\d+)(?=[/_.]).*T1w\.nii(?:\.gz)?$", re.IGNORECASE)
+SESSION = re.compile(r"(OAS3\d{4})_(?:MR_|ses+-)(d\d+)(?=[/_.]).*(?i:T1w\.nii(?:\.gz)?)$")
 
 RATINGS = (("OASISID", "CDRTOT"), ("Subject", "cdr"))
 ENTRIES = (("OASISID", "AgeatEntry"), ("Subject", "ageAtEntry"))

@@ -14,6 +14,7 @@ from bench.data.adapters.reading import listed, parse_ages, refuse_disjoint, tab
 from bench.data.adapters.visits import NOT_LISTED
 from bench.data.adapters.walk import Walk, natural
 from bench.data.adapters.wide import read_columns
+from bench.data.formats import why_absent
 from registry.cards import Value
 from registry.errors import UserError
 
@@ -92,7 +93,7 @@ def _scans(root: Path, image: str) -> pd.DataFrame:
         _, path, reason = min(wanted or files, key=lambda file: (file[2] != "", natural(file[1])))
         if not usable:
             reason = UNUSABLE
-        elif not wanted:
+        elif not wanted and not reason:
             reason = f"no {image} among its files"
         rows.append((subject, instance, path, str(int(packed)), reason))
     if not rows:
@@ -145,15 +146,19 @@ def _owner(path: str) -> tuple[str, str] | None:
 
 def _members(root: Path, path: str) -> Iterator[tuple[str, str, str]]:
     """Yield the images in an archive; one that cannot be opened yields one, to fail the check."""
+    reason = ""
     try:
         with zipfile.ZipFile(root / path) as archive:
             names = archive.namelist()
-    except (OSError, zipfile.BadZipFile):
+    except zipfile.BadZipFile:
         names = ["T1/T1.nii.gz"]
+    except OSError as error:
+        names = ["T1/T1.nii.gz"]
+        reason = why_absent(root / path) or f"cannot be read: {error.strerror}"
     for name in names:
         stem, end = _parted(name.rpartition("/")[2])
         if end in IMAGES and stem.startswith("T1"):
-            yield stem, f"{path}!/{name}", ""
+            yield stem, f"{path}!/{name}", reason
 
 
 def _people(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:

@@ -105,18 +105,19 @@ class Walk:
                 path = f"{place}/{item.name}" if place else item.name
                 link = item.is_symlink()
                 folder = os.path.isdir(item.path) if link else item.is_dir()
-                reason = why_absent(item.path) if link or folder else ""
-                inside = self._within.fullmatch(path) is not None
-                if folder and inside and link:
-                    leads = os.path.realpath(item.path)
-                    if not (_is_above(leads, real) or _is_above(leads, root)):
-                        links.append((path, leads))
-                elif folder and inside:
-                    below.append((path, os.path.join(real, item.name)))
-                elif inside and reason == BROKEN_LINK and "." not in item.name:
-                    self._closed.append((path, reason))
-                if is_image(item.name) or not folder:
-                    yield Entry(path, item.name, reason)
+                if self._within.fullmatch(path):
+                    if folder and link:
+                        leads = os.path.realpath(item.path)
+                        if not (_is_above(leads, real) or _is_above(leads, root)):
+                            links.append((path, leads))
+                    elif folder:
+                        below.append((path, os.path.join(real, item.name)))
+                    elif link and "." not in item.name and why_absent(item.path) == BROKEN_LINK:
+                        self._closed.append((path, "a link to a folder that is not there"))
+                if is_image(item.name):
+                    yield Entry(path, item.name, why_absent(item.path) if link or folder else "")
+                elif not folder:
+                    yield Entry(path, item.name)
             folders += reversed(below)
 
     @property
