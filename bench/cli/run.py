@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -416,14 +417,16 @@ def _execute(store: Store, plans: Sequence[Plan], request: Request, asked: Asked
         raise UserError("--per-gpu needs a GPU and a network to run; use --workers.")
     workers = asked.workers or max(1, gpus * (asked.per_gpu or 1))
     total = sum(plan.count("run") + len(plan.studies) for plan in plans)
+    work = work_folder(store.file)
     place = Place(
-        work=work_folder(store.file),
+        work=work,
         device=request.device,
         threads=asked.threads or threads_a_unit(workers),
         threads_given=asked.threads is not None,
         command=asked.command,
         argv=asked.argv,
-        cache=request.cache,
+        # Where the cache is somebody else's, what units keep is beside the database.
+        cache=request.cache if os.access(request.cache, os.W_OK) else work / "cache",
         deterministic=asked.deterministic,
         keep=asked.keep,
         weights=weights_folder(store.file),

@@ -11,6 +11,7 @@ process goes on.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -53,6 +54,8 @@ class Cached:
 @contextmanager
 def cohort_folder(folder: Path) -> Iterator[None]:
     """Hold a cohort's folder, making it if need be; a second process waits for the first.
+
+    Who only reads what is complete needs no lock, and no permission to write.
 
     Raises
     ------
@@ -144,7 +147,7 @@ def prepare(
     table = pd.DataFrame(stamps, columns=["path", "size", "mtime_ns"])
     write_csv(table.assign(identity=_identities(index)), cohort / STAMPS)
     about = {"settings": _settings(conform), "in": folder.name, "root": str(root or "")}
-    (cohort / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+    _write_whole(cohort / ABOUT, json.dumps(about).encode())
     return Cached(folder, index)
 
 
@@ -199,7 +202,7 @@ class _Rows:
             with open(self.building / VOLUMES, "wb") as stream:
                 np.lib.format.write_array_header_1_0(stream, header)
                 stream.flush()
-                os.posix_fallocate(stream.fileno(), 0, stream.tell() + needed)
+                _take_room(stream.fileno(), stream.tell() + needed)
                 os.fsync(stream.fileno())
         except OSError:
             shutil.rmtree(self.building)
@@ -332,16 +335,39 @@ def _read_index(folder: Path) -> pd.DataFrame:
 def _known_identities(file: Path) -> dict[tuple[str, int, int], str]:
     if not file.is_file():
         return {}
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
     rows = zip(table["path"], table["size"], table["mtime_ns"], table["identity"], strict=True)
     return {(path, int(size), int(mtime)): identity for path, size, mtime, identity in rows}
 
 
+def _take_room(descriptor: int, size: int) -> None:
+    """Give a file its size and, where the system can, the room on disk that it will need."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except (AttributeError, OSError) as error:
+        # macOS does not have it, nor do some file systems.
+        if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.ftruncate(descriptor, size)
+
+
 def write_csv(table: pd.DataFrame, file: Path) -> None:
     """Write a table so that a reader sees the old one or the new one, never half of it."""
+    _write_whole(file, as_csv(table))
+
+
+def as_csv(table: pd.DataFrame) -> bytes:
+    """Return a table as `write_csv` writes it; file names need not be UTF-8."""
+    return table.to_csv(index=False).encode(errors="surrogateescape")
+
+
+def _write_whole(file: Path, content: bytes) -> None:
     part = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
     try:
-        table.to_csv(part, index=False)
+        with open(part, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)

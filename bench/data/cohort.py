@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench.data import check, manifest
 from bench.data.adapters.reading import listed
-from bench.data.cache import VOLUMES, Progress, cohort_folder, prepare, write_csv
+from bench.data.cache import VOLUMES, Progress, as_csv, cohort_folder, complete, prepare, write_csv
 from bench.data.listing import GROWING, CohortRequest, Listing, list_scans
 from bench.data.settle import SPLIT_SEED, Settled, balance, settle
 from bench.data.split import SIDES, strata, subset, validation_subset
@@ -252,6 +252,11 @@ def open_cohort(
     listing = list_scans(request, cache_dir, progress)
     conform, folder = listing.conform, listing.folder
     listing.task  # noqa: B018  refuses what cannot be learned before hours of reading
+    cached = None if verify else complete(listing.files, conform, folder, cache_dir)
+    if cached is not None:
+        settled = settle(listing, cached.facts, stored_split(listing))
+        if _is_kept(listing, settled):
+            return _cohort(listing, settled, cached.folder, conform)
     with cohort_folder(folder):
         cached = prepare(
             listing.files,
@@ -322,10 +327,23 @@ def stored_split(listing: Listing) -> pd.Series | None:
 
 def keep_split(listing: Listing, settled: Settled) -> None:
     """Write the split and the manifest into the cohort's folder."""
+    for file, table in _tables(listing, settled).items():
+        if not _says(file, table):
+            write_csv(table, file)
+
+
+def _is_kept(listing: Listing, settled: Settled) -> bool:
+    """Tell whether the cohort's folder says all of it already: then nothing need be written."""
+    return all(_says(file, table) for file, table in _tables(listing, settled).items())
+
+
+def _tables(listing: Listing, settled: Settled) -> dict[Path, pd.DataFrame]:
+    """Return the split and the manifest, each with the file that it is kept in."""
     sides = settled.subjects[["subject_id", "side"]]
-    whole = _with_absent(sides, stored_split(listing), settled.scans)
-    _keep(whole, _split_file(listing))
-    _keep(settled.scans.drop(columns=["file", "subject"]), listing.folder / "manifest.csv")
+    return {
+        _split_file(listing): _with_absent(sides, stored_split(listing), settled.scans),
+        listing.folder / "manifest.csv": settled.scans.drop(columns=["file", "subject"]),
+    }
 
 
 def _split_file(listing: Listing) -> Path:
@@ -359,10 +377,8 @@ def _with_absent(
     return pd.concat([sides, absent.rename_axis("subject_id").reset_index()])
 
 
-def _keep(table: pd.DataFrame, file: Path) -> None:
-    """Write a table unless the file says the same already: a full or read-only disk then serves."""
-    if not file.is_file() or file.read_text(encoding="utf-8") != table.to_csv(index=False):
-        write_csv(table, file)
+def _says(file: Path, table: pd.DataFrame) -> bool:
+    return file.is_file() and file.read_bytes() == as_csv(table)
 
 
 def _settings(request: CohortRequest, conform: Conform) -> dict[str, Value]:

@@ -196,7 +196,8 @@ def write_row(descriptor: int, content: bytes, at: int) -> None:
     written = 0
     while written < len(content):
         written += os.pwrite(descriptor, content[written:], at + written)
-    os.fdatasync(descriptor)
+    # macOS has no fdatasync.
+    getattr(os, "fdatasync", os.fsync)(descriptor)
 
 
 def checksum(content: bytes) -> str:

@@ -390,13 +390,13 @@ class _Job:
 
 
 def work_folder(database: Path) -> Path:
-    """Return where units work: ``<database file>.work``."""
-    return database.with_name(database.name + ".work")
+    """Return where units work: ``<database file>.work``, by whichever link it is named."""
+    return Path(f"{database.resolve()}.work")
 
 
 def weights_folder(database: Path) -> Path:
     """Return where weights are kept: ``<database file>.weights``, a folder a trial."""
-    return database.with_name(database.name + ".weights")
+    return Path(f"{database.resolve()}.weights")
 
 
 def preload_for(plans: Sequence[Plan]) -> list[str]:

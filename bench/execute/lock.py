@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import Timeout
+
+from bench.lock import locked
 from registry.errors import UserError
 
 
 @contextmanager
 def driver_lock(database: Path) -> Iterator[None]:
-    """Hold ``<database>.lock`` while this process drives.
+    """Hold ``<database>.lock`` while this process drives; a link and its file have one lock.
 
     Raises
     ------
     UserError
         When another driver holds it; the sentence names that process.
     """
-    file = database.with_name(database.name + ".lock")
-    try:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(
-            f"The lock {file} cannot be written ({error.strerror}); choose another place with --db."
-        ) from None
-    try:
+    file = Path(f"{database.resolve()}.lock")
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.read(handle, 500).decode(errors="replace").strip() or "another process"
+            stack.enter_context(locked(file, wait=False))
+            file.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now} UTC")
+        except Timeout as held:
+            raise UserError(_held(database, file, Path(held.lock_file))) from None
+        except OSError as error:
             raise UserError(
-                f"Another run writes to {database}: {holder}. Wait for it, or use another --db."
+                f"The lock {file} cannot be written ({error.strerror}); choose another place with "
+                "--db."
             ) from None
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-        os.ftruncate(handle, 0)
-        os.write(
-            handle, f"process {os.getpid()} on {socket.gethostname()} since {now} UTC".encode()
-        )
         yield
-    finally:
-        os.close(handle)
+
+
+def _held(database: Path, file: Path, held: Path) -> str:
+    """Return who drives a database, in words."""
+    holder = file.read_text(errors="replace").strip() or "another process"
+    words = f"Another run writes to {database}: {holder}. Wait for it, or use another --db"
+    return f"{words}." if held == file else f"{words}; if that process is gone, delete {held}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
 import subprocess
@@ -14,9 +15,22 @@ import numpy as np
 
 from registry.errors import UserError
 
+SOURCE = Path(__file__).resolve().parents[2]
+"""Our source tree, where this code runs from a checkout of it."""
+
+ANYBODY = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+"""Options with which git answers about anybody's repository, and runs nothing of theirs."""
+
 
 def provenance(argv: Sequence[str]) -> dict[str, Any]:
-    """Describe versions, machine and code of this command, for the record of every trial."""
+    """Describe versions, machine and code of this command, for the record of every trial.
+
+    ``git`` is the revision of our own checkout, None where this code was installed otherwise;
+    ``user_git`` is that of another repository in which the command was given.
+    """
+    here = Path(".")
+    ours, theirs = _top(SOURCE, ANYBODY), _top(here)
+    checkout = ours == SOURCE and 'name = "slicebench"' in _text(SOURCE / "pyproject.toml")
     return {
         "slicebench": version("slicebench"),
         "python": platform.python_version(),
@@ -25,27 +39,22 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
         "host": socket.gethostname(),
         "system": platform.platform(),
         "cpu": _cpu_name(),
-        "git": git_revision(Path(__file__).parent),
+        "git": git_revision(SOURCE, ANYBODY) if checkout else None,
+        "user_git": git_revision(here) if not (checkout and theirs == SOURCE) else None,
         "command": " ".join(argv),
     }
 
 
-def git_revision(folder: Path) -> str | None:
-    """Return the revision of a checkout, with ``+dirty`` when files differ; None outside of git."""
+def git_revision(folder: Path, owner: Sequence[str] = ()) -> str | None:
+    """Return the revision of a checkout, with ``+dirty`` when files differ; None outside of git.
 
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    revision = git("rev-parse", "HEAD")
+    `owner` is `ANYBODY` where it does not matter whose the repository is.
+    """
+    revision = _said(folder, *owner, "rev-parse", "HEAD")
     if revision is None:
         return None
-    return revision + ("+dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    changes = _said(folder, *owner, "status", "--porcelain", "--untracked-files=no")
+    return revision + ("" if changes == "" else "+dirty" if changes else "+unknown")
 
 
 def refuse_tracked_file(file: Path) -> None:
@@ -54,20 +63,64 @@ def refuse_tracked_file(file: Path) -> None:
     Raises
     ------
     UserError
-        When `file` is tracked by git.
+        When the file, or the one that it is a link to, is tracked by git, or git cannot say.
     """
-    if not file.exists():
+    file = file.resolve()
+    if not file.parent.is_dir():
         return
-    tracked = subprocess.run(
-        ["git", "ls-files", "--error-unmatch", file.name],
-        cwd=file.absolute().parent,
-        capture_output=True,
-    )
-    if tracked.returncode == 0:
+    words = ("--literal-pathspecs", "ls-files", "--error-unmatch", "--", file.name)
+    done = _git(file.parent, *ANYBODY, *words)
+    if done is None:
+        if any((folder / ".git").exists() for folder in file.parents):
+            print(f"warning: git could not be asked whether it tracks {file}")
+        return
+    if done.returncode == 0:
         raise UserError(
             f"{file} is tracked by git and results on real people must not be published by "
             "accident; name another file with --db."
         )
+    if done.returncode != 1 and "not a git repository" not in done.stderr:
+        why = done.stderr.strip().partition("\n")[0]
+        raise UserError(
+            f"Whether git tracks {file} cannot be found out ({why}), and results on real people "
+            "must not be published by accident; name a file elsewhere with --db."
+        )
+
+
+def _top(folder: Path, owner: Sequence[str] = ()) -> Path | None:
+    """Return the top of the repository that a folder lies in."""
+    top = _said(folder, *owner, "rev-parse", "--show-toplevel")
+    return Path(top) if top else None
+
+
+def _said(folder: Path, *words: str) -> str | None:
+    """Return what git says, None if it does not know or is not there."""
+    done = _git(folder, *words)
+    return done.stdout.strip() if done is not None and done.returncode == 0 else None
+
+
+def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str] | None:
+    """Run git in a folder; None without git.
+
+    What the environment tells git (in a hook, say) is about another folder; nothing is written.
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=20,
+            env=environment,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def _cpu_name() -> str:

@@ -113,8 +113,9 @@ def open_for_writing(file: Path) -> Engine:
         connection.execute("PRAGMA synchronous=NORMAL")
 
     try:
+        file.touch()  # SQLite itself would make a file that the group may not write
         upgrade(engine)
-    except (DatabaseError, sqlite3.Error) as error:
+    except (DatabaseError, sqlite3.Error, OSError) as error:
         engine.dispose()
         why = error.orig if isinstance(error, DatabaseError) else error
         raise UserError(f"The database {file} cannot be written: {why}.") from None

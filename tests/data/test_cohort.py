@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -176,6 +177,46 @@ def test_the_second_opening_reads_no_voxel(write_bids: Write, tmp_path: Path) ->
     assert again.fingerprint == first.fingerprint
     assert other.volumes_file == first.volumes_file
     assert calls == []
+
+
+def test_a_complete_cache_is_read_without_writing_to_it(write_bids: Write, tmp_path: Path) -> None:
+    """As a colleague does it who may not write there: no lock, nothing made."""
+    root, cache = write_bids(tmp_path / "bids"), tmp_path / "cache"
+    first = opened(root, cache)
+    (lock,) = cache.glob("cohorts/*/.lock")
+    lock.unlink()
+    before = {place: place.stat().st_mtime_ns for place in cache.rglob("*")}
+    assert opened(root, cache).fingerprint == first.fingerprint
+    assert {place: place.stat().st_mtime_ns for place in cache.rglob("*")} == before
+    opened(root, cache, target="age")  # another split is something to keep
+    assert lock.exists()
+
+
+def test_the_group_may_go_on_with_a_cache(write_bids: Write, tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        opened(write_bids(tmp_path / "bids"), tmp_path / "cache")
+    finally:
+        os.umask(before)
+    for place in (tmp_path / "cache").rglob("*"):
+        assert place.stat().st_mode & 0o060 == 0o060, place
+
+
+def test_a_system_without_posix_fallocate_and_fdatasync_makes_the_same_cache(
+    write_bids: Write, tmp_path: Path, monkeypatch
+) -> None:
+    """As macOS is, and file systems that cannot reserve room."""
+    root = write_bids(tmp_path / "bids")
+    expected = opened(root, tmp_path / "cache").volumes_file.read_bytes()
+    monkeypatch.delattr(os, "fdatasync")
+
+    def refuse(*_):
+        raise OSError(errno.EOPNOTSUPP, "not here")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    assert opened(root, tmp_path / "a").volumes_file.read_bytes() == expected
+    monkeypatch.delattr(os, "posix_fallocate")
+    assert opened(root, tmp_path / "b").volumes_file.read_bytes() == expected
 
 
 def test_a_changed_file_makes_new_volumes(

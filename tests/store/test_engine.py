@@ -254,6 +254,17 @@ def test_a_finished_database_is_one_file_that_a_read_only_folder_can_hold(tmp_pa
     assert [f.name for f in folder.iterdir()] == ["done.db"]
 
 
+def test_the_group_may_write_a_database_where_the_umask_lets_it(tmp_path):
+    before = os.umask(0o002)
+    try:
+        engine = open_for_writing(tmp_path / "shared.db")
+    finally:
+        os.umask(before)
+    for file in tmp_path.iterdir():
+        assert file.stat().st_mode & 0o777 == 0o664, file
+    engine.dispose()
+
+
 def test_a_reader_never_writes(tmp_path):
     file = tmp_path / "kept.db"
     Store.for_writing(file).close(settle=True)
