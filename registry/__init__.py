@@ -1,6 +1,8 @@
-"""What can be named: cards of encoders, models and datasets. Imports no torch and no bench.
+"""What can be named: cards of encoders, models, datasets and metrics.
 
-A plugin needs ``from registry import encoder, model, dataset`` and the card types below.
+No torch and nothing of bench is imported here.
+
+A plugin needs ``from registry import encoder, model, dataset, metric`` and the card types below.
 """
 
 from registry.cards import (
@@ -10,12 +12,13 @@ from registry.cards import (
     EncoderCard,
     Float,
     Int,
+    MetricCard,
     ModelCard,
     Option,
     Task,
     Weights,
 )
-from registry.core import catalogue, dataset, encoder, model
+from registry.core import catalogue, dataset, encoder, metric, model
 
 __all__ = [
     "Choice",
@@ -24,6 +27,7 @@ __all__ = [
     "EncoderCard",
     "Float",
     "Int",
+    "MetricCard",
     "ModelCard",
     "Option",
     "Task",
@@ -31,5 +35,6 @@ __all__ = [
     "catalogue",
     "dataset",
     "encoder",
+    "metric",
     "model",
 ]

@@ -250,4 +250,31 @@ class DatasetCard:
     plugin: str = ""
 
 
-Card = EncoderCard | ModelCard | DatasetCard
+@dataclass(frozen=True)
+class MetricCard:
+    """A metric: ``value(truth, prediction)`` from (N,) and (N,) or (N, K) arrays to a number.
+
+    Truths are ages or class indices; predictions are ages, probabilities of the positive class
+    (N,) or of every class (N, K). The fields are those of `bench.stats.metric.Metric`.
+    """
+
+    name: str
+    target: Target
+    label: str
+    higher_is_better: bool
+    tasks: tuple[str, ...]
+    """Of ``"regression"``, ``"binary"`` and ``"multiclass"``."""
+    per_subject: bool = False
+    """True where the function returns each subject's contribution (N,), whose mean is the value."""
+    of_classes: bool = False
+    """True where the function is given the class of each subject instead of probabilities."""
+    unit: str = ""
+    ranked: bool = True
+    tested: bool = True
+    bounds: tuple[float, float] = (float("-inf"), float("inf"))
+    summary: str = ""
+    version: int = 1
+    plugin: str = ""
+
+
+Card = EncoderCard | ModelCard | DatasetCard | MetricCard

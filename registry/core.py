@@ -17,14 +17,14 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Generic, TypeVar
 
-from registry.cards import Card, DatasetCard, EncoderCard, ModelCard, Target, Weights
+from registry.cards import Card, DatasetCard, EncoderCard, MetricCard, ModelCard, Target, Weights
 from registry.code import Code, code_of_entry_point, code_of_file, code_of_module
 from registry.datasets import DATASETS
 from registry.encoders import ENCODERS
 from registry.errors import UserError
 from registry.models import MODELS
 
-C = TypeVar("C", EncoderCard, ModelCard, DatasetCard)
+C = TypeVar("C", EncoderCard, ModelCard, DatasetCard, MetricCard)
 F = TypeVar("F", bound=Callable[..., Any])
 
 ENTRY_POINT_GROUP = "slicebench.plugins"
@@ -45,7 +45,7 @@ class Registry(Generic[C]):
     Parameters
     ----------
     kind : str
-        What the cards are, for messages: ``"model"``, ``"encoder"`` or ``"dataset"``.
+        What the cards are, for messages: ``"model"``, ``"encoder"``, ``"dataset"``, ``"metric"``.
     cards : iterable of cards
         The built-in catalogue.
     """
@@ -114,11 +114,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 @dataclass
 class Catalogue:
-    """The three registries and the plugins that could not be loaded."""
+    """The registries and the plugins that could not be loaded."""
 
     encoders: Registry[EncoderCard]
     models: Registry[ModelCard]
     datasets: Registry[DatasetCard]
+    metrics: Registry[MetricCard]
+    """Plugins' metrics only: the built-in ones are defined in `bench.stats.metrics`."""
     broken: dict[str, str]
     files: list[str]
     """Plugin files in the order in which they were loaded; they travel with every unit of work."""
@@ -213,7 +215,7 @@ class Catalogue:
             _current = None
 
     def _discard(self, origin: str) -> None:
-        for registry in (self.encoders, self.models, self.datasets):
+        for registry in (self.encoders, self.models, self.datasets, self.metrics):
             registry.discard(origin)
 
 
@@ -321,6 +323,7 @@ catalogue = Catalogue(
     encoders=Registry("encoder", ENCODERS),
     models=Registry("model", MODELS),
     datasets=Registry("dataset", DATASETS),
+    metrics=Registry("metric", []),
     broken={},
     files=[],
 )
@@ -362,6 +365,16 @@ def dataset(name: str, **fields: Any) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         _register(catalogue.datasets, DatasetCard(name=name, target=function, **fields), function)
+        return function
+
+    return decorate
+
+
+def metric(name: str, **fields: Any) -> Callable[[F], F]:
+    """Register the decorated ``value(truth, prediction)`` as a metric; see `MetricCard`."""
+
+    def decorate(function: F) -> F:
+        _register(catalogue.metrics, MetricCard(name=name, target=function, **fields), function)
         return function
 
     return decorate

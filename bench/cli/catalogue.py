@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from registry.cards import Card, EncoderCard, ModelCard
     from registry.core import Registry
 
-app = typer.Typer(no_args_is_help=True, help="List models, encoders or datasets.")
+app = typer.Typer(no_args_is_help=True, help="List models, encoders, datasets or metrics.")
 
 Plugins = Annotated[
     list[Path] | None,
@@ -36,6 +36,10 @@ def load_plugins(files: list[Path] | None, *, strict: bool) -> None:
         why = catalogue.broken.get(str(file.resolve()))
         if strict and why:
             raise PluginError(f"The plugin file {file} cannot be loaded: {why}.")
+    if list(catalogue.metrics):
+        from bench.plugin_metrics import add_plugin_metrics
+
+        add_plugin_metrics()
 
 
 @app.command("models")
@@ -89,6 +93,27 @@ def datasets(plugins: Plugins = None) -> None:
             continue
         rows.append([name, str(entry.get("target", "")), f"{entry.get('adapter')}", "bench.toml"])
     print_listing(["dataset", "target", "what it is", "from"], rows)
+
+
+@app.command("metrics")
+def metrics(plugins: Plugins = None) -> None:
+    """List the metrics by which models are compared."""
+    load_plugins(plugins, strict=False)
+    from bench.stats.metrics import METRICS
+    from registry.core import catalogue
+
+    rows = [
+        [
+            metric.name,
+            metric.title,
+            ", ".join(metric.tasks),
+            "higher" if metric.higher_is_better else "lower",
+            "yes" if metric.tested else "no",
+            catalogue.metrics.origin(metric.name),
+        ]
+        for metric in METRICS.values()
+    ]
+    print_listing(["metric", "label", "tasks", "better", "tested", "from"], rows)
 
 
 def show(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.catalogue import Plugins
 from bench.cli.parsing import parse_pairs
 from bench.cli.showing import Db, Format, Out, Standalone, Where, show
 
@@ -17,6 +18,7 @@ def compare(
     where: Where = None,
     out: Out = None,
     standalone: Standalone = False,
+    plugins: Plugins = None,
     db: Db = None,
 ) -> None:
     """Say in one page whether A is better than B, and how far that can be trusted."""
@@ -29,6 +31,7 @@ def compare(
         format_,
         out,
         standalone=standalone,
+        plugins=plugins,
     )
 
 
@@ -45,6 +48,7 @@ def power(
     where: Where = None,
     out: Out = None,
     standalone: Standalone = False,
+    plugins: Plugins = None,
     db: Db = None,
 ) -> None:
     """Say how many seeds and test subjects a difference takes, from the stored variances."""
@@ -59,4 +63,5 @@ def power(
         format_,
         out,
         standalone=standalone,
+        plugins=plugins,
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.catalogue import Plugins, load_plugins
 from bench.cli.parsing import parse_names, parse_pairs
 from bench.cli.showing import Db, Where, database
 
@@ -33,6 +34,7 @@ def plot(
         Path | None,
         typer.Option("--out", help="A file .pdf, .svg or .png; default: KIND.pdf here."),
     ] = None,
+    plugins: Plugins = None,
     db: Db = None,
 ) -> None:
     """Draw a figure for a paper."""
@@ -48,6 +50,7 @@ def plot(
             f"The folder {file.parent} does not exist; create it or choose another --out."
         )
     request = Request(metric, size, tuple(parse_names(models)), parse_pairs("--where", where))
+    load_plugins(plugins, strict=True)
     store = Store.for_reading(database(db))
     try:
         drawn = figure(store, kind, request, format_)

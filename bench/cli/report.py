@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.catalogue import Plugins
 from bench.cli.parsing import parse_pairs
 from bench.cli.showing import Db, Format, Out, Standalone, Where, show
 
@@ -31,6 +32,7 @@ def report(
         typer.Option("--checklist", help="Fill in a checklist instead: claim or tripod-ai."),
     ] = None,
     standalone: Standalone = False,
+    plugins: Plugins = None,
     db: Db = None,
 ) -> None:
     """Print the leaderboard and the tests of the differences."""
@@ -54,7 +56,7 @@ def report(
             pictures=format_ == "html",
         )
 
-    show(db, build, format_, out, standalone=standalone)
+    show(db, build, format_, out, standalone=standalone, plugins=plugins)
 
 
 def status(db: Db = None) -> None:

@@ -33,6 +33,7 @@ def show(
     out: Path | None = None,
     *,
     standalone: bool = False,
+    plugins: list[Path] | None = None,
 ) -> None:
     """Build a report from a database that is open for reading, and print or write it.
 
@@ -41,6 +42,7 @@ def show(
     UserError
         For an unknown format, a missing folder, or what `build` refuses.
     """
+    from bench.cli.catalogue import load_plugins
     from bench.report.render import FORMATS, render
     from bench.store.store import Store
     from registry.core import did_you_mean
@@ -57,6 +59,7 @@ def show(
         raise UserError(
             f"The folder {out.parent} does not exist; create it or choose another --out."
         )
+    load_plugins(plugins, strict=True)
     store = Store.for_reading(database(db))
     try:
         report = build(store)

@@ -27,7 +27,7 @@ from bench.execute.unit import (
 )
 from bench.plan import Plan, PlannedTrial
 from bench.spec import StudySpec, TrialSpec
-from bench.stats.metrics import compute, metrics_for
+from bench.stats.metrics import compute, metric, metrics_for
 from bench.store.mirror import mirror_study
 from bench.store.store import (
     DONE,
@@ -361,6 +361,8 @@ class Driver:
             predictions[split] = found
             truth = cohort.truth_of(found.subjects.astype(np.int64))
             for name in metrics_for(cohort.task.kind, len(cohort.task.classes)):
+                if not metric(name).stored:
+                    continue
                 score = compute(name, truth, _plain(found.values))
                 metrics[split, name] = (score.value, score.reason)
         return TrialResult(

@@ -26,8 +26,9 @@ from bench.report.tables.probabilities import calibration_table, operating_table
 from bench.report.tables.provenance import environment_table, environments_of, trial_table
 from bench.report.tables.subgroups import subgroups
 from bench.report.words import count, one_line
-from bench.stats.metrics import Metric, metrics_for
+from bench.stats.metric import Metric
 from bench.stats.metrics import metric as metric_of
+from bench.stats.metrics import metrics_for
 from bench.store.store import Store
 from registry.core import did_you_mean
 from registry.errors import UserError

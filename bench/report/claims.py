@@ -9,7 +9,7 @@ from bench.data.split import MIN_VALIDATION, validation_size
 from bench.report.evidence import Evidence
 from bench.report.select import Protocol, Row, chosen_encoders
 from bench.report.words import count, one_line
-from bench.stats.metrics import Metric
+from bench.stats.metric import Metric
 from bench.stats.metrics import metric as metric_of
 from registry.models import MODELS, options_of
 

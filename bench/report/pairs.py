@@ -14,7 +14,7 @@ from bench.report.evidence import Evidence
 from bench.report.select import Protocol, Row
 from bench.stats.inference import Comparison, compare
 from bench.stats.measured import Measured, Runs, measure
-from bench.stats.metrics import Metric
+from bench.stats.metric import Metric
 
 
 @dataclass(frozen=True)

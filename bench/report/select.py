@@ -15,7 +15,7 @@ from sqlalchemy import select
 from bench.declared import NOTHING, Declared, declared_from
 from bench.report.words import one_line
 from bench.spec import Arm, StudySpec, TrialSpec, arm_from_plain, canonical_json
-from bench.stats.metrics import primary_metric
+from bench.stats.metrics import metrics_for, primary_metric
 from bench.store import schema
 from bench.store.store import DONE, FAILED, Store
 from registry.core import did_you_mean
@@ -110,7 +110,13 @@ class Protocol:
     @property
     def primary_metric(self) -> str:
         """The declared primary metric, else that of the task."""
-        return self.declared.metric or primary_metric(self.kind, self.n_classes)
+        declared = self.declared.metric
+        if declared is not None and declared not in metrics_for(self.kind, self.n_classes):
+            raise UserError(
+                f"The primary metric {declared!r} of the runs is not built in; name the plugin "
+                "that defines it with --plugins."
+            )
+        return declared or primary_metric(self.kind, self.n_classes)
 
     @cached_property
     def primary_size(self) -> int:

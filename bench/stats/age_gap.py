@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
-from bench.stats.metrics import CONSTANT, Floats, checked, compute, is_constant
+from bench.stats.metric import CONSTANT, Floats, is_constant
+from bench.stats.metrics import checked, compute
 
 FEW_SUBJECTS = 30
 """With fewer validation subjects a correction is itself uncertain."""

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bench.stats.measured import Runs
-from bench.stats.metrics import CONSTANT, Floats, checked, compute
-from bench.stats.weighted import weighted_values
+from bench.stats.metric import CONSTANT, Floats
+from bench.stats.metrics import checked, compute, weighted_values
 
 _NAN = float("nan")
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit, ndtri
 
-from bench.stats.metrics import ECE_BINS, PROBABILITY_FLOOR, Floats, checked, compute, is_constant
+from bench.stats.metric import Floats, is_constant
+from bench.stats.metrics import ECE_BINS, PROBABILITY_FLOOR, checked, compute
 from bench.stats.operating import Proportion, wilson
 
 _NAN = float("nan")

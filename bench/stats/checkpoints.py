@@ -15,15 +15,9 @@ from numpy.typing import ArrayLike
 from scipy.special import bdtr, ndtr
 
 from bench.stats.classical import paired_t
-from bench.stats.metrics import (
-    CONSTANT,
-    SMALLEST_P,
-    Floats,
-    checked,
-    placements,
-    terms_of,
-    undefined,
-)
+from bench.stats.metric import CONSTANT, Floats
+from bench.stats.metrics import SMALLEST_P, checked, terms_of, undefined
+from bench.stats.thresholds import placements
 
 _GIVEN = "these two checkpoints, new subjects"
 _NAN = float("nan")

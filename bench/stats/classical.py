@@ -14,7 +14,8 @@ from scipy.special import ndtri
 from scipy.stats import ttest_rel
 from scipy.stats import wilcoxon as signed_ranks
 
-from bench.stats.metrics import CONSTANT, SMALLEST_P, Floats
+from bench.stats.metric import CONSTANT, Floats
+from bench.stats.metrics import SMALLEST_P
 
 MOST_ENUMERATED = 20
 """Up to this many pairs all 2^n sign patterns are looked at; beyond it there is no p."""

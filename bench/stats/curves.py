@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 
 from bench.stats.bootstrap import Heights, ascending_sizes, percentile_bounds
 from bench.stats.measured import Measured, combine
-from bench.stats.metrics import CONSTANT, Floats, metric
+from bench.stats.metric import CONSTANT, Floats
+from bench.stats.metrics import metric
 
 SIZES_FOR_POWER_LAW = 5
 """Three parameters need more sizes than three."""

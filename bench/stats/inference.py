@@ -19,7 +19,8 @@ from scipy.special import gammaln, stdtr, stdtrit
 from scipy.stats import false_discovery_control
 
 from bench.stats.measured import Measured
-from bench.stats.metrics import CONSTANT, SMALLEST_P, Floats, metric
+from bench.stats.metric import CONSTANT, Floats
+from bench.stats.metrics import SMALLEST_P, metric
 
 FEW_SUBJECTS = 30
 """Below this many subjects the covariance over subjects is itself uncertain."""

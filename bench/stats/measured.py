@@ -5,26 +5,19 @@ What a comparison needs of an arm is here; what it does with it is in `bench.sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bench.stats.metric import CONSTANT, Floats, Mask, Metric, Score
 from bench.stats.metrics import (
-    CONSTANT,
-    Floats,
-    Mask,
-    Metric,
-    Score,
     checked,
-    groups,
-    mean_of_means,
     metric,
-    precision_steps,
+    score_of,
     terms_of,
-    undefined,
-    value_of,
+    values_without_each,
 )
 
 _NAN = float("nan")
@@ -130,7 +123,8 @@ def measure(name: str, truth: ArrayLike, runs: Runs, threshold: float = 0.5) -> 
     The covariance over subjects is, for mean absolute error, Brier score, log loss and accuracy,
     the sample covariance of the per-subject losses / N; for the AUC that of DeLong (Biometrics
     44, 1988); for balanced accuracy, sensitivity and specificity that of the class-wise means;
-    for RMSE, R2, r and average precision the delete-one-subject jackknife.
+    for RMSE, R2, r, average precision and plugins' metrics that are no means over subjects the
+    delete-one-subject jackknife.
 
     Parameters
     ----------
@@ -168,7 +162,7 @@ def measure(name: str, truth: ArrayLike, runs: Runs, threshold: float = 0.5) -> 
         reasons=tuple(score.reason for score, _ in found),
         deviations=np.stack([deviations for _, deviations in found]),
         sizes=np.abs(values) if kind.unit else np.maximum(np.abs(values), 1.0),
-        n_smallest=min(int(group.sum()) for group in groups(name, target, first).values()),
+        n_smallest=min(int(group.sum()) for group in kind.groups(target, first).values()),
         deterministic=runs.deterministic,
         one_fit=one_fit,
     )
@@ -242,16 +236,18 @@ def _measure_run(
     name: str, truth: Floats, prediction: Floats, threshold: float
 ) -> tuple[Score, Floats]:
     """Return a run's score and its deviations (N,), as `Measured` defines them."""
-    if reason := undefined(name, truth, prediction, threshold):
-        return Score(_NAN, reason), np.full(len(truth), _NAN)
-    if name in _LEAVE_ONE_OUT:
-        score = Score(value_of(name, truth, prediction, threshold))
-        return score, _jackknife(_LEAVE_ONE_OUT[name](truth, prediction))
-    members = groups(name, truth, prediction).values()
-    # The AUC is the mean over either class, the others are the mean of their groups' means.
-    weight = 1.0 if name == "auc" else 1 / len(members)
+    score = score_of(name, truth, prediction, threshold)
+    if score.reason:
+        return score, np.full(len(truth), _NAN)
+    kind = metric(name)
+    if kind.terms is None:
+        return score, _jackknife(values_without_each(name, truth, prediction, threshold))
+    members = kind.groups(truth, prediction).values()
+    # The components of a two-sample statistic have its value as the mean within either group; any
+    # other metric is the mean of its groups' means.
+    weight = 1.0 if kind.two_sample else 1 / len(members)
     terms = terms_of(name, truth, prediction, threshold)
-    return Score(mean_of_means(terms, members)), _group_deviations(terms, members, weight)
+    return score, _group_deviations(terms, members, weight)
 
 
 def _group_deviations(terms: Floats, members: Iterable[Mask], weight: float) -> Floats:
@@ -267,72 +263,3 @@ def _group_deviations(terms: Floats, members: Iterable[Mask], weight: float) -> 
 def _jackknife(leave_one_out: Floats) -> Floats:
     n = len(leave_one_out)
     return np.sqrt((n - 1) / n) * (leave_one_out - leave_one_out.mean())
-
-
-def _rmse_without(truth: Floats, prediction: Floats) -> Floats:
-    if len(truth) == 1:
-        return np.full(1, _NAN)
-    squares = (prediction - truth) ** 2
-    return np.sqrt(np.maximum(squares.sum() - squares, 0) / (len(truth) - 1))
-
-
-def _r2_without(truth: Floats, prediction: Floats) -> Floats:
-    squares = (prediction - truth) ** 2
-    return 1 - (squares.sum() - squares) / _spread_without(truth)
-
-
-def _r_without(truth: Floats, prediction: Floats) -> Floats:
-    spreads = np.sqrt(_spread_without(truth)) * np.sqrt(_spread_without(prediction))
-    return _products_without(prediction, truth) / spreads
-
-
-def _ap_without(truth: Floats, prediction: Floats) -> Floats:
-    """Return average precision without each subject, in O(N log N).
-
-    Leaving a subject out changes the counts of its own threshold and of those below, by one: the
-    terms above stay and are a prefix sum, those below are a suffix sum of changed terms.
-    """
-    positive = truth == 1
-    step, hits, called = precision_steps(positive, prediction)
-    true, all_called = hits.cumsum(), called.cumsum()
-    fewer = np.maximum(all_called - 1, 1)  # where it is 0 no subject is left to be counted
-    above = _before(hits * true / all_called)
-    without_hit = above + (hits - 1) * (true - 1) / fewer + _after(hits * (true - 1) / fewer)
-    without_miss = above + hits * true / fewer + _after(hits * true / fewer)
-    n_positive, n_negative = true[-1], all_called[-1] - true[-1]
-    return np.where(
-        positive,
-        without_hit[step] / (n_positive - 1) if n_positive > 1 else _NAN,
-        without_miss[step] / n_positive if n_negative > 1 else _NAN,
-    )
-
-
-def _before(terms: Floats) -> Floats:
-    """Return the sum of the terms before each."""
-    return np.concatenate([[0.0], terms.cumsum()[:-1]])
-
-
-def _after(terms: Floats) -> Floats:
-    """Return the sum of the terms after each."""
-    return _before(terms[::-1])[::-1]
-
-
-def _spread_without(x: Floats) -> Floats:
-    """Return the sum of squares around the mean without each subject; NaN where that is noise."""
-    spreads = _products_without(x, x)
-    return np.where(spreads > CONSTANT * np.sum((x - x.mean()) ** 2), spreads, _NAN)
-
-
-def _products_without(x: Floats, y: Floats) -> Floats:
-    """Return the sum of products around the means, with each subject left out in turn."""
-    n = len(x)
-    products = (x - x.mean()) * (y - y.mean())
-    return products.sum() - products * n / (n - 1)
-
-
-_LEAVE_ONE_OUT: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "rmse": _rmse_without,
-    "r2": _r2_without,
-    "r": _r_without,
-    "average_precision": _ap_without,
-}

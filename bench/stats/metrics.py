@@ -7,19 +7,28 @@ Predictions are ages (N,), probabilities of the positive class (N,) or of every 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterable
+from functools import cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-
-CONSTANT = 1e-12
-"""A spread below this fraction of the values is float noise, not variation."""
+from bench.stats.jackknife import (
+    average_precision_without,
+    r2_without,
+    r_without,
+    rmse_without,
+)
+from bench.stats.metric import Floats, Mask, Metric, Score, is_constant
+from bench.stats.thresholds import placements, precision_steps
+from bench.stats.weighted import (
+    ratio,
+    weighted_auc,
+    weighted_precision,
+    weighted_r,
+    weighted_r2,
+    weighted_rmse,
+)
 
 SMALLEST_P = float(np.finfo(np.float64).tiny)
 """A p too small for a float is still not zero."""
@@ -29,85 +38,11 @@ ECE_BINS = 15
 
 PROBABILITY_FLOOR = 1e-7  # float32 sigmoids reach 0 and 1; one confident error is not infinite
 _ONE_AGAINST_REST = re.compile(r"auc_(\d+)")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What a metric is called, which direction is better and what it may be used for.
-
-    Parameters
-    ----------
-    name, label : str
-        The name in the database and on the command line, and the one in a table's head.
-    unit : str
-        Empty for a number without a unit.
-    higher_is_better : bool
-        The declared direction.
-    tasks : tuple of str
-        Of ``"regression"``, ``"binary"``, ``"multiclass"``: where it is defined.
-    ranked : bool
-        Whether models may be ranked by it. Sensitivity alone is not: all positive has 1; nor is
-        ECE: the prior has 0.
-    tested : bool
-        Whether differences may be tested.
-    bounds : tuple of float
-        The smallest and the largest value there can be.
-    """
-
-    name: str
-    label: str
-    unit: str
-    higher_is_better: bool
-    tasks: tuple[str, ...]
-    ranked: bool = True
-    tested: bool = True
-    bounds: tuple[float, float] = (0.0, 1.0)
-
-    @property
-    def title(self) -> str:
-        """The label with its unit, if there is one."""
-        return f"{self.label} ({self.unit})" if self.unit else self.label
-
-
-class Score(NamedTuple):
-    """A metric's value; where it is undefined, NaN and the reason in words."""
-
-    value: float
-    reason: str = ""
+_NAN = float("nan")
 
 
 _CLASSES = ("binary", "multiclass")
 _ERROR = (0.0, np.inf)
-
-METRICS: dict[str, Metric] = {
-    m.name: m
-    for m in (
-        Metric("mae", "MAE", "years", False, ("regression",), bounds=_ERROR),
-        Metric("rmse", "RMSE", "years", False, ("regression",), bounds=_ERROR),
-        Metric("r2", "R²", "", True, ("regression",), bounds=(-np.inf, 1.0)),
-        Metric("r", "Pearson r", "", True, ("regression",), bounds=(-1.0, 1.0)),
-        Metric("auc", "AUC", "", True, ("binary",)),
-        Metric("balanced_accuracy", "Balanced accuracy", "", True, _CLASSES),
-        Metric("accuracy", "Accuracy", "", True, _CLASSES),
-        Metric("sensitivity", "Sensitivity", "", True, ("binary",), ranked=False),
-        Metric("specificity", "Specificity", "", True, ("binary",), ranked=False),
-        Metric("average_precision", "Average precision", "", True, ("binary",)),
-        Metric("mcc", "MCC", "", True, ("binary",), tested=False, bounds=(-1.0, 1.0)),
-        Metric("f1", "F1", "", True, ("binary",), tested=False),
-        Metric("brier", "Brier score", "", False, ("binary",)),
-        Metric("log_loss", "Log loss", "", False, _CLASSES, bounds=_ERROR),
-        Metric("ece", "ECE", "", False, ("binary",), ranked=False, tested=False),
-    )
-}
-"""The metrics by name, the primary one of each task before its others; `metric` also knows the
-one-against-rest ``auc_<class index>``."""
-
-_SIDES = {
-    "sensitivity": ("positive",),
-    "specificity": ("negative",),
-    **dict.fromkeys(("auc", "average_precision", "mcc", "f1"), ("positive", "negative")),
-}
-"""Of two classes, those without which a metric has no value."""
 
 
 def metric(name: str) -> Metric:
@@ -121,9 +56,21 @@ def metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     if found := _ONE_AGAINST_REST.fullmatch(name):
-        label = f"AUC, class {found[1]} against the rest"
-        return Metric(name, label, "", True, ("multiclass",), ranked=False, tested=False)
+        return _auc_of_class(int(found[1]))
     raise ValueError(f"there is no metric {name!r}; choose one of {', '.join(METRICS)}")
+
+
+def add_metric(added: Metric) -> None:
+    """Make a plugin's metric known, in place of an earlier one of its name that is no built-in.
+
+    Raises
+    ------
+    ValueError
+        When a built-in metric has the name.
+    """
+    if added.name in BUILT_IN or _ONE_AGAINST_REST.fullmatch(added.name):
+        raise ValueError(f"there is a built-in metric {added.name!r}; choose another name")
+    METRICS[added.name] = added
 
 
 def metrics_for(kind: str, n_classes: int = 0) -> tuple[str, ...]:
@@ -202,9 +149,15 @@ def compute(name: str, truth: ArrayLike, prediction: ArrayLike, threshold: float
     distance between the predicted and the observed share of positives, weighted by subjects.
     """
     truth, prediction = checked(name, truth, prediction)
+    return score_of(name, truth, prediction, threshold)
+
+
+def score_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> Score:
+    """Return the value of checked arrays, or why there is none."""
     if reason := undefined(name, truth, prediction, threshold):
-        return Score(float("nan"), reason)
-    return Score(value_of(name, truth, prediction, threshold))
+        return Score(_NAN, reason)
+    value = value_of(name, truth, prediction, threshold)
+    return Score(value, "" if np.isfinite(value) else "its function returned no finite number")
 
 
 def checked(name: str, truth: ArrayLike, prediction: ArrayLike) -> tuple[Floats, Floats]:
@@ -240,52 +193,34 @@ def checked(name: str, truth: ArrayLike, prediction: ArrayLike) -> tuple[Floats,
 
 def undefined(name: str, truth: Floats, prediction: Floats, threshold: float) -> str:
     """Return why the metric has no value on these checked arrays, or an empty text."""
+    kind = metric(name)
     if not len(truth):
         return "no subjects"
     if bad := int((~np.isfinite(prediction)).sum()):
         return f"{bad} of {prediction.size} predicted numbers are not finite"
-    if metric(name).tasks == ("regression",):
-        if name in ("r2", "r") and is_constant(truth):
-            return "the target is constant"
-        if name == "r" and is_constant(prediction):
-            return "the prediction is constant"
-        return ""
-    if prediction.min() < -1e-6 or prediction.max() > 1 + 1e-6:
+    if kind.tasks != ("regression",) and not (
+        prediction.min() >= -1e-6 and prediction.max() <= 1 + 1e-6
+    ):
         return "the predictions are not probabilities"
-    empty = [text for text, members in groups(name, truth, prediction).items() if not members.any()]
+    members = kind.groups(truth, prediction)
+    empty = [text for text, group in members.items() if not group.any()]
     if empty:
         return f"no subject is {empty[0]}"
-    if name == "mcc" and is_constant(_guess(prediction, threshold)):
-        return "every subject is put into one class"
-    return ""
+    return kind.undefined(truth, kind.given(prediction, threshold))
 
 
 def value_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> float:
     """Return the metric of checked arrays on which it is defined."""
-    if name in _OF_PREDICTIONS:
-        return _OF_PREDICTIONS[name](truth, prediction)
-    if name in _OF_GUESSES:
-        return _OF_GUESSES[name](truth, _guess(prediction, threshold))
+    kind = metric(name)
+    if kind.value is not None:
+        return float(kind.value(truth, kind.given(prediction, threshold)))
     terms = terms_of(name, truth, prediction, threshold)
-    return mean_of_means(terms, groups(name, truth, prediction).values())
+    return mean_of_means(terms, kind.groups(truth, prediction).values())
 
 
 def mean_of_means(terms: Floats, members: Iterable[Mask]) -> float:
     """Return the mean over groups of the terms' (N,) mean within each group."""
     return float(np.mean([terms[group].mean() for group in members]))
-
-
-def groups(name: str, truth: Floats, prediction: Floats) -> dict[str, Mask]:
-    """Return the groups of subjects over whose means the metric is averaged, named in words."""
-    one_against_rest = _ONE_AGAINST_REST.fullmatch(name)
-    if one_against_rest or name in _SIDES:
-        positive = truth == (int(one_against_rest[1]) if one_against_rest else 1)
-        both = {"positive": positive, "negative": ~positive}
-        return {text: both[text] for text in _SIDES.get(name, tuple(both))}
-    if name == "balanced_accuracy":
-        n_classes = prediction.shape[1] if prediction.ndim == 2 else 2
-        return {f"of class {k}": truth == k for k in range(n_classes)}
-    return {"there": np.ones(len(truth), dtype=bool)}
 
 
 def terms_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> Floats:
@@ -296,79 +231,157 @@ def terms_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> 
     ValueError
         For a metric that is no mean over subjects, such as RMSE.
     """
-    if name == "mae":
-        return np.abs(prediction - truth)
-    if name == "brier":
-        return (prediction - truth) ** 2
-    if name == "auc":
-        return placements(truth == 1, prediction)
-    if name.startswith("auc_"):
-        label = int(name[4:])
-        return placements(truth == label, prediction[:, label])
-    if name == "log_loss":
-        if prediction.ndim == 1:
-            likelihood = np.where(truth == 1, prediction, 1 - prediction)
-        else:
-            likelihood = prediction[np.arange(len(truth)), truth.astype(int)]
-        return -np.log(np.clip(likelihood, PROBABILITY_FLOOR, 1))
-    if name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity"):
-        return (_guess(prediction, threshold) == truth).astype(np.float64)
-    raise ValueError(f"{name} is not a mean over subjects")
+    kind = metric(name)
+    if kind.terms is None:
+        raise ValueError(f"{name} is not a mean over subjects")
+    return np.asarray(kind.terms(truth, kind.given(prediction, threshold)), dtype=np.float64)
 
 
-def placements(positive: Mask, score: Floats) -> Floats:
-    """Return DeLong's structural components (N,): each subject's own share of the AUC.
+def values_without_each(name: str, truth: Floats, prediction: Floats, threshold: float) -> Floats:
+    """Return the values (N,) of checked arrays with each subject left out in turn.
 
-    A positive subject has the share of negatives that score below it, a negative one the share of
-    positives above it, ties counted one half; the mean over either class is the AUC. In
-    O(N log N) by midranks (Sun and Xu, IEEE Signal Processing Letters 2014).
-
-    Parameters
-    ----------
-    positive : bool array (N,)
-        Both classes present.
-    score : array (N,)
-        Higher means more positive.
+    NaN where the metric is undefined without a subject.
     """
-    n_positive = int(positive.sum())
-    n_negative = len(positive) - n_positive
-    overall = rankdata(score)
-    shares = np.empty(len(score))
-    shares[positive] = (overall[positive] - rankdata(score[positive])) / n_negative
-    shares[~positive] = 1 - (overall[~positive] - rankdata(score[~positive])) / n_positive
-    return shares
+    kind = metric(name)
+    if kind.without_each is not None:
+        return kind.without_each(truth, kind.given(prediction, threshold))
+    values = np.full(len(truth), _NAN)
+    for subject in range(len(truth)):
+        others = np.delete(truth, subject), np.delete(prediction, subject, axis=0)
+        if not undefined(name, *others, threshold):
+            values[subject] = value_of(name, *others, threshold)
+    return values
 
 
-def precision_steps(positive: Mask, score: Floats) -> tuple[NDArray[np.intp], Floats, Floats]:
-    """Return what average precision is made of, threshold by threshold from the highest score.
+def weighted_values(
+    name: str, truth: Floats, stack: Floats, weights: Floats, threshold: float = 0.5
+) -> Floats:
+    """Return the metric of every run where each subject counts as often as it was drawn.
 
     Parameters
     ----------
-    positive : bool array (N,)
-    score : array (N,)
-        Higher means more positive; subjects of one score share a threshold.
+    name : str
+        A name of `METRICS`.
+    truth : array (N,)
+    stack : array (S, N) or (S, N, K)
+        On which the metric is defined.
+    weights : array (B, N)
+        Not negative.
+    threshold : float
+        As for `compute`.
 
     Returns
     -------
-    step : int array (N,)
-        The threshold at which each subject is first called positive.
-    hits, called : array (T,)
-        True positives, and subjects, that each of the T thresholds adds.
+    array (B, S)
+        NaN where the metric is undefined under the weights.
+
+    Raises
+    ------
+    ValueError
+        When weights of a metric without a weighted form are no whole numbers.
     """
-    _, step = np.unique(-score, return_inverse=True)
-    hits, called = np.bincount(step, weights=positive), np.bincount(step)
-    return step, hits.astype(np.float64), called.astype(np.float64)
+    kind = metric(name)
+    if kind.weighted is not None:
+        return kind.weighted(truth, stack, weights)
+    if kind.terms is None:
+        return _repeated(kind, truth, stack, weights, threshold)
+    terms = np.stack([terms_of(name, truth, row, threshold) for row in stack])
+    members = kind.groups(truth, stack[0]).values()
+    means = [ratio(weights @ (terms * group).T, weights @ group) for group in members]
+    return np.asarray(sum(means) / len(means))
 
 
-def is_constant(values: Floats) -> bool:
-    """Whether the values vary by no more than float noise; one value alone does not vary."""
-    return bool(np.ptp(values) <= CONSTANT * np.abs(values).max())
+def _repeated(
+    kind: Metric, truth: Floats, stack: Floats, weights: Floats, threshold: float
+) -> Floats:
+    counts = weights.astype(int)
+    if (counts != weights).any():
+        raise ValueError(f"{kind.label} has no form with weights that are no whole numbers")
+    values = np.full((len(weights), len(stack)), _NAN)
+    for resample, count in enumerate(counts):
+        drawn = np.repeat(np.arange(len(truth)), count)
+        for run, row in enumerate(stack):
+            if not undefined(kind.name, truth[drawn], row[drawn], threshold):
+                values[resample, run] = value_of(kind.name, truth[drawn], row[drawn], threshold)
+    return values
 
 
-def _guess(prediction: Floats, threshold: float) -> Floats:
-    """Return the class (N,) every subject is put into."""
-    guess = prediction >= threshold if prediction.ndim == 1 else prediction.argmax(axis=1)
-    return guess.astype(np.float64)
+@cache
+def _auc_of_class(label: int) -> Metric:
+    """Return the AUC of one of several classes against the rest."""
+
+    def sides(truth: Floats, prediction: Floats) -> dict[str, Mask]:
+        return {"positive": truth == label, "negative": truth != label}
+
+    return Metric(
+        f"auc_{label}",
+        f"AUC, class {label} against the rest",
+        "",
+        True,
+        ("multiclass",),
+        terms=lambda truth, prediction: placements(truth == label, prediction[:, label]),
+        groups=sides,
+        weighted=lambda truth, stack, weights: weighted_auc(
+            truth == label, stack[:, :, label], weights
+        ),
+        two_sample=True,
+        ranked=False,
+        tested=False,
+    )
+
+
+def _both_classes(truth: Floats, prediction: Floats) -> dict[str, Mask]:
+    return {"positive": truth == 1, "negative": truth != 1}
+
+
+def _positives(truth: Floats, prediction: Floats) -> dict[str, Mask]:
+    return {"positive": truth == 1}
+
+
+def _negatives(truth: Floats, prediction: Floats) -> dict[str, Mask]:
+    return {"negative": truth != 1}
+
+
+def _each_class(truth: Floats, prediction: Floats) -> dict[str, Mask]:
+    n_classes = prediction.shape[1] if prediction.ndim == 2 else 2
+    return {f"of class {k}": truth == k for k in range(n_classes)}
+
+
+def _constant_target(truth: Floats, prediction: Floats) -> str:
+    return "the target is constant" if is_constant(truth) else ""
+
+
+def _constant_side(truth: Floats, prediction: Floats) -> str:
+    reason = _constant_target(truth, prediction)
+    return reason or ("the prediction is constant" if is_constant(prediction) else "")
+
+
+def _one_class_called(truth: Floats, classes: Floats) -> str:
+    return "every subject is put into one class" if is_constant(classes) else ""
+
+
+def _absolute_errors(truth: Floats, prediction: Floats) -> Floats:
+    return np.abs(prediction - truth)
+
+
+def _squared_errors(truth: Floats, prediction: Floats) -> Floats:
+    return (prediction - truth) ** 2
+
+
+def _placements(truth: Floats, prediction: Floats) -> Floats:
+    return placements(truth == 1, prediction)
+
+
+def _log_losses(truth: Floats, prediction: Floats) -> Floats:
+    if prediction.ndim == 1:
+        likelihood = np.where(truth == 1, prediction, 1 - prediction)
+    else:
+        likelihood = prediction[np.arange(len(truth)), truth.astype(int)]
+    return -np.log(np.clip(likelihood, PROBABILITY_FLOOR, 1))
+
+
+def _hits(truth: Floats, classes: Floats) -> Floats:
+    return (classes == truth).astype(np.float64)
 
 
 def _rmse(truth: Floats, prediction: Floats) -> float:
@@ -398,14 +411,142 @@ def _calibration_error(truth: Floats, prediction: Floats) -> float:
     return float(np.abs(np.bincount(bins, weights=prediction - truth)).sum() / len(truth))
 
 
-_OF_PREDICTIONS: dict[str, Callable[[Floats, Floats], float]] = {
-    "rmse": _rmse,
-    "r2": _r2,
-    "r": _correlation,
-    "average_precision": _average_precision,
-    "ece": _calibration_error,
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric(
+            "mae", "MAE", "years", False, ("regression",), terms=_absolute_errors, bounds=_ERROR
+        ),
+        Metric(
+            "rmse",
+            "RMSE",
+            "years",
+            False,
+            ("regression",),
+            value=_rmse,
+            without_each=rmse_without,
+            weighted=weighted_rmse,
+            bounds=_ERROR,
+        ),
+        Metric(
+            "r2",
+            "R²",
+            "",
+            True,
+            ("regression",),
+            value=_r2,
+            undefined=_constant_target,
+            without_each=r2_without,
+            weighted=weighted_r2,
+            bounds=(-np.inf, 1.0),
+        ),
+        Metric(
+            "r",
+            "Pearson r",
+            "",
+            True,
+            ("regression",),
+            value=_correlation,
+            undefined=_constant_side,
+            without_each=r_without,
+            weighted=weighted_r,
+            bounds=(-1.0, 1.0),
+        ),
+        Metric(
+            "auc",
+            "AUC",
+            "",
+            True,
+            ("binary",),
+            terms=_placements,
+            groups=_both_classes,
+            weighted=lambda truth, stack, weights: weighted_auc(truth == 1, stack, weights),
+            two_sample=True,
+        ),
+        Metric(
+            "balanced_accuracy",
+            "Balanced accuracy",
+            "",
+            True,
+            _CLASSES,
+            terms=_hits,
+            of_classes=True,
+            groups=_each_class,
+        ),
+        Metric("accuracy", "Accuracy", "", True, _CLASSES, terms=_hits, of_classes=True),
+        Metric(
+            "sensitivity",
+            "Sensitivity",
+            "",
+            True,
+            ("binary",),
+            terms=_hits,
+            of_classes=True,
+            groups=_positives,
+            ranked=False,
+        ),
+        Metric(
+            "specificity",
+            "Specificity",
+            "",
+            True,
+            ("binary",),
+            terms=_hits,
+            of_classes=True,
+            groups=_negatives,
+            ranked=False,
+        ),
+        Metric(
+            "average_precision",
+            "Average precision",
+            "",
+            True,
+            ("binary",),
+            value=_average_precision,
+            groups=_both_classes,
+            without_each=average_precision_without,
+            weighted=weighted_precision,
+        ),
+        Metric(
+            "mcc",
+            "MCC",
+            "",
+            True,
+            ("binary",),
+            value=_correlation,  # of two binary variables it is Matthews' coefficient
+            of_classes=True,
+            groups=_both_classes,
+            undefined=_one_class_called,
+            tested=False,
+            bounds=(-1.0, 1.0),
+        ),
+        Metric(
+            "f1",
+            "F1",
+            "",
+            True,
+            ("binary",),
+            value=_f1,
+            of_classes=True,
+            groups=_both_classes,
+            tested=False,
+        ),
+        Metric("brier", "Brier score", "", False, ("binary",), terms=_squared_errors),
+        Metric("log_loss", "Log loss", "", False, _CLASSES, terms=_log_losses, bounds=_ERROR),
+        Metric(
+            "ece",
+            "ECE",
+            "",
+            False,
+            ("binary",),
+            value=_calibration_error,
+            ranked=False,
+            tested=False,
+        ),
+    )
 }
-_OF_GUESSES: dict[str, Callable[[Floats, Floats], float]] = {
-    "mcc": _correlation,  # of two binary variables it is Matthews' coefficient
-    "f1": _f1,
-}
+"""The metrics by name, the primary one of each task before its others, plugins' metrics last;
+`metric` also knows the one-against-rest ``auc_<class index>``."""
+
+BUILT_IN = frozenset(METRICS)
+"""The names of the metrics that are no plugin's."""

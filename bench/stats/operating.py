@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri, stdtrit
 
-from bench.stats.metrics import Floats, checked, compute
+from bench.stats.metric import Floats
+from bench.stats.metrics import checked, compute
 
 _NAN = float("nan")
 _RULE = re.compile(r"(sensitivity|specificity)>=(0?\.\d+|0|1(?:\.0*)?)")

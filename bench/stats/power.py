@@ -23,7 +23,7 @@ from scipy.special import stdtrit
 from scipy.stats import nct
 
 from bench.stats.inference import Comparison
-from bench.stats.metrics import Floats
+from bench.stats.metric import Floats
 
 MOST = 1_000_000
 """Numbers of seeds or subjects beyond this are not looked for."""

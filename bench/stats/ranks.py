@@ -17,7 +17,8 @@ from scipy.stats import friedmanchisquare, rankdata
 
 from bench.stats.classical import signed_rank_p
 from bench.stats.inference import holm
-from bench.stats.metrics import CONSTANT, SMALLEST_P, Floats
+from bench.stats.metric import CONSTANT, Floats
+from bench.stats.metrics import SMALLEST_P
 
 FEWEST_COHORTS = 5
 """With fewer blocks neither test says anything."""

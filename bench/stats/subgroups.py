@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from bench.stats.inference import Comparison, Interval, compare, interval_over_seeds
 from bench.stats.measured import Measured, Runs, combine, measure
-from bench.stats.metrics import Mask
+from bench.stats.metric import Mask
 
 NOT_KNOWN = "not known"
 """The level of subjects whose covariate is missing."""

@@ -1,79 +1,30 @@
 """Metrics of runs in which every subject counts as often as a bootstrap drew it.
 
-Each is computed anew from the weights, never linearised; with all weights 1 it is the metric.
+Each is computed anew from the weights, never linearised; with all weights 1 it is the metric. All
+take the truth (N,), a stack of predictions (S, N) and weights (B, N), not negative, and return
+(B, S), NaN where the metric is undefined under the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
-from bench.stats.metrics import (
-    CONSTANT,
-    Floats,
-    Mask,
-    groups,
-    metric,
-    precision_steps,
-    terms_of,
-)
+from bench.stats.metric import CONSTANT, Floats, Mask
+from bench.stats.thresholds import precision_steps
 
 _NAN = float("nan")
 _NUMBERS_AT_ONCE = 1 << 18  # 2 MB of weights: what a core's cache holds
 
 
-def weighted_values(
-    name: str, truth: Floats, stack: Floats, weights: Floats, threshold: float = 0.5
-) -> Floats:
-    """Return the metric of every run where each subject counts as often as it was drawn.
-
-    Parameters
-    ----------
-    name : str
-        A name of `METRICS`.
-    truth : array (N,)
-    stack : array (S, N) or (S, N, K)
-        On which the metric is defined.
-    weights : array (B, N)
-        Not negative.
-    threshold : float
-        As for `metrics.compute`.
-
-    Returns
-    -------
-    array (B, S)
-        NaN where the metric is undefined under the weights.
-
-    Raises
-    ------
-    ValueError
-        When the metric has no weighted form here.
-    """
-    kind = metric(name)
-    if name == "auc":
-        return _weighted_auc(truth == 1, stack, weights)
-    if name.startswith("auc_"):
-        label = int(name[4:])
-        return _weighted_auc(truth == label, stack[:, :, label], weights)
-    if name in _FROM_SUMS:
-        return _FROM_SUMS[name](truth, stack, weights)
-    try:
-        terms = np.stack([terms_of(name, truth, row, threshold) for row in stack])
-    except ValueError as error:
-        raise ValueError(f"{kind.label} cannot be resampled: it is no mean of subjects") from error
-    members = groups(name, truth, stack[0]).values()
-    means = [_ratio(weights @ (terms * group).T, weights @ group) for group in members]
-    return np.asarray(sum(means) / len(means))
-
-
-def _ratio(sums: Floats, totals: Floats) -> Floats:
+def ratio(sums: Floats, totals: Floats) -> Floats:
     """Divide every column of sums (B, S) by totals (B,) or (B, S); NaN where those are 0."""
     below = np.broadcast_to(totals if totals.ndim == 2 else totals[:, None], sums.shape)
     return np.divide(sums, below, out=np.full(sums.shape, _NAN), where=below > 0)
 
 
-def _weighted_auc(positive: Mask, scores: Floats, weights: Floats) -> Floats:
+def weighted_auc(positive: Mask, scores: Floats, weights: Floats) -> Floats:
     """Return Mann-Whitney's share of pairs won, ties one half, with pairs counted by weight.
 
     For every positive subject the weight of the negatives below it is looked up in their
@@ -96,11 +47,11 @@ def _weighted_auc(positive: Mask, scores: Floats, weights: Floats) -> Floats:
             np.cumsum(downs[order], axis=0, out=below[1:])
             wins[:, run] = np.einsum("ib,ib->b", below[first], ups)
             wins[:, run] += np.einsum("ib,ib->b", below[last], ups)
-        values.append(_ratio(wins / 2, pairs))
+        values.append(ratio(wins / 2, pairs))
     return np.concatenate(values)
 
 
-def _weighted_precision(truth: Floats, scores: Floats, weights: Floats) -> Floats:
+def weighted_precision(truth: Floats, scores: Floats, weights: Floats) -> Floats:
     """Return average precision: the mean over positives of the precision at their threshold."""
     positive = truth == 1
     lookups = []
@@ -119,7 +70,7 @@ def _weighted_precision(truth: Floats, scores: Floats, weights: Floats) -> Float
             true = np.cumsum(ups[of_ups], axis=0)[last_up]
             precision = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
             gained[:, run] = np.einsum("ib,ib->b", precision, ups)
-        values.append(_ratio(gained, ups.sum(axis=0)))
+        values.append(ratio(gained, ups.sum(axis=0)))
     found = np.concatenate(values)
     found[(weights @ ~positive) == 0] = _NAN  # as without resampling, both classes are needed
     return found
@@ -132,35 +83,30 @@ def _by_subject(weights: Floats) -> Iterator[Floats]:
         yield np.ascontiguousarray(weights[start : start + step].T)
 
 
-def _weighted_rmse(truth: Floats, stack: Floats, weights: Floats) -> Floats:
-    return np.sqrt(_ratio(weights @ ((stack - truth) ** 2).T, weights.sum(axis=1)))
+def weighted_rmse(truth: Floats, stack: Floats, weights: Floats) -> Floats:
+    """Return the RMSE."""
+    return np.sqrt(ratio(weights @ ((stack - truth) ** 2).T, weights.sum(axis=1)))
 
 
-def _weighted_r2(truth: Floats, stack: Floats, weights: Floats) -> Floats:
+def weighted_r2(truth: Floats, stack: Floats, weights: Floats) -> Floats:
+    """Return R2."""
     errors = weights @ ((stack - truth) ** 2).T
-    return 1 - _ratio(errors, _weighted_spread(truth[None], weights)[:, 0])
+    return 1 - ratio(errors, _weighted_spread(truth[None], weights)[:, 0])
 
 
-def _weighted_r(truth: Floats, stack: Floats, weights: Floats) -> Floats:
+def weighted_r(truth: Floats, stack: Floats, weights: Floats) -> Floats:
+    """Return Pearson's r."""
     x = stack - stack.mean(axis=1, keepdims=True)
     y = truth - truth.mean()
-    means = _ratio((weights @ y)[:, None], weights.sum(axis=1))
+    means = ratio((weights @ y)[:, None], weights.sum(axis=1))
     products = weights @ (x * y).T - (weights @ x.T) * means
     spreads = _weighted_spread(x, weights) * _weighted_spread(y[None], weights)
-    return np.clip(_ratio(products, np.sqrt(spreads)), -1, 1)
+    return np.clip(ratio(products, np.sqrt(spreads)), -1, 1)
 
 
 def _weighted_spread(rows: Floats, weights: Floats) -> Floats:
     """Return the weighted sum of squares around the mean of rows (S, N), 0 where that is noise."""
     centred = rows - rows.mean(axis=1, keepdims=True)
     squares, sums = weights @ (centred**2).T, weights @ centred.T
-    spreads = squares - sums * _ratio(sums, weights.sum(axis=1))
+    spreads = squares - sums * ratio(sums, weights.sum(axis=1))
     return np.where(spreads > CONSTANT * np.sum(centred**2, axis=1), spreads, 0.0)
-
-
-_FROM_SUMS: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
-    "rmse": _weighted_rmse,
-    "r2": _weighted_r2,
-    "r": _weighted_r,
-    "average_precision": _weighted_precision,
-}

@@ -124,7 +124,12 @@ def test_an_installed_package_is_found_by_its_entry_point(tmp_path):
 
 def test_two_registries_do_not_share_names():
     catalogue_ = Catalogue(
-        Registry("encoder", []), Registry("model", []), Registry("d", []), {}, []
+        Registry("encoder", []),
+        Registry("model", []),
+        Registry("dataset", []),
+        Registry("metric", []),
+        {},
+        [],
     )
     catalogue_.encoders.add(cards.EncoderCard("x", "a:b"), "here")
     assert "x" not in catalogue_.models

@@ -16,8 +16,7 @@ from bench.stats.bootstrap import (
     percentile_bounds,
 )
 from bench.stats.measured import Runs
-from bench.stats.metrics import compute
-from bench.stats.weighted import weighted_values
+from bench.stats.metrics import compute, weighted_values
 
 REGRESSION = ("mae", "rmse", "r2", "r")
 BINARY = (
@@ -89,11 +88,17 @@ def test_many_resamples_are_computed_in_parts_with_the_same_result():
             assert got[b] == pytest.approx(alone, rel=1e-13)
 
 
-def test_metrics_without_a_weighted_form_say_so():
+def test_a_metric_without_a_weighted_form_is_computed_on_repeated_subjects():
     truth, stack = experiment("binary", 3)
+    weights = draw_resamples(1, len(truth), 20, 6).subjects
+    weights[0] = truth  # only positive subjects: MCC and F1 need both classes
     for name in ("mcc", "f1", "ece"):
-        with pytest.raises(ValueError, match="cannot be resampled"):
-            weighted_values(name, truth, stack, np.ones((2, len(truth))))
+        by_hand = [[on_resampled_subjects(name, truth, row, w) for row in stack] for w in weights]
+        got = weighted_values(name, truth, stack, weights)
+        assert got == pytest.approx(np.array(by_hand), nan_ok=True)
+        assert np.isnan(got[0]).all() == (name != "ece")
+        with pytest.raises(ValueError, match="no whole numbers"):
+            weighted_values(name, truth, stack, weights / 2)
 
 
 @pytest.mark.parametrize(("task", "name"), CASES)

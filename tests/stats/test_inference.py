@@ -18,7 +18,8 @@ from bench.stats.inference import (
     interval_over_seeds,
 )
 from bench.stats.measured import Measured, Runs, measure
-from bench.stats.metrics import compute, metric, placements
+from bench.stats.metrics import compute, metric
+from bench.stats.thresholds import placements
 
 REGRESSION = ("mae", "rmse", "r2", "r")
 BINARY = (

@@ -15,7 +15,7 @@ from bench.report.select import Protocol, Row, read
 from bench.report.tables.failures import Failure, find_failures
 from bench.report.tables.leaderboard import best_first
 from bench.report.words import one_line
-from bench.stats.metrics import Metric
+from bench.stats.metric import Metric
 from bench.stats.metrics import metric as metric_of
 from bench.store import schema
 from bench.store.store import DONE, Store

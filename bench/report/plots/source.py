@@ -17,8 +17,9 @@ from bench.report.table import Number
 from bench.report.tables.leaderboard import best_first, digits_of, score_cell
 from bench.report.words import count, interval, number
 from bench.stats.inference import benjamini_hochberg, holm
-from bench.stats.metrics import Floats, Metric, metrics_for
+from bench.stats.metric import Floats, Metric
 from bench.stats.metrics import metric as metric_of
+from bench.stats.metrics import metrics_for
 from bench.store.store import Store
 from registry.core import did_you_mean
 from registry.errors import UserError

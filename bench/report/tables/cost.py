@@ -13,7 +13,7 @@ from bench.report.select import Protocol, Row
 from bench.report.table import Cell, Column, Table
 from bench.report.tables.provenance import machine_of
 from bench.report.words import count, number
-from bench.stats.metrics import Metric
+from bench.stats.metric import Metric
 from bench.store import schema
 from bench.store.store import Store
 

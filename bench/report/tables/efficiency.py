@@ -28,7 +28,7 @@ from bench.stats.curves import (
 )
 from bench.stats.inference import Comparison, benjamini_hochberg, compare
 from bench.stats.measured import Measured, Runs
-from bench.stats.metrics import Metric
+from bench.stats.metric import Metric
 
 RESAMPLES = 1000
 

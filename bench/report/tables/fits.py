@@ -13,7 +13,7 @@ from bench.report.tables.efficiency import RESAMPLES, Curves
 from bench.report.tables.leaderboard import digits_of
 from bench.report.words import interval, number
 from bench.stats.curves import FitBand
-from bench.stats.metrics import Metric
+from bench.stats.metric import Metric
 
 LEAST_SIZES = 3
 """Two sizes are joined by a line whatever they are."""

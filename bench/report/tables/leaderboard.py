@@ -13,7 +13,7 @@ from bench.report.select import Protocol, Row
 from bench.report.table import Cell, Column, Table
 from bench.report.words import interval, number, one_line
 from bench.stats.inference import compare, holm, interval_over_seeds
-from bench.stats.metrics import Metric
+from bench.stats.metric import Metric
 from bench.stats.metrics import metric as metric_of
 
 LEVEL = 0.05

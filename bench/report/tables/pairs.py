@@ -18,7 +18,7 @@ from bench.report.words import interval, number, p_value
 from bench.stats.classical import SeedTest, paired_t, sign_flip
 from bench.stats.equivalence import equivalence, verdict
 from bench.stats.inference import benjamini_hochberg, holm
-from bench.stats.metrics import Floats
+from bench.stats.metric import Floats
 
 FEW = "few subjects"
 """The flag of `bench.stats.inference` that brings a second df and p."""

@@ -12,7 +12,7 @@ from bench.report.reproduce import reproduce_command
 from bench.report.select import Protocol, Row, read
 from bench.report.table import Cell, Column, Table
 from bench.report.words import number, one_line
-from bench.stats.metrics import Metric
+from bench.stats.metric import Metric
 from bench.store import schema
 from bench.store.store import Store
 

@@ -14,7 +14,7 @@ from bench.report.table import Cell, Column, Number, Table
 from bench.report.tables.leaderboard import digits_of
 from bench.report.words import interval, number, one_line, p_value
 from bench.stats.inference import benjamini_hochberg
-from bench.stats.metrics import Metric
+from bench.stats.metric import Metric
 from bench.stats.subgroups import (
     age_bands,
     interactions,
