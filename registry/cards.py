@@ -255,7 +255,8 @@ class MetricCard:
     """A metric: ``value(truth, prediction)`` from (N,) and (N,) or (N, K) arrays to a number.
 
     Truths are ages or class indices; predictions are ages, probabilities of the positive class
-    (N,) or of every class (N, K). The fields are those of `bench.stats.metric.Metric`.
+    (N,) or of every class (N, K). The fields are those of `bench.stats.metric.Metric`. A function
+    that is not smooth, such as a median, is not to be tested: its jackknife variance is wrong.
     """
 
     name: str

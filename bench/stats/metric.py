@@ -56,7 +56,8 @@ class Metric:
         each, and its covariance over test sets that of these means.
     value : callable, optional
         The value of a metric that is no mean over subjects. Its covariance over test sets comes
-        from the delete-one-subject jackknife.
+        from the delete-one-subject jackknife, which is right for smooth functions of the data and
+        wrong for a median (Efron, 1982): such a metric is not `tested`.
     of_classes : bool
         Whether the functions are given classes instead of probabilities.
     groups : callable

@@ -1,5 +1,6 @@
 """What a store says, from the command line: every verb that reads, and what is declared by run."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -88,3 +89,62 @@ def test_what_a_run_declares_is_in_its_report(bench, tmp_path):
     # The same grid with another margin, when everything is known: no longer declared in time.
     ran(bench(*words, "--metric", "rmse", "--reference", "prior", "--margin", "5"))
     assert "nothing here is confirmatory" in " ".join(ran(bench("report")).split())
+
+
+KAPPA = '''
+import numpy as np
+from registry import metric
+
+
+@metric("kappa", label="Cohen's kappa", higher_is_better=True, tasks=("binary",), of_classes=True)
+def kappa(truth, classes):
+    """Agreement beyond chance."""
+    chance = sum((truth == k).mean() * (classes == k).mean() for k in (0, 1))
+    return ((truth == classes).mean() - chance) / (1 - chance) if chance < 1 else np.nan
+'''
+
+
+@pytest.fixture
+def kappa(tmp_path):
+    file = tmp_path / "kappa.py"
+    file.write_text(KAPPA)
+    return file
+
+
+def test_a_metric_of_a_plugin_is_reported_tested_and_drawn(bench, example, kappa):
+    asked = ("report", "--metric", "kappa", "--format", "json", "--plugins", kappa)
+    report = json.loads(ran(bench(*asked)))
+    board = report["sections"][0]["tables"][0]
+    assert board["title"].startswith("Cohen's kappa by training size")
+    means = {row["arm"]["values"]["model"]: row["n48"]["values"]["mean"] for row in board["rows"]}
+    accuracy = json.loads(ran(bench("report", "--metric", "accuracy", "--format", "json")))
+    rows = accuracy["sections"][0]["tables"][0]["rows"]
+    # With as many of either class, kappa is twice the accuracy less one.
+    wanted = {r["arm"]["values"]["model"]: 2 * r["n48"]["values"]["mean"] - 1 for r in rows}
+    assert means == pytest.approx(wanted, abs=1e-12)
+    assert len(means) == 8
+    assert "kappa" in ran(bench("compare", *PAIR, "--plugins", kappa))
+    assert "kappa" in ran(
+        bench("plot", "forest", "--metric", "kappa", "--plugins", kappa, "--out", "k.svg")
+    )
+    assert "kappa.py" in ran(bench("list", "metrics", "--plugins", kappa))
+
+
+def test_a_metric_that_fails_or_returns_another_shape_is_one_sentence(bench, example, kappa):
+    asked = ("report", "--metric", "kappa", "--plugins", kappa)
+    kappa.write_text(KAPPA.replace("chance = ", "chance = 1 / 0 +"))
+    assert "The metric kappa of" in ran(bench(*asked), 2)
+    kappa.write_text(KAPPA.replace("of_classes=True", "per_subject=True"))
+    assert "one number a subject" in ran(bench(*asked), 2)
+    kappa.write_text(KAPPA.replace('("binary",)', '("ordinal",)'))
+    assert "'regression', 'binary', 'multiclass'" in ran(bench(*asked), 2)
+    kappa.write_text(KAPPA.replace('"kappa"', '"auc"'))
+    assert "there is a built-in metric 'auc'" in ran(bench(*asked), 2)
+
+
+def test_runs_that_were_judged_by_a_plugins_metric_say_so_without_it(bench, tmp_path, kappa):
+    data = ("--data", "synthetic-ad-4mm", "--seeds", "2", "--train-sizes", "24")
+    run = ("run", *data, "--model", "prior,linear-voxels", "--metric", "kappa")
+    ran(bench(*run, "--plugins", kappa))
+    assert "name the plugin that defines it with --plugins" in ran(bench("report"), 2)
+    assert "Cohen's kappa" in ran(bench("report", "--plugins", kappa))
