@@ -12,6 +12,8 @@ from typing import Any
 from registry.errors import UserError
 
 FILE = "bench.toml"
+PATHS = {"root", "table", "withdrawals"}
+"""What is a path, or several, in a ``[data.NAME]`` table."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,22 @@ def load_config(folder: Path | None = None) -> Config:
     for name, entry in values.get("data", {}).items():
         if not isinstance(entry, dict):
             raise UserError(f"[data.{name}] in {FILE} must be a table.")
-    plugins = os.environ.get("BENCH_PLUGINS")
+    given = os.environ.get("BENCH_PLUGINS")
+    plugins = given.split(os.pathsep) if given else values.get("plugins", [])
     return Config(
-        cache_folder=str(os.environ.get("BENCH_CACHE") or values.get("cache") or ""),
-        db=os.environ.get("BENCH_DB") or values.get("db") or "results.db",
+        cache_folder=_path(os.environ.get("BENCH_CACHE") or values.get("cache") or ""),
+        db=_path(os.environ.get("BENCH_DB") or values.get("db") or "results.db"),
         data=_with_environment(values.get("data", {})),
-        weights=values.get("weights", {}),
-        plugins=tuple(path for path in plugins.split(os.pathsep) if path)
-        if plugins
-        else tuple(values.get("plugins", ())),
+        weights={name: _path(file) for name, file in values.get("weights", {}).items()},
+        plugins=tuple(
+            _path(file) for file in ([plugins] if isinstance(plugins, str) else plugins) if file
+        ),
     )
+
+
+def _path(value: object) -> str:
+    """Return a path as it was written, but for a home folder's ``~``."""
+    return os.path.expanduser(str(value))
 
 
 def _with_environment(data: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -111,6 +119,8 @@ def _with_environment(data: dict[str, dict[str, Any]]) -> dict[str, dict[str, An
             entry["root"] = root
         if tables:
             entry["table"] = "\n".join(tables.split(os.pathsep))
+        for key in PATHS & entry.keys():
+            entry[key] = "\n".join(map(_path, str(entry[key]).splitlines()))
         if entry:
             found[name] = entry
     return found

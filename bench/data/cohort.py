@@ -264,7 +264,7 @@ def open_cohort(
             folder,
             cache_dir,
             progress,
-            root=request.root and request.root.resolve(),
+            root=request.root and request.root.expanduser().resolve(),
             workers=workers,
             verify=verify,
         )

@@ -35,9 +35,13 @@ def mirror_study(store: Store, key: str) -> str:
             database_url(store.file, WRITE).render_as_string(),
             engine_kwargs={"connect_args": {"timeout": 30}},
         )
-        if key in optuna.study.get_all_study_names(storage):
-            optuna.delete_study(study_name=key, storage=storage)
-        study = optuna.create_study(study_name=key, storage=storage, direction="minimize")
+        for older in optuna.study.get_all_study_names(storage):
+            # Studies were named by their key alone once.
+            if older == key or older.endswith(f" ({key})"):
+                optuna.delete_study(study_name=older, storage=storage)
+        study = optuna.create_study(
+            study_name=_name(store, key), storage=storage, direction="minimize"
+        )
         for row in trials:
             study.add_trial(trial_from_plain(row))
         storage.engine.dispose()
@@ -50,6 +54,23 @@ def mirror_study(store: Store, key: str) -> str:
     finally:
         optuna.logging.set_verbosity(before)
     return ""
+
+
+def _name(store: Store, key: str) -> str:
+    """Return a study's name in words, with its key, which alone tells it from others."""
+    arms, datasets, studies = schema.arms.c, schema.datasets.c, schema.studies.c
+    query = (
+        select(arms.model, arms.encoder, datasets.name, datasets.target)
+        .add_columns(studies.n_train, studies.seed)
+        .join_from(schema.studies, schema.arms, studies.arm == arms.key)
+        .join(schema.datasets, datasets.fingerprint == arms.fingerprint)
+        .where(studies.key == key)
+    )
+    with store.engine.connect() as connection:
+        row = connection.execute(query).one()
+    model = f"{row.model} [{row.encoder}]" if row.encoder else row.model
+    seeds = "all seeds" if row.seed is None else f"seed {row.seed}"
+    return f"{model} on {row.name}, {row.target}, n={row.n_train}, {seeds} ({key})"
 
 
 def mirror_all(store: Store) -> list[str]:

@@ -85,11 +85,25 @@ def test_the_mirror_shows_the_study_to_optuna_and_can_be_made_again(store):
     assert mirror_study(store, key) == ""
     assert mirror_all(store) == []
     url = f"sqlite:///{store.file}"
-    assert optuna.get_all_study_names(url) == [key]
-    study = optuna.load_study(study_name=key, storage=url)
+    name = f"m on cohort, age, n=4, all seeds ({key})"
+    assert optuna.get_all_study_names(url) == [name]
+    study = optuna.load_study(study_name=name, storage=url)
     assert study.best_params == {"lr": 0.1}
     assert [t.state.name for t in study.trials] == ["COMPLETE", "FAIL"]
     assert study.trials[0].intermediate_values == {1: 1.5, 2: 1.0}
+
+
+def test_a_study_mirrored_under_its_key_is_mirrored_under_a_name(store):
+    arm = make_arm(trials=2)
+    command(store, arm)
+    store.add_study(make_study(arm))
+    key = make_study(arm).spec.key
+    url = f"sqlite:///{store.file}"
+    optuna.create_study(study_name=key, storage=url)
+    optuna.create_study(study_name="somebody's own", storage=url)
+    assert mirror_all(store) == []
+    names = {f"m on cohort, age, n=4, all seeds ({key})", "somebody's own"}
+    assert set(optuna.get_all_study_names(url)) == names
 
 
 def test_a_mirror_that_fails_is_a_warning_with_its_remedy(store):
