@@ -95,6 +95,9 @@ TABLE: dict[str, Option] = {
     "session": Option("session_id", "column with the session"),
 }
 
+UKBB_IMAGES = ("T1_brain_to_MNI", "T1_brain", "T1_unbiased_brain", "T1_unbiased", "T1")
+"""Files of UK Biobank's bulk field 20252 that are scans."""
+
 DIAGNOSED = {"classes": "CN,AD"}
 """Defaults of cohorts of the Alzheimer's continuum."""
 
@@ -142,13 +145,7 @@ DATASETS: tuple[DatasetCard, ...] = (
             "image": Option(
                 "T1_brain_to_MNI",
                 "which file of the bulk field; T1_brain_to_MNI is warped non-linearly",
-                choices=(
-                    "T1_brain_to_MNI",
-                    "T1_brain",
-                    "T1_unbiased_brain",
-                    "T1_unbiased",
-                    "T1",
-                ),
+                choices=UKBB_IMAGES,
             ),
         },
     ),
@@ -228,7 +225,7 @@ DATASETS: tuple[DatasetCard, ...] = (
         name="bids",
         target="bench.data.adapters.bids:manifest",
         summary="any BIDS folder of T1w images with participants.tsv",
-        options=LABELS,
+        options={**TABLES, **LABELS},
     ),
     DatasetCard(
         name="table",

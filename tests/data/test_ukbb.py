@@ -16,7 +16,7 @@ from tests.data.trees.scans import assert_listed, listed_scans
 
 
 @pytest.mark.parametrize("style", ukbb.STYLES)
-@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+@pytest.mark.parametrize("suffix", ["csv", "tab", "parquet"])
 def test_the_manifest_is_the_expected_one_row_by_row(
     style: str, suffix: str, tmp_path: Path
 ) -> None:
@@ -41,9 +41,10 @@ def test_another_image_is_native_and_says_what_is_missing(tmp_path: Path) -> Non
     scans = listed_scans("ukbb", tmp_path, image="T1_brain")
     assert set(scans["space"]) == {""}
     assert scans["path"].str.contains("T1_brain.nii").sum() > 15
-    assert "no T1_unbiased among its files" in set(
-        listed_scans("ukbb", tmp_path, image="T1_unbiased")["reason"]
-    )
+    with pytest.raises(
+        UserError, match=r"25 scans .* file T1_unbiased; .* T1_brain \(23\).*image="
+    ):
+        listed_scans("ukbb", tmp_path, image="T1_unbiased")
 
 
 def test_the_first_imaging_visit_alone(tmp_path: Path) -> None:
@@ -71,6 +72,42 @@ def test_several_tables_are_joined(tmp_path: Path) -> None:
     sexes.to_csv(tmp_path / "more.csv", index=False)
     others.to_csv(file, index=False)
     assert_listed(listed_scans("ukbb", tmp_path), expected)
+
+
+@pytest.mark.parametrize("word", ["2", "woman", "9"])
+def test_an_unknown_sex_is_a_sentence(word: str, tmp_path: Path) -> None:
+    ukbb.write(tmp_path)
+    file = tmp_path / "ukb.csv"
+    file.write_text(file.read_text().replace("\n1000010,0,", f"\n1000010,{word},"))
+    with pytest.raises(UserError, match=f"do not say F or M: '{word}'"):
+        listed_scans("ukbb", tmp_path)
+
+
+def test_contradictory_rows_of_a_participant_are_refused(tmp_path: Path) -> None:
+    ukbb.write(tmp_path)
+    with open(tmp_path / "ukb.csv", "a") as table:
+        table.write("1000010,1,40,99,99,11025,11027,\n")
+    with pytest.raises(UserError, match="rows for '1000010' that contradict each other"):
+        listed_scans("ukbb", tmp_path)
+
+
+def test_ages_at_another_instance_than_the_scans_are_said_to_be_so(tmp_path: Path) -> None:
+    ukbb.write(tmp_path)
+    file = tmp_path / "ukb.csv"
+    eids = read_columns(file, lambda name: name in ("eid", "21003-0.0"))
+    eids.to_csv(file, index=False)
+    scans = listed_scans("ukbb", tmp_path)
+    assert scans["age"].isna().all()
+    assert (
+        "age (field 21003) at instance 0, and none at instance 2, 3" in scans.attrs["warnings"][0]
+    )
+
+
+def test_a_table_without_fields_is_shown_by_its_columns(tmp_path: Path) -> None:
+    ukbb.write(tmp_path)
+    (tmp_path / "ukb.csv").write_text("eid,gender,years\n1000010,F,60\n")
+    with pytest.raises(UserError, match=r"ukb\.csv has 'eid', 'gender', 'years'"):
+        listed_scans("ukbb", tmp_path)
 
 
 def test_no_table_says_which_fields_are_needed(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -78,21 +77,3 @@ def find_images(root: Path, session: re.Pattern[str], what: str) -> pd.DataFrame
 def rank_of(name: str) -> str:
     """Return a text that sorts images of one visit: MNI space first, then the lowest name."""
     return ("0" if space_of(name) == "mni" else "1") + name
-
-
-def by_id(table: pd.DataFrame, key: str, columns: Sequence[str], file: Path) -> pd.DataFrame:
-    """Return columns of a table, indexed by its ids.
-
-    Raises
-    ------
-    UserError
-        When two rows of one id differ.
-    """
-    rows = table.loc[table[key] != "", [key, *columns]].drop_duplicates()
-    again = rows[key].duplicated()
-    if again.any():
-        raise UserError(
-            f"{file} has rows for {listed(rows.loc[again, key].unique())} that contradict each "
-            "other; keep one row each."
-        )
-    return rows.set_index(key)

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.data.adapters.oasis import SEXES, by_id, diagnoses, find_images, rank_of
+from bench.data.adapters.oasis import SEXES, diagnoses, find_images, rank_of
 from bench.data.adapters.reading import (
+    by_id,
     need_table,
     parse_ages,
     parse_sexes,

@@ -82,7 +82,7 @@ def find_table(
         Columns that are used if they are there.
     """
     for file in tables:
-        if {_plain(name) for name in marks} <= {_plain(name) for name in _columns(file)}:
+        if {_plain(name) for name in marks} <= {_plain(name) for name in readable_columns(file)}:
             table = read_table(file)
             spelled = {_plain(name): name for name in (*marks, *wanted)}
             names = {name: spelled.get(_plain(name), name) for name in table.columns}
@@ -107,7 +107,7 @@ def need_table(
         return found
     nearest, fewest = "", len(marks)
     for file in tables:
-        columns = _columns(file)
+        columns = readable_columns(file)
         have = {_plain(name) for name in columns}
         lacking = [name for name in marks if _plain(name) not in have]
         if len(lacking) < fewest:
@@ -127,7 +127,8 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _columns(file: Path) -> list[str]:
+def readable_columns(file: Path) -> list[str]:
+    """Return what `columns_of` does, nothing for a table that cannot be read."""
     try:
         return columns_of(file)
     except UserError:
@@ -142,7 +143,7 @@ def columns_of(file: Path) -> list[str]:
         import pyarrow.parquet
 
         try:
-            return [str(name) for name in pyarrow.parquet.read_schema(file).names]
+            return [str(name).strip() for name in pyarrow.parquet.read_schema(file).names]
         except (pyarrow.ArrowInvalid, OSError):
             return []
     return list(read_table(file).columns)
@@ -163,6 +164,24 @@ def take_columns(table: pd.DataFrame, names: Sequence[str], file: Path) -> pd.Da
             f"has {listed(table.columns)}."
         )
     return table[list(names)]
+
+
+def by_id(table: pd.DataFrame, key: str, columns: Sequence[str], file: Path) -> pd.DataFrame:
+    """Return columns of a table, indexed by its ids.
+
+    Raises
+    ------
+    UserError
+        When two rows of one id differ.
+    """
+    rows = table.loc[table[key] != "", [key, *columns]].drop_duplicates()
+    again = rows[key].duplicated()
+    if again.any():
+        raise UserError(
+            f"{file} has rows for {listed(rows.loc[again, key].unique())} that contradict each "
+            "other; keep one row each."
+        )
+    return rows.set_index(key)
 
 
 def refuse_disjoint(images: Iterable[str], rows: Iterable[str], root: Path, table: str) -> None:
@@ -239,10 +258,13 @@ def _read_rows(file: Path) -> pd.DataFrame:
 
 
 def _read_parquet(file: Path, columns: list[str] | None) -> pd.DataFrame:
-    import pyarrow
+    import pyarrow.parquet
 
     try:
-        table = _as_text(pd.read_parquet(file, columns=columns))
+        names = pyarrow.parquet.read_schema(file).names
+        if columns is not None:
+            names = [name for name in names if name.strip() in columns]
+        table = _as_text(pd.read_parquet(file, columns=names))
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise UserError(f"The table {file} is not a Parquet file: {error}.") from None
     table.columns = table.columns.str.strip()

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from bench.data.adapters.reading import listed, parse_ages, refuse_disjoint, tables_of
+from bench.data.adapters.reading import (
+    by_id,
+    listed,
+    parse_ages,
+    parse_sexes,
+    readable_columns,
+    refuse_disjoint,
+    tables_of,
+)
 from bench.data.adapters.visits import NOT_LISTED
 from bench.data.adapters.walk import Walk, natural
 from bench.data.adapters.wide import read_columns
 from bench.data.formats import why_absent
 from registry.cards import Value
+from registry.datasets import UKBB_IMAGES
 from registry.errors import UserError
 
 IMAGES = (".nii", ".nii.gz")
@@ -26,16 +36,26 @@ UNUSABLE = "unusable by UK Biobank"
 
 _BULK = re.compile(r"^(\d+)_20252_(\d)_\d+$")
 _FLAT = re.compile(r"^(\d+)(?:_20252_(\d)_\d+)?_(T1\w*)$")
-_FIELD = re.compile(r"^(?:f\.|.*_f|x|f|p)?(\d+)(?:[-._]i?(\d+))?(?:[._]a?(\d+))?$")
-_EID = re.compile(r"^(?:.*\.)?(?:n_|x)?eid$", re.IGNORECASE)
+_FIELD = re.compile(
+    r"^(?:participant\.)?(?:f[._]?|.*_f|x|p|[nst]s?_)?(\d+)(?:[-._]i?(\d+))?(?:[._]a?(\d+))?$",
+    re.IGNORECASE,
+)
+_EID = re.compile(r"^(?:.*\.)?(?:[fnsx]_?)?eid$|^participant id$", re.IGNORECASE)
+_TITLE = re.compile(r"^(.+?)(?: instance (\d+))?(?: array (\d+))?$")
+_TITLES = {
+    "sex": SEX,
+    "age when attended assessment centre": AGE,
+    "uk biobank assessment centre": CENTRE,
+}
+"""What the Showcase calls the fields; the Research Analysis Platform heads columns so, too."""
 
 
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     """List the T1 scans of UK Biobank; see `bench.data.manifest.tidy`.
 
     A scan is one imaging visit (2 the first, 3 the repeat) of one participant; its age is field
-    21003 at that visit. The tables may name fields in any of UK Biobank's four ways and have any
-    number of columns.
+    21003 at that visit. The tables may name fields as ukbconv, R, Stata or the Research Analysis
+    Platform do, and have any number of columns.
 
     Parameters
     ----------
@@ -63,16 +83,22 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
             return pd.Series("", index=scans.index)
         return scans["subject_id"].map(people[column]).fillna("")
 
-    scans["sex"] = value(SEX, "0").map(SEXES).fillna("")
+    scans["sex"] = parse_sexes(value(SEX, "0").rename("31"), Path("The tables"), SEXES)
     scans["age"], scans["site"], scans["source"] = np.nan, "", ""
     for instance in sorted(scans["session_id"].unique()):
         here = scans["session_id"] == instance
         texts = value(AGE, instance).rename(f"{AGE}-{instance}.0")
-        scans.loc[here, "age"] = parse_ages(texts, root)[here]
-        scans.loc[here, "site"] = value(CENTRE, instance)[here]
+        scans.loc[here, "age"] = parse_ages(texts, Path("The tables"))[here]
+        scans.loc[here, "site"] = value(CENTRE, instance).str.removesuffix(".0")[here]
         scans.loc[here, "source"] = f"field {AGE} at instance {instance}"
     scans["space"] = "mni" if image.endswith("_to_MNI") else ""
     warnings = list(scans.attrs["warnings"])
+    at = [name.removeprefix(f"{AGE}-") for name in people.columns if name.startswith(f"{AGE}-")]
+    if scans["age"].isna().all() and at:
+        warnings.append(
+            f"The tables have the age (field {AGE}) at instance {', '.join(sorted(at))}, and none "
+            f"at instance {', '.join(sorted(scans['session_id'].unique()))}, those of the scans."
+        )
     if image == "T1_brain_to_MNI":
         warnings.append(
             "T1_brain_to_MNI is warped to MNI space non-linearly, while the published models used "
@@ -84,10 +110,11 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
 
 def _scans(root: Path, image: str) -> pd.DataFrame:
     """Return one row a scan and form on disk: the path of its image, or why there is none."""
-    rows = []
+    rows, names = [], Counter[str]()
     walk = Walk(root)
     for (subject, instance, packed), files in _images(walk).items():
         usable = [file for file in files if "/unusable/" not in f"/{file[1]}"]
+        names.update({name for name, *_ in usable})
         wanted = [file for file in usable if file[0] == image]
         # Of several files of one name the first that is one.
         _, path, reason = min(wanted or files, key=lambda file: (file[2] != "", natural(file[1])))
@@ -101,10 +128,26 @@ def _scans(root: Path, image: str) -> pd.DataFrame:
             f"There is no T1 scan of UK Biobank in {root}: no <eid>_20252_2_0.zip, no folder "
             "<eid>_20252_2_0/T1 or <eid>/T1, and no file <eid>_T1_brain_to_MNI.nii.gz."
         )
-    columns = ["subject_id", "session_id", "path", "rank", "reason"]
-    scans = pd.DataFrame(rows, columns=columns)
+    scans = pd.DataFrame(rows, columns=["subject_id", "session_id", "path", "rank", "reason"])
+    if not (scans["reason"] == "").any():
+        _refuse_other_images(names, len(scans), image)
     scans.attrs["warnings"] = walk.warnings
     return scans
+
+
+def _refuse_other_images(names: Counter[str], n_scans: int, image: str) -> None:
+    """Raise UserError when no scan has the image that is asked for, though others are there."""
+    if not names:
+        return
+    others = [name for name in UKBB_IMAGES if name in names]
+    counts = ", ".join(f"{name} ({n})" for name, n in names.most_common())
+    remedy = "none of these can be used"
+    if others:
+        remedy = f"choose one, as by --data-set image={others[0]}"
+    raise UserError(
+        f"None of the {n_scans} scans of UK Biobank has a file {image}; their files are {counts}: "
+        f"{remedy}."
+    )
 
 
 def _images(walk: Walk) -> dict[tuple[str, str, bool], list[tuple[str, str, str]]]:
@@ -166,18 +209,20 @@ def _people(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     parts = []
     tables = tables_of(root, options)
     for file in tables:
-        table = read_columns(file, lambda name: bool(_EID.match(name)) or _wanted(name) is not None)
-        ids = [name for name in table.columns if _EID.match(name)]
-        if ids and len(table.columns) > 1:
-            fields = {name: _wanted(name) for name in table.columns if name != ids[0]}
-            named = table.rename(columns={**fields, ids[0]: "eid"})
-            named = named.loc[:, ~named.columns.duplicated()].drop_duplicates("eid")
-            parts.append(named.set_index("eid").replace("", np.nan))
+        columns = readable_columns(file)
+        who = next((name for name in columns if _EID.match(name)), None)
+        fields = _fields(columns)
+        if who is None or not fields:
+            continue
+        table = read_columns(file, {who, *fields}.__contains__)
+        table[who] = table[who].str.removesuffix(".0")
+        rows = by_id(table, who, list(fields), file).replace("", np.nan)
+        parts.append(rows.rename(columns=fields))
     if not parts:
         raise UserError(
             "UK Biobank needs a table with eid and the fields 21003 (age) and 31 (sex), such as "
-            f"21003-2.0, f.21003.2.0, 21003_2_0 or p21003_i2; there is none among "
-            f"{listed(file.name for file in tables)}: name it with --table FILE."
+            "21003-2.0, f.21003.2.0, 21003_2_0 or p21003_i2; there is none among "
+            f"{listed(file.name for file in tables)}: name it with --table FILE.{_nearest(tables)}"
         )
     people = parts[0]
     for more in parts[1:]:
@@ -185,9 +230,31 @@ def _people(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     return people.astype(object).fillna("").astype(str)
 
 
-def _wanted(name: str) -> str | None:
-    """Return ``21003-2`` for a column of a field that is needed, of its first value."""
-    match = _FIELD.match(name)
-    if match is None or int(match[1]) not in (SEX, AGE, CENTRE) or int(match[3] or 0):
-        return None
-    return f"{int(match[1])}-{int(match[2] or 0)}"
+def _nearest(tables: Sequence[Path]) -> str:
+    """Say what columns the first table has, when there is one that can be read."""
+    for file in tables:
+        if columns := readable_columns(file):
+            return f" {file.name} has {listed(columns)}."
+    return ""
+
+
+def _fields(columns: Sequence[str]) -> dict[str, str]:
+    """Return those columns that are needed fields at their first value, and these as ``21003-2``.
+
+    A column headed by a field's number goes before one headed by its title.
+    """
+    coded = {name: match for name in columns if (match := _FIELD.match(name))}
+    titled = {}
+    for name in columns:
+        plain = re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()
+        match = _TITLE.match(plain)
+        if match and match[1] in _TITLES:
+            titled[name] = match
+    found: dict[str, str] = {}
+    for name, match in (*coded.items(), *titled.items()):
+        field = _TITLES.get(match[1]) or (int(match[1]) if match[1].isdecimal() else 0)
+        if field in (SEX, AGE, CENTRE) and not int(match[3] or 0):
+            meaning = f"{field}-{int(match[2] or 0)}"
+            if meaning not in found.values():
+                found[name] = meaning
+    return found

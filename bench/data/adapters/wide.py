@@ -41,7 +41,7 @@ def read_columns(file: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
     if file.suffix.lower() in TEXT and not is_workbook(file):
         return _stream(file, wanted)
     if file.suffix.lower() == ".parquet":
-        names = [name for name in columns_of(file) if wanted(name.strip())]
+        names = [name for name in columns_of(file) if wanted(name)]
         return read_table(file, columns=names) if names else pd.DataFrame()
     table = read_table(file)
     return table[[name for name in table.columns if wanted(name)]]

@@ -10,7 +10,14 @@ import pandas as pd
 from tests.data.trees.scans import expect, write_scan
 
 FORMS = ("unzipped", "short", "flat", "zipped")
-STYLES = ("dash", "dotted", "underscore", "platform")
+STYLES = ("dash", "dotted", "underscore", "platform", "dx", "r", "stata", "title")
+EIDS = {"dotted": "f.eid", "dx": "participant.eid", "stata": "n_eid", "title": "Participant ID"}
+SEXES = {"dx": ("Female", "Male"), "r": ("0.0", "1.0"), "title": ("female", "male")}
+TITLES = {
+    31: "Sex",
+    21003: "Age when attended assessment centre",
+    54: "UK Biobank assessment centre",
+}
 IMAGES = ("T1", "T1_brain", "T1_brain_to_MNI")
 UNUSABLE = "unusable by UK Biobank"
 MISSING = "no T1_brain_to_MNI among its files"
@@ -28,6 +35,10 @@ def column(field: int, instance: int, style: str) -> str:
         if field == 31
         else f"{field}_{instance}_0",
         "platform": f"p{field}_i{instance}" if field != 31 else "p31",
+        "dx": f"participant.p{field}_i{instance}" if field != 31 else "participant.p31",
+        "r": f"X{field}.{instance}.0",
+        "stata": f" n_{field}_{instance}_0",
+        "title": TITLES[field] + (f" | Instance {instance}" if field != 31 else ""),
     }[style]
 
 
@@ -50,8 +61,8 @@ def write(
         if trap != 2:
             table.append(
                 {
-                    "eid": subject,
-                    column(31, 0, style): str(i % 2),
+                    EIDS.get(style, "eid"): f"{subject}.0" if style == "r" else subject,
+                    column(31, 0, style): SEXES.get(style, "01")[i % 2],
                     column(21003, 0, style): "40",
                     column(21003, 2, style): ages[2],
                     column(21003, 3, style): ages[3],
@@ -93,7 +104,7 @@ def write(
     if suffix == "parquet":
         frame.to_parquet(root / "ukb.parquet")
     else:
-        frame.to_csv(root / f"ukb.{suffix}", index=False, sep="\t" if suffix == "tsv" else ",")
+        frame.to_csv(root / f"ukb.{suffix}", index=False, sep="," if suffix == "csv" else "\t")
     return expect(rows)
 
 
