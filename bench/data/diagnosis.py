@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
 
 from registry.errors import UserError
 
@@ -18,6 +22,10 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
 FOLLOWED = ("sMCI", "pMCI")
 """Not a diagnosis at a visit: MCI that stays or becomes AD within a horizon."""
 
+NO_CODE = ("", "-4", "-1")
+"""Codes of tables for a diagnosis that is missing."""
+
+_CHANGE = re.compile(r"^(?:stable|conversion|reversion)\s*:\s*", re.IGNORECASE)
 _KNOWN = {spelling: name for name, spellings in SPELLINGS.items() for spelling in spellings}
 
 
@@ -48,6 +56,39 @@ def normalise(texts: Iterable[str], where: str) -> list[str]:
             "rewrite them in the table, or write n/a."
         )
     return [found[word] or "" for word in words]
+
+
+def decode(texts: pd.Series, file: Path, codes: Mapping[str, str]) -> pd.Series:
+    """Return the diagnoses that codes or words of an exam stand for, ``""`` where there is none.
+
+    Parameters
+    ----------
+    texts : Series of str
+        Codes (``3``, ``3.0``), words, or changes (``Conversion: NL to MCI``).
+    file : Path
+        Where they stand, for the error.
+    codes : mapping
+        What the codes mean.
+
+    Raises
+    ------
+    UserError
+        When a value is neither; the sentence lists such values.
+    """
+    meaning = {**dict.fromkeys(NO_CODE, ""), **codes}
+    plain = texts.str.removesuffix(".0")
+    for text in plain[~plain.isin(list(meaning))].unique():
+        said = spelled(_CHANGE.sub("", text))
+        if said is not None:
+            meaning[text] = said
+    unknown = plain[~plain.isin(list(meaning))].unique()
+    if len(unknown):
+        raise UserError(
+            f"{file} has values in the column {texts.name!r} that are no diagnoses: "
+            f"{', '.join(map(repr, sorted(unknown)))}; known are the codes {', '.join(codes)}, -4 "
+            "for missing, and words such as CN, MCI and Dementia: rewrite them, or write n/a."
+        )
+    return plain.map(meaning)
 
 
 def parse_classes(text: str) -> dict[str, str]:

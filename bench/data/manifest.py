@@ -155,21 +155,9 @@ def task_of(scans: pd.DataFrame, target: str) -> Task:
         When nobody has that label, all have the same, or too few subjects have it.
     """
     used = scans[(scans["reason"] == "") & labelled(scans, target)]
-<<<<<<< HEAD
     if (scans["reason"] != "").all():
         why = "; ".join(f"{reason} ({n})" for reason, n in count_flow(scans["reason"]))
         raise UserError(f"None of the {len(scans)} scans found can be used: {why}.")
-=======
-    left_out = count_flow(scans["reason"])
-    if used.empty and sum(n for _, n in left_out) == len(scans):
-        hint = ""
-        if any(reason == f"no {target}" for reason, _ in left_out):
-            hint = f"; the dataset has the columns {listed(scans.attrs['columns'])}"
-        raise UserError(
-            f"None of the {len(scans)} scans can be used: "
-            f"{', '.join(f'{reason} ({n})' for reason, n in left_out)}{hint}."
-        )
->>>>>>> 63b3510 (UK Biobank tables are read however ukbconv, R, Stata or the Research Analysis Platform head them, with sex as words or codes)
     if used.empty:
         raise UserError(
             f"No scan has a value for the target {target!r}; the dataset has the columns "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -112,6 +113,113 @@ def test_dxsum_in_its_three_codings(column: str, codes: dict, key: str, tmp_path
         scans[columns].sort_values(order, ignore_index=True), expected[columns]
     )
     assert scans.loc[scans["reason"] == "", "source"].str.contains(f"DXSUM.* {column} ").all()
+
+
+def dxsum(root: Path, column: str, meaning: dict[str, str]) -> None:
+    """Replace ADNIMERGE by a DXSUM as LONI exports it now."""
+    file = root / "ADNIMERGE_17May.csv"
+    merge = pd.read_csv(file, dtype=str, keep_default_na=False)
+    words = merge["DX"].replace({"NL": "CN", "Dementia": "AD", "MCI to Dementia": "AD"})
+    table = merge[["PTID", "RID", "VISCODE", "EXAMDATE"]].assign(PHASE="ADNI3")
+    table[column] = words.map(meaning).fillna("")
+    table.to_csv(root / "DXSUM_01May2025.csv", index=False)
+    file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("DIAGNOSIS", {"CN": "CN", "MCI": "MCI", "AD": "Dementia"}),
+        ("DIAGNOSIS", {"CN": "1.0", "MCI": "2.0", "AD": "3.0"}),
+        ("DXCHANGE", {"CN": "Stable: NL", "MCI": "Reversion: Dementia to MCI", "AD": "MCI to AD"}),
+    ],
+)
+def test_a_dxsum_of_today_labels_alone_by_words_or_codes(
+    column: str, words: dict, tmp_path: Path
+) -> None:
+    expected = adni.write(tmp_path)
+    dxsum(tmp_path, column, words)
+    scans = listed_scans("adni", tmp_path, classes="CN,MCI,AD").set_index("path")
+    known = expected[expected["diagnosis"] != ""].set_index("path")["diagnosis"]
+    assert (scans.loc[known.index, "diagnosis"] == known).all()
+
+
+@pytest.mark.parametrize("word", ["Depression", "7", "AD?"])
+def test_an_unknown_diagnosis_of_dxsum_stops(word: str, tmp_path: Path) -> None:
+    adni.write(tmp_path)
+    dxsum(tmp_path, "DIAGNOSIS", {"CN": "CN", "MCI": "MCI", "AD": word})
+    with pytest.raises(UserError, match=rf"'DIAGNOSIS' that are no diagnoses: '{re.escape(word)}'"):
+        listed_scans("adni", tmp_path)
+
+
+def test_a_table_is_known_by_what_it_needs_not_by_what_others_share(tmp_path: Path) -> None:
+    expected = adni.write(tmp_path)
+    header = "PHASE,PTID,RID,VISCODE,EXAMDATE"
+    (tmp_path / "ADAS.csv").write_text(
+        f"{header},TOTSCORE\nADNI3,{adni.ptid(0)},1,bl,2012-03-01,5\n"
+    )
+    (tmp_path / "A_DXSUM.csv").write_text(f"{header},DIAGNOSIS\nADNI3,{adni.ptid(0)},1,bl,,\n")
+    assert_listed(listed_scans("adni", tmp_path), expected)
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S.0", "%m/%d/%Y %H:%M"])
+def test_a_date_may_have_a_time(form: str, tmp_path: Path) -> None:
+    expected = adni.write(tmp_path)
+    file = tmp_path / "ADNIMERGE_17May.csv"
+    merge = pd.read_csv(file, dtype=str, keep_default_na=False)
+    for name in ("EXAMDATE", "EXAMDATE_bl"):
+        merge[name] = pd.to_datetime(merge[name]).dt.strftime(form)
+    merge.to_csv(file, index=False)
+    assert_listed(listed_scans("adni", tmp_path), expected)
+
+
+@pytest.mark.parametrize("date", ["9999-12-31", "0207-01-10", "1/10/0207", "2012-13-45"])
+def test_what_cannot_be_a_date_is_a_sentence(date: str, tmp_path: Path) -> None:
+    adni.write(tmp_path)
+    file = tmp_path / "ADNIMERGE_17May.csv"
+    merge = pd.read_csv(file, dtype=str, keep_default_na=False)
+    merge.loc[0, "EXAMDATE"] = date
+    merge.to_csv(file, index=False)
+    with pytest.raises(UserError, match=f"no dates: '{date}'"):
+        listed_scans("adni", tmp_path)
+
+
+def test_a_folder_of_an_impossible_day_has_no_date(tmp_path: Path) -> None:
+    adni.write(tmp_path)
+    folder = next(path for path in tmp_path.rglob("20*-*-*") if adni.ptid(2) in str(path))
+    folder.rename(folder.with_name("9999-12-31_08_20_30.0"))
+    scans = listed_scans("adni", tmp_path)
+    moved = scans[scans["path"].str.contains("9999-12-31")]
+    assert set(moved["reason"]) <= {"scan date unknown", ""}
+    assert not scans["session_id"].str.startswith("9999").any()
+
+
+def test_the_export_of_an_advanced_search_dates_a_flat_folder(tmp_path: Path) -> None:
+    tree, flat = tmp_path / "tree", tmp_path / "flat"
+    expected = adni.write(tree)
+    flat.mkdir()
+    for file in tree.rglob("*.nii"):
+        shutil.copy(file, flat / file.name)
+    shutil.copy(tree / "ADNIMERGE_17May.csv", flat)
+    adni.write_search_table(tree, expected, tmp_path / "search.csv")
+    search = pd.read_csv(tmp_path / "search.csv", dtype=str, keep_default_na=False)
+    names = {
+        "Image Data ID": "Image ID",
+        "Subject": "Subject ID",
+        "Group": "Research Group",
+        "Acq Date": "Study Date",
+    }
+    search = search.rename(columns=names).assign(Project="ADNI", Modality="MRI")
+    # Each download has a list of its own.
+    search.iloc[::2].to_csv(flat / "idaSearch_3_01_2024.csv", index=False)
+    search.iloc[1::2].to_csv(flat / "idaSearch_4_01_2024.csv", index=False)
+    used = expected[expected["reason"] == ""].assign(path=expected["path"].str.split("/").str[-1])
+    found = listed_scans("adni", flat).query("reason == ''")
+    columns = ["path", "session_id", "diagnosis"]
+    assert sorted(map(tuple, found[columns].to_numpy())) == sorted(
+        map(tuple, used[columns].to_numpy())
+    )
+    assert set(listed_scans("adni", flat, labels="group")["diagnosis"]) >= {"CN", "AD"}
 
 
 def test_dxsum_and_the_search_table_are_enough(tmp_path: Path) -> None:

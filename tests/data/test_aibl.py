@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from registry.errors import UserError
@@ -39,3 +40,31 @@ def test_a_table_that_is_missing_is_named(table: str, tmp_path: Path) -> None:
     next(tmp_path.glob(f"aibl_{table}*")).unlink()
     with pytest.raises(UserError, match=f"aibl_{table} is needed.*--table FILE"):
         listed_scans("aibl", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "words"),
+    [
+        ("pdxconv", "DXCURREN", "Vascular", "'DXCURREN' that are no diagnoses: 'Vascular'"),
+        ("ptdemog", "PTGENDER", "3", "do not say F or M: '3'"),
+        ("ptdemog", "PTDOB", "/9999", "no years of birth: '/9999'"),
+        ("mrimeta", "EXAMDATE", "0207-01-10", "no dates: '0207-01-10'"),
+    ],
+)
+def test_a_value_that_nobody_knows_is_a_sentence(
+    table: str, column: str, value: str, words: str, tmp_path: Path
+) -> None:
+    aibl.write(tmp_path)
+    file = next(tmp_path.glob(f"aibl_{table}*"))
+    rows = pd.read_csv(file, dtype=str, keep_default_na=False)
+    rows.loc[1, column] = value
+    rows.to_csv(file, index=False)
+    with pytest.raises(UserError, match=words):
+        listed_scans("aibl", tmp_path)
+
+
+def test_codes_of_other_diagnoses_label_nobody_and_are_counted(tmp_path: Path) -> None:
+    aibl.write(tmp_path)
+    file = next(tmp_path.glob("aibl_pdxconv*"))
+    file.write_text(file.read_text() + "2,m36,7\n")
+    assert "1 exams with a DXCURREN above 3" in listed_scans("aibl", tmp_path).attrs["warnings"][-1]

@@ -6,6 +6,7 @@ group at the time of the search, and is used only where the user asks for it.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,21 +20,26 @@ from bench.data.adapters.reading import (
     need_table,
     parse_ages,
     parse_sexes,
+    readable_columns,
     refuse_disjoint,
     tables_of,
-    take_columns,
 )
-from bench.data.adapters.visits import BASELINE, NOT_LISTED, YEAR, days_of, label
+from bench.data.adapters.visits import BASELINE, NOT_LISTED, YEAR, days_of, label, parse_days
+from bench.data.diagnosis import decode
 from registry.cards import Value
 
 PTID = re.compile(r"(?<!\d)(\d{3}_S_\d{4,5})(?!\d)")
 DATES = ("%Y-%m-%d", "%m/%d/%Y", "%m/%d/%y")
 NO_DATE = "scan date unknown"
 
-SEARCH = ("Image Data ID", "Subject", "Acq Date")
-SEARCH_MORE = ("Group", "Sex", "Age", "Description", "Modality")
-MERGE = ("PTID", "VISCODE", "EXAMDATE")
-MERGE_MORE = ("DX", "DX_bl", "AGE", "EXAMDATE_bl", "PTGENDER", "SITE", "IMAGEUID")
+SEARCHES = (
+    {"image": "Image Data ID", "subject": "Subject", "date": "Acq Date", "group": "Group"},
+    {"image": "Image ID", "subject": "Subject ID", "date": "Study Date", "group": "Research Group"},
+)
+"""Columns of a search table: of a collection's list, and of the export of an advanced search."""
+SEARCH_MORE = ("Sex", "Age", "Description", "Modality")
+MERGE = ("PTID", "EXAMDATE", "DX", "AGE", "EXAMDATE_bl")
+MERGE_MORE = ("DX_bl", "PTGENDER", "SITE", "IMAGEUID")
 CODES: dict[str, dict[str, str]] = {
     "DIAGNOSIS": {"1": "CN", "2": "MCI", "3": "AD"},
     "DXCURREN": {"1": "CN", "2": "MCI", "3": "AD"},
@@ -42,7 +48,7 @@ CODES: dict[str, dict[str, str]] = {
         zip("123456789", ("CN", "MCI", "AD", "MCI", "AD", "AD", "CN", "MCI", "CN"), strict=True)
     ),
 }
-"""What the codes of DXSUM mean after the exam; -4 and all others are missing."""
+"""What the codes of DXSUM mean after the exam."""
 
 
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
@@ -66,11 +72,11 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     """
     images = find_images(root, _subject_of, "ADNI")
     tables = tables_of(root, options)
-    search = find_table(tables, SEARCH, SEARCH_MORE)
+    search = _search(tables)
     merge = find_table(tables, MERGE, MERGE_MORE)
     labels = str(options["labels"])
-    if labels == "group":
-        search = need_table(tables, (*SEARCH, "Group"), SEARCH_MORE, "The search table", root)
+    if labels == "group" and (search is None or "group" not in search.columns):
+        need_table(tables, tuple(SEARCHES[0].values()), SEARCH_MORE, "The search table", root)
     _describe_images(images, search)
     leave_out_others(images, root)
     exams = _exams(tables, merge, images["subject_id"])
@@ -86,8 +92,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     if exams is not None:
         scans.attrs["exams"] = exams[["subject_id", "day", "diagnosis"]]
     scans.attrs["warnings"] = [*images.attrs["warnings"], *warnings]
-    found = [table for table in (search, merge) if table is not None]
-    scans.attrs["columns"] = [name for _, table in found for name in table.columns]
+    scans.attrs["columns"] = [name for file in tables for name in readable_columns(file)]
     return scans
 
 
@@ -99,17 +104,46 @@ def _subject_of(path: str) -> str:
 Found = tuple[Path, pd.DataFrame] | None
 
 
-def _describe_images(images: pd.DataFrame, search: Found) -> None:
+def _describe_images(images: pd.DataFrame, search: pd.DataFrame | None) -> None:
     """Add what the search table says of images: the description where paths have none."""
     if search is None:
         return
-    table = search[1].assign(image=search[1]["Image Data ID"].str.removeprefix("I"))
-    rows = table.drop_duplicates("image").set_index("image")
-    if "Description" in rows.columns:
-        said = images["image_id"].map(rows["Description"]).fillna("")
+    if "Description" in search.columns:
+        said = images["image_id"].map(search["Description"]).fillna("")
         images["description"] = images["description"].where(images["description"] != "", said)
-    if "Modality" in rows.columns:
-        images["words"] += " " + images["image_id"].map(rows["Modality"]).fillna("")
+    if "Modality" in search.columns:
+        images["words"] += " " + images["image_id"].map(search["Modality"]).fillna("")
+
+
+def _search(tables: Sequence[Path]) -> pd.DataFrame | None:
+    """Return the images of all search tables: ``subject, day, age, sex, group`` by image id."""
+    parts = []
+    for file in tables:
+        for names in SEARCHES:
+            marks = [name for key, name in names.items() if key != "group"]
+            found = find_table([file], marks, (names["group"], *SEARCH_MORE))
+            if found is None:
+                continue
+            table = found[1].rename(columns={name: key for key, name in names.items()})
+            rows = pd.DataFrame({"subject": table["subject"], "image": _image_id(table["image"])})
+            rows["day"] = days_of(table["date"].rename(names["date"]), file, DATES)
+            if "Age" in table.columns:
+                rows["age"] = parse_ages(table["Age"], file)
+            if "Sex" in table.columns:
+                rows["sex"] = parse_sexes(table["Sex"], file)
+            for name in ("group", "Description", "Modality"):
+                if name in table.columns:
+                    rows[name] = table[name]
+            parts.append(rows)
+            break
+    if not parts:
+        return None
+    rows = pd.concat(parts, ignore_index=True)
+    return rows[rows["image"] != ""].drop_duplicates("image").set_index("image")
+
+
+def _image_id(texts: pd.Series) -> pd.Series:
+    return texts.str.removesuffix(".0").str.removeprefix("I")
 
 
 def _exams(tables: Sequence[Path], merge: Found, subjects: pd.Series) -> pd.DataFrame | None:
@@ -117,32 +151,32 @@ def _exams(tables: Sequence[Path], merge: Found, subjects: pd.Series) -> pd.Data
     parts = []
     if merge is not None:
         file, table = merge
-        take_columns(table, ["DX", "EXAMDATE"], file)
         day = days_of(table["EXAMDATE"], file, DATES)
         parts.append(
             _exam(table["PTID"], day, table["DX"], f"{file.stem} DX " + _quoted(table["DX"]))
         )
     rid = {str(int(ptid.rsplit("_", 1)[1])): ptid for ptid in subjects.unique()}
     for file in tables:
-        for key in ("PTID", "RID"):
-            found = None
-            for code in CODES:
-                found = found or find_table([file], (key, code, "EXAMDATE"), tuple(CODES))
-            if found is None:
-                continue
-            table = found[1]
-            who = table["PTID"] if key == "PTID" else table["RID"].str.lstrip("0").map(rid)
-            diagnosis = pd.Series("", index=table.index)
-            source = pd.Series("", index=table.index)
-            for code, meaning in CODES.items():
-                if code in table.columns:
-                    coded = table[code].str.removesuffix(".0")
-                    new = (diagnosis == "") & coded.isin(list(meaning))
-                    diagnosis = diagnosis.where(~new, coded.map(meaning))
-                    source = source.where(~new, f"{file.stem} {code} " + coded)
-            day = days_of(table["EXAMDATE"], file, DATES)
-            parts.append(_exam(who, day, diagnosis, source))
-            break
+        found = None
+        for key, code in itertools.product(("PTID", "RID"), CODES):
+            found = found or find_table([file], (key, code, "EXAMDATE"), ("PTID", *CODES))
+        if found is None:
+            continue
+        table = found[1]
+        if "PTID" in table.columns:
+            who = table["PTID"]
+        else:
+            who = table["RID"].str.removesuffix(".0").str.lstrip("0").map(rid)
+        diagnosis = pd.Series("", index=table.index)
+        source = pd.Series("", index=table.index)
+        for code in CODES:
+            if code in table.columns:
+                meaning = decode(table[code], file, CODES[code])
+                new = (diagnosis == "") & (meaning != "")
+                diagnosis = diagnosis.where(~new, meaning)
+                source = source.where(~new, f"{file.stem} {code} " + table[code])
+        day = days_of(table["EXAMDATE"], file, DATES)
+        parts.append(_exam(who, day, diagnosis, source))
     if not parts:
         return None
     exams = pd.concat(parts, ignore_index=True)
@@ -157,43 +191,41 @@ def _quoted(texts: pd.Series) -> pd.Series:
     return "'" + texts + "'"
 
 
-def _known_subjects(search: Found, merge: Found, exams: pd.DataFrame | None) -> set[str]:
+def _known_subjects(
+    search: pd.DataFrame | None, merge: Found, exams: pd.DataFrame | None
+) -> set[str]:
     known: set[str] = set() if exams is None else set(exams["subject_id"])
     if search is not None:
-        known |= set(search[1]["Subject"])
+        known |= set(search["subject"])
     if merge is not None:
         known |= set(merge[1]["PTID"])
     return known
 
 
-def _date(scans: pd.DataFrame, search: Found, merge: Found) -> None:
+def _date(scans: pd.DataFrame, search: pd.DataFrame | None, merge: Found) -> None:
     """Fill ``date``, ``session_id`` and ``day``; a scan without a date has no place in time."""
-    date = scans["date"]
-    for found, key, name in (
-        (search, "Image Data ID", "Acq Date"),
-        (merge, "IMAGEUID", "EXAMDATE"),
-    ):
-        if found is not None and key in found[1].columns:
-            file, table = found
-            ids = table[key].str.removesuffix(".0").str.removeprefix("I")
-            days = days_of(table[name], file, DATES)
-            texts = pd.to_datetime(days, unit="D").dt.strftime("%Y-%m-%d").fillna("")
-            by_image = dict(zip(ids, texts, strict=True))
-            date = date.where(date != "", scans["image_id"].map(by_image).fillna(""))
-    scans["date"] = scans["session_id"] = date
-    scans["day"] = days_of(date, Path("scans"), DATES)
-    undated = (date == "") & (scans["reason"] == "")
-    scans.loc[undated, "reason"] = NO_DATE
+    day = parse_days(scans["date"], DATES)
+    if search is not None:
+        day = day.fillna(scans["image_id"].map(search["day"]))
+    if merge is not None and "IMAGEUID" in merge[1].columns:
+        file, table = merge
+        ids = _image_id(table["IMAGEUID"])
+        exam = pd.Series(days_of(table["EXAMDATE"], file, DATES).to_numpy(), index=ids)
+        exam = exam[(exam.index != "") & ~exam.index.duplicated(keep="last")]
+        day = day.fillna(scans["image_id"].map(exam))
+    scans["day"] = day
+    texts = pd.to_datetime(day, unit="D").dt.strftime("%Y-%m-%d").fillna("")
+    scans["date"] = scans["session_id"] = texts
+    scans.loc[day.isna() & (scans["reason"] == ""), "reason"] = NO_DATE
 
 
-def _describe(scans: pd.DataFrame, search: Found, merge: Found) -> None:
+def _describe(scans: pd.DataFrame, search: pd.DataFrame | None, merge: Found) -> None:
     """Fill age, sex and site, of ADNIMERGE before the search table."""
     scans["age"] = np.nan
     scans["sex"] = ""
     scans["site"] = scans["subject_id"].str[:3]
     if merge is not None:
         file, table = merge
-        take_columns(table, ["AGE", "EXAMDATE_bl"], file)
         # AGE is the age at baseline on every row.
         people = table[table["AGE"] != ""].drop_duplicates("PTID").set_index("PTID")
         baseline = days_of(people["EXAMDATE_bl"], file, DATES)
@@ -205,29 +237,24 @@ def _describe(scans: pd.DataFrame, search: Found, merge: Found) -> None:
             site = scans["subject_id"].map(people["SITE"]).fillna("")
             scans["site"] = site.where(site != "", scans["site"])
     if search is not None:
-        file, table = search
-        table = table.assign(image=table["Image Data ID"].str.removeprefix("I"))
-        rows = table.drop_duplicates("image").set_index("image")
-        if "Age" in table.columns:
-            ages = scans["image_id"].map(parse_ages(rows["Age"], file))
-            scans["age"] = scans["age"].fillna(ages)
-        if "Sex" in table.columns:
-            sexes = scans["image_id"].map(parse_sexes(rows["Sex"], file)).fillna("")
+        if "age" in search.columns:
+            scans["age"] = scans["age"].fillna(scans["image_id"].map(search["age"]))
+        if "sex" in search.columns:
+            sexes = scans["image_id"].map(search["sex"]).fillna("")
             scans["sex"] = scans["sex"].where(scans["sex"] != "", sexes)
 
 
 def _label(
     scans: pd.DataFrame,
     options: Mapping[str, Value],
-    search: Found,
+    search: pd.DataFrame | None,
     merge: Found,
     exams: pd.DataFrame | None,
 ) -> list[str]:
     """Fill diagnosis and source; return what a user must know of them."""
     if options["labels"] == "group":
         assert search is not None
-        table = search[1].assign(image=search[1]["Image Data ID"].str.removeprefix("I"))
-        group = scans["image_id"].map(table.drop_duplicates("image").set_index("image")["Group"])
+        group = scans["image_id"].map(search["group"])
         # LONI writes Patient where the project has given no group.
         scans["diagnosis"] = group.fillna("").replace("Patient", "")
         scans["source"] = "search table Group " + _quoted(group.fillna(""))

@@ -10,16 +10,20 @@ import pandas as pd
 
 from bench.data.adapters.loni import find_images, leave_out_others, rank_images
 from bench.data.adapters.reading import (
+    listed,
     need_table,
     parse_sexes,
     refuse_disjoint,
     tables_of,
 )
-from bench.data.adapters.visits import NOT_LISTED, YEAR, days_of, label
+from bench.data.adapters.visits import NEWEST, NOT_LISTED, OLDEST, YEAR, days_of, label, parse_days
+from bench.data.diagnosis import decode
 from registry.cards import Value
+from registry.errors import UserError
 
 DATES = ("%m/%d/%Y", "%Y-%m-%d")
 MISSING = "-4"
+NO_DATE = "scan date unknown"
 DIAGNOSES = {"1": "CN", "2": "MCI", "3": "AD"}
 SEXES = {"1": "M", "2": "F"}
 _SUBJECT = re.compile(r"AIBL_(\d+)_|(?:^|/)(\d{1,5})(?=/)")
@@ -48,7 +52,9 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     leave_out_others(images, root)
     tables = tables_of(root, options)
     people_file, people = need_table(tables, ("RID", "PTDOB", "PTGENDER"), (), "aibl_ptdemog", root)
-    _, diagnoses = need_table(tables, ("RID", "VISCODE", "DXCURREN"), (), "aibl_pdxconv", root)
+    exam_file, diagnoses = need_table(
+        tables, ("RID", "VISCODE", "DXCURREN"), (), "aibl_pdxconv", root
+    )
     mri_file, mri = need_table(
         # Other tables have dates of exams too, but those of the MRI are the scans' own.
         sorted(tables, key=lambda file: "mri" not in file.name.lower()),
@@ -62,18 +68,33 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     unknown = ~scans["subject_id"].isin(people["RID"]) & (scans["reason"] == "")
     scans.loc[unknown, "reason"] = NOT_LISTED
     scans["session_id"] = scans["date"]
-    scans["day"] = days_of(scans["date"], root, DATES)
-    scans.loc[(scans["date"] == "") & (scans["reason"] == ""), "reason"] = "scan date unknown"
+    scans["day"] = parse_days(scans["date"], DATES)
+    scans.loc[scans["day"].isna() & (scans["reason"] == ""), "reason"] = NO_DATE
 
     people = people.drop_duplicates("RID").set_index("RID")
-    born = pd.to_numeric(people["PTDOB"].str.extract(r"(\d{4})")[0]) + 0.5
+    birth = _present(people["PTDOB"]).str.extract(r"^(?:.*/)?(\d{4})$", expand=False)
+    wrong = (_present(people["PTDOB"]) != "") & ~birth.between(str(OLDEST), str(NEWEST))
+    if wrong.any():
+        raise UserError(
+            f"{people_file} has values in the column 'PTDOB' that are no years of birth: "
+            f"{listed(people.loc[wrong, 'PTDOB'].unique())}; correct them, or write n/a."
+        )
+    born = pd.to_numeric(birth) + 0.5
     year = 1970 + scans["day"] / YEAR
     scans["age"] = year - scans["subject_id"].map(born)
     sexes = parse_sexes(_present(people["PTGENDER"]), people_file, SEXES)
     scans["sex"] = scans["subject_id"].map(sexes).fillna("")
 
+    other = diagnoses["DXCURREN"].str.fullmatch(r"[4-9](?:\.0)?")
+    diagnoses["DXCURREN"] = diagnoses["DXCURREN"].where(~other, "")
+    diagnoses["diagnosis"] = decode(diagnoses["DXCURREN"], exam_file, DIAGNOSES)
     exams = _exams(diagnoses, mri.assign(day=days_of(_present(mri["EXAMDATE"]), mri_file, DATES)))
     warnings = label(scans, exams, options)
+    if other.any():
+        warnings.append(
+            f"{exam_file.name} has {int(other.sum())} exams with a DXCURREN above 3, which is none "
+            "of CN, MCI and AD: they label nobody."
+        )
     scans.attrs = {
         "columns": [*people.columns, *diagnoses.columns],
         "exams": exams[["subject_id", "day", "diagnosis"]],
@@ -98,7 +119,7 @@ def _exams(diagnoses: pd.DataFrame, mri: pd.DataFrame) -> pd.DataFrame:
         {
             "subject_id": diagnoses["RID"],
             "visit": diagnoses["VISCODE"],
-            "diagnosis": code.map(DIAGNOSES).fillna(""),
+            "diagnosis": diagnoses["diagnosis"],
             "source": "DXCURREN " + code + " at " + diagnoses["VISCODE"],
         }
     )

@@ -149,23 +149,6 @@ def columns_of(file: Path) -> list[str]:
     return list(read_table(file).columns)
 
 
-def take_columns(table: pd.DataFrame, names: Sequence[str], file: Path) -> pd.DataFrame:
-    """Return these columns of a table.
-
-    Raises
-    ------
-    UserError
-        When one is missing; the sentence says what there is and which one may be meant.
-    """
-    lacking = [name for name in names if name not in table.columns]
-    if lacking:
-        raise UserError(
-            f"{file} has no column {listed(lacking)}{did_you_mean(lacking[0], table.columns)}; it "
-            f"has {listed(table.columns)}."
-        )
-    return table[list(names)]
-
-
 def by_id(table: pd.DataFrame, key: str, columns: Sequence[str], file: Path) -> pd.DataFrame:
     """Return columns of a table, indexed by its ids.
 

@@ -19,6 +19,28 @@ NOT_LISTED = "subject not in the table"
 """Why a scan is left out whose subject no table knows."""
 
 
+_TIME = r"[T ]\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:\s?[AP]M)?(?:Z|[+-]\d{2}:?\d{2})?$"
+
+OLDEST, NEWEST = 1900, 2100
+"""Years between which a date is one; others stand for none (9999) or are slips (0207)."""
+
+
+def parse_days(texts: pd.Series, formats: tuple[str, ...]) -> pd.Series:
+    """Return dates as days since 1970, NaN for what is no date of these forms and years.
+
+    A time of day is left out (``2012-03-01 00:00:00``).
+    """
+    plain = texts.str.replace(_TIME, "", regex=True)
+    days = pd.Series(np.nan, index=texts.index)
+    for form in formats:
+        parsed = pd.to_datetime(plain.where(days.isna()), format=form, errors="coerce")
+        parsed = parsed.where(parsed.dt.year.between(OLDEST, NEWEST))
+        whole = parsed.to_numpy().astype("datetime64[D]")
+        found = pd.Series(whole.astype(np.int64), index=texts.index).astype(float)
+        days = days.fillna(found.where(parsed.notna()))
+    return days
+
+
 def days_of(texts: pd.Series, file: Path, formats: tuple[str, ...]) -> pd.Series:
     """Return dates as days since 1970, NaN where there is none.
 
@@ -34,17 +56,14 @@ def days_of(texts: pd.Series, file: Path, formats: tuple[str, ...]) -> pd.Series
     Raises
     ------
     UserError
-        When a text is no date in any of these forms.
+        When a text is no date in any of these forms, or of no year that anybody was scanned in.
     """
-    days = pd.Series(np.nan, index=texts.index)
-    for form in formats:
-        parsed = pd.to_datetime(texts.where(days.isna()), format=form, errors="coerce")
-        days = days.fillna((parsed - pd.Timestamp(0)) / pd.Timedelta(days=1))
+    days = parse_days(texts, formats)
     wrong = days.isna() & (texts != "")
     if wrong.any():
         raise UserError(
             f"{file} has values in the column {texts.name!r} that are no dates: "
-            f"{listed(texts[wrong].unique())}."
+            f"{listed(texts[wrong].unique())}; correct them in the table, or write n/a."
         )
     return days
 
