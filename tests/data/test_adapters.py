@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from bench.data.adapters import bids, table
-from bench.data.adapters.reading import parse_ages, read_table, space_of
+from bench.data.adapters.reading import parse_ages, read_table, restore_zeros, space_of
 from bench.data.choices import NOT_CHOSEN, choose
 from bench.data.manifest import tidy
 from registry.errors import UserError
@@ -105,6 +105,46 @@ def test_participants_may_have_one_row_a_visit(tmp_path: Path) -> None:
     touch(tmp_path, *(f"sub-1/ses-{v}/anat/sub-1_ses-{v}_T1w.nii.gz" for v in (1, 2)))
     participants(tmp_path, "participant_id session_id age\nsub-1 ses-1 60\nsub-1 2 62\n")
     assert bids.manifest(tmp_path, {})["age"].tolist() == [60, 62]
+
+
+def test_derivatives_take_the_participants_of_the_raw_data_set(tmp_path: Path) -> None:
+    root = tmp_path / "raw" / "derivatives" / "fmriprep"
+    touch(root, *(f"sub-1/ses-{v}/anat/sub-1_ses-{v}_desc-preproc_T1w.nii" for v in "ab"))
+    with pytest.raises(UserError, match=r"copy it there, or name that of the raw .* --table FILE"):
+        bids.manifest(root, {})
+    participants(tmp_path / "raw", "participant_id age sex\nsub-1 60 F\n")
+    (tmp_path / "raw/sub-1").mkdir()
+    (tmp_path / "raw/sub-1/sub-1_sessions.tsv").write_text("session_id\tage\nses-b\t62\n")
+    scans = bids.manifest(root, {"table": str(tmp_path / "raw/participants.tsv")})
+    assert scans["age"].tolist() == [60, 62]
+    with pytest.raises(UserError, match=r"none\.tsv does not exist"):
+        bids.manifest(root, {"table": "none.tsv"})
+
+
+def test_ids_that_excel_took_for_numbers_are_those_of_the_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "sub-007/anat/sub-007_T1w.nii", "sub-12/anat/sub-12_T1w.nii")
+    table = tmp_path / "people.xlsx"
+    pd.DataFrame({"participant_id": [7, 12], "age": [60, 61]}).to_excel(table, index=False)
+    scans = bids.manifest(tmp_path, {"table": str(table)})
+    assert scans["age"].tolist() == [60, 61]
+    assert scans.attrs["warnings"] == [
+        "1 ids of people.xlsx lack the leading zeros that folders have: '7' is taken for '007'."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ids", "known", "found"),
+    [
+        (["7", "12"], ["007", "12"], ["007", "12"]),
+        (["7", "07"], ["007"], ["7", "07"]),
+        (["7"], ["007", "07"], ["7"]),
+        (["7", "7"], ["07"], ["07", "07"]),
+        (["7", "007"], ["007"], ["7", "007"]),
+        (["A7"], ["A07"], ["A7"]),
+    ],
+)
+def test_zeros_are_restored_only_where_one_id_can_be_meant(ids, known, found) -> None:
+    assert restore_zeros(pd.Series(ids), known).tolist() == found
 
 
 def test_scans_of_people_who_are_not_listed_are_left_out(tmp_path: Path) -> None:

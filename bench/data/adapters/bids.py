@@ -1,13 +1,16 @@
 """Any BIDS folder: ``sub-*/[ses-*/]anat/*_T1w.nii[.gz]`` with labels in ``participants.tsv``.
 
 Labels of a visit, in ``sub-*/sub-*_sessions.tsv`` or in a ``participants.tsv`` that has a column
-``session_id``, win over those of the person.
+``session_id``, win over those of the person. Visits are in order of their ``acq_time``, in
+``sessions.tsv`` or in ``scans.tsv``, where they have any.
 """
 
 from __future__ import annotations
 
+import datetime
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +22,9 @@ from bench.data.adapters.reading import (
     parse_sexes,
     read_table,
     refuse_disjoint,
+    restore_zeros,
     space_of,
+    tables_of,
 )
 from bench.data.adapters.walk import Walk
 from registry.cards import Value
@@ -46,6 +51,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     root : Path
         The folder that holds ``participants.tsv``; ``derivatives`` are not searched.
     options : mapping
+        ``table`` names ``participants.tsv``, if it is not in the root (derivatives have none);
         ``age``, ``diagnosis``, ``sex``, ``site``, ``family`` and ``split`` name the columns, if
         they are called otherwise.
 
@@ -61,22 +67,18 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         or when no subject of the table has an image.
     """
     scans = find_scans(root)
-    file = root / "participants.tsv"
-    if not file.is_file():
-        raise UserError(
-            f"{root} has no participants.tsv; a BIDS folder needs one with participant_id and the "
-            "labels (or use --data table)."
-        )
+    file = _participants(root, options)
     participants = read_labels(file, "participant_id", "sub-")
-    known = participants["participant_id"]
-    refuse_disjoint(scans["subject_id"], known, root, "participants.tsv")
+    ids = participants["participant_id"]
+    participants["participant_id"] = known = restore_zeros(ids, scans["subject_id"])
+    refuse_disjoint(scans["subject_id"], known, root, file.name)
     scans.loc[~scans["subject_id"].isin(known) & (scans["reason"] == ""), "reason"] = NOT_LISTED
 
     by_visit = "session_id" in participants.columns
     keys = ["participant_id", "session_id"] if by_visit else ["participant_id"]
     _refuse_repeats(participants, keys, file)
     tables = [(participants.rename(columns={"participant_id": "subject_id"}), file)]
-    tables += session_tables(root, scans)
+    tables += session_tables(dict.fromkeys((root, file.parent)), scans)
     columns = list(dict.fromkeys(name for table, _ in tables for name in table.columns))
     for label in LABELS:
         name = str(options.get(label, label))
@@ -87,8 +89,64 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         for table, source in tables:
             if name in table.columns:
                 _fill(scans, label, table.rename(columns={name: label}), source)
+    scans["day"] = _days(root, scans, [table for table, _ in tables])
     scans.attrs["columns"] = columns
+    if (ids != known).any():
+        one = int((ids != known).to_numpy().argmax())
+        scans.attrs["warnings"] = [
+            *scans.attrs["warnings"],
+            f"{int((ids != known).sum())} ids of {file.name} lack the leading zeros that folders "
+            f"have: {ids.iloc[one]!r} is taken for {known.iloc[one]!r}.",
+        ]
     return scans
+
+
+def _participants(root: Path, options: Mapping[str, Value]) -> Path:
+    named = str(options.get("table", ""))
+    if named:
+        tables_of(root, {"table": named})
+        if len(named.splitlines()) > 1:
+            raise UserError("A BIDS folder has one table of participants; give --table once.")
+        return Path(named).expanduser()
+    file = root / "participants.tsv"
+    if not file.is_file():
+        raise UserError(
+            f"{root} has no participants.tsv; a BIDS folder needs one with participant_id and the "
+            "labels: copy it there, or name that of the raw data set with --table FILE (or use "
+            "--data table)."
+        )
+    return file
+
+
+def _days(root: Path, scans: pd.DataFrame, tables: list[pd.DataFrame]) -> pd.Series:
+    """Return when each scan was made, in days on any axis, NaN where no table says so."""
+    keys = ["subject_id", "session_id"]
+    days: dict[tuple[str, ...], float] = {}
+    for table in tables:
+        if {*keys, "acq_time"} <= set(table.columns):
+            times = zip(*(table[key] for key in keys), table["acq_time"].map(_day), strict=True)
+            days |= {(subject, session): day for subject, session, day in times}
+    several = scans.groupby("subject_id")["session_id"].transform("nunique") > 1
+    for subject, session in scans.loc[several, keys].drop_duplicates().itertuples(index=False):
+        place = root / f"sub-{subject}" / f"ses-{session}"
+        file = place / f"sub-{subject}_ses-{session}_scans.tsv"
+        if math.isnan(days.get((subject, session), math.nan)) and file.is_file():
+            made = read_table(file).get("acq_time", pd.Series(dtype=str)).map(_day)
+            days[subject, session] = float(made.min())
+    return pd.Series(
+        [days.get(key, math.nan) for key in scans[keys].itertuples(index=False, name=None)],
+        index=scans.index,
+        dtype=float,
+    )
+
+
+def _day(time: str) -> float:
+    """Return the day of an ``acq_time``; of any year, because anonymised dates are shifted."""
+    try:
+        moment = datetime.datetime.fromisoformat(time)
+    except ValueError:
+        return math.nan
+    return moment.toordinal() + (moment.hour * 60 + moment.minute) / 1440
 
 
 def find_scans(root: Path) -> pd.DataFrame:
@@ -147,19 +205,20 @@ def _refuse_repeats(table: pd.DataFrame, keys: list[str], file: Path) -> None:
         )
 
 
-def session_tables(root: Path, scans: pd.DataFrame) -> list[tuple[pd.DataFrame, Path]]:
-    """Return all ``sub-*_sessions.tsv`` as one table; none when the folder has none."""
+def session_tables(roots: Iterable[Path], scans: pd.DataFrame) -> list[tuple[pd.DataFrame, Path]]:
+    """Return all ``sub-*_sessions.tsv`` of folders as one table; none when they have none."""
     tables = []
-    for subject in scans["subject_id"].unique():
-        file = root / f"sub-{subject}" / f"sub-{subject}_sessions.tsv"
-        if file.is_file():
-            table = read_labels(file, "session_id", "ses-")
-            _refuse_repeats(table, ["session_id"], file)
-            table["subject_id"] = subject
-            tables.append(table)
+    for root in roots:
+        for subject in scans["subject_id"].unique():
+            file = root / f"sub-{subject}" / f"sub-{subject}_sessions.tsv"
+            if file.is_file():
+                table = read_labels(file, "session_id", "ses-")
+                _refuse_repeats(table, ["session_id"], file)
+                table["subject_id"] = subject
+                tables.append(table)
     if not tables:
         return []
-    return [(pd.concat(tables, ignore_index=True).fillna(""), root / "sub-*/sub-*_sessions.tsv")]
+    return [(pd.concat(tables, ignore_index=True).fillna(""), Path("sub-*/sub-*_sessions.tsv"))]
 
 
 def _fill(scans: pd.DataFrame, label: str, table: pd.DataFrame, file: Path) -> None:

@@ -167,6 +167,27 @@ def by_id(table: pd.DataFrame, key: str, columns: Sequence[str], file: Path) -> 
     return rows.set_index(key)
 
 
+def restore_zeros(ids: pd.Series, known: Iterable[str]) -> pd.Series:
+    """Return the ids of a table with the leading zeros that a spreadsheet took from them.
+
+    An id of digits that is none of those known, and differs from exactly one of them by leading
+    zeros, is that one; unless two ids of the table would be the same then.
+    """
+    names = set(known)
+    full: dict[str, list[str]] = {}
+    for name in sorted(names):
+        full.setdefault(name.lstrip("0") if name.isdecimal() else name, []).append(name)
+
+    def restored(text: str) -> str:
+        meant = full.get(text.lstrip("0"), []) if text.isdecimal() and text not in names else []
+        return meant[0] if len(meant) == 1 else text
+
+    pairs = pd.DataFrame({"text": ids, "meant": ids.map(restored)})
+    once = ~pairs.drop_duplicates()["meant"].duplicated(keep=False)
+    unique = set(pairs.drop_duplicates()[once]["meant"])
+    return pairs["meant"].where(pairs["meant"].isin(unique), ids)
+
+
 def refuse_disjoint(images: Iterable[str], rows: Iterable[str], root: Path, table: str) -> None:
     """Raise UserError when no subject with images is in the table; the sentence shows both ids."""
     with_images, in_table = sorted(set(images)), sorted(set(rows))
