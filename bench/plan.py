@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 
 from bench.data.cohort import Cohort
 from bench.declared import NOTHING, Declared, check_declared
-from bench.spec import Arm, Component, StudySpec, TrialSpec, dimension_to_plain
+from bench.spec import (
+    Arm,
+    Component,
+    StudySpec,
+    TrialSpec,
+    arm_from_plain,
+    dimension_to_plain,
+    key_of,
+)
 from bench.store import schema
 from bench.store.store import DONE, FAILED, Store
 from registry.cards import EncoderCard, ModelCard, Value
@@ -367,9 +376,28 @@ def _check_contracts(
 def _expected_seconds(
     trials: Sequence[PlannedTrial], studies: Sequence[StudySpec], store: Store | None
 ) -> float | None:
-    known = store.durations() if store is not None else {}
-    cells = [(t.spec.arm.model.name, t.spec.n_train, 1) for t in trials if t.action == "run"]
-    cells += [(s.arm.model.name, s.n_train, s.arm.trials or 0) for s in studies]
-    if not cells or any((model, size) not in known for model, size, _ in cells):
+    """Return the seconds of work, from stored runs of the same models on the same cohort.
+
+    Seconds are taken to grow with the epochs asked for, and a trial of a study to take as long as
+    a run.
+    """
+    known: dict[tuple[str, int], list[float]] = {}
+    for spec, size, seconds in store.durations() if store is not None else []:
+        arm = arm_from_plain(spec)
+        known.setdefault((_work(arm), size), []).append(seconds / _epochs(arm))
+    cells = [(t.spec.arm, t.spec.n_train, 1) for t in trials if t.action == "run"]
+    cells += [(s.arm, s.n_train, s.arm.trials or 0) for s in studies]
+    if not cells or any((_work(arm), size) not in known for arm, size, _ in cells):
         return None
-    return sum(known[model, size] * times for model, size, times in cells)
+    return sum(fmean(known[_work(arm), size]) * _epochs(arm) * times for arm, size, times in cells)
+
+
+def _work(arm: Arm) -> str:
+    """Return what decides how long an epoch of an arm takes: all but its epochs and tuning."""
+    params = {name: value for name, value in arm.params.items() if name != "epochs"}
+    return key_of(replace(arm, params=params, space={}, trials=None, tune=None))
+
+
+def _epochs(arm: Arm) -> float:
+    """Return the epochs of a network, 1 for an estimator."""
+    return float(arm.params.get("epochs", 1))

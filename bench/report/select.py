@@ -323,16 +323,17 @@ def _runs(by_seed: Mapping[int, tuple[str, str]]) -> Runs:
 
 
 def _fields(arm: Arm) -> dict[str, str]:
-    """Return what a label may name, in words."""
+    """Return what a label may name, in words; a tuned setting holds no value that was run."""
     parts = {"": arm.model} if arm.encoder is None else {"": arm.model, "encoder-": arm.encoder}
     fields = {name: _word(value) for name, value in arm.params.items()}
+    fields |= dict.fromkeys(arm.space, "tuned")
     for prefix, part in parts.items():
         fields |= {
             f"{prefix}version": str(part.version),
             f"{prefix}plugin": part.plugin[:6] or "none",
             f"{prefix}weights": part.weights[:6] or "none",
         }
-    return fields | {"tuned": "+".join(arm.space) or "nothing"}
+    return fields
 
 
 def _word(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, update
 
 from bench.spec import Arm, StudySpec, TrialSpec, key_of, plain
 from bench.store import schema
@@ -306,16 +306,19 @@ class Store:
             row = connection.execute(query).first()
             return dict(row.best) if row is not None and row.best is not None else None
 
-    def durations(self) -> dict[tuple[str, int], float]:
-        """Return the mean seconds of finished trials by (model, n_train)."""
-        frame = self.frame(
-            select(schema.arms.c.model, schema.trials.c.n_train, schema.trials.c.seconds)
-            .join(schema.arms, schema.arms.c.key == schema.trials.c.arm)
-            .where(schema.trials.c.state == DONE)
+    def durations(self) -> list[tuple[dict[str, Any], int, float]]:
+        """Return the mean seconds of finished trials, as (spec of the arm, n_train, seconds)."""
+        arms, trials = schema.arms.c, schema.trials.c
+        query = (
+            select(arms.spec, trials.n_train, func.avg(trials.seconds))
+            .join(schema.arms, arms.key == trials.arm)
+            .where(trials.state == DONE, trials.seconds.is_not(None))
+            .group_by(arms.key, trials.n_train)
         )
-        means = frame.groupby(["model", "n_train"], as_index=False)["seconds"].mean()
-        cells = zip(means["model"], means["n_train"], means["seconds"], strict=True)
-        return {(str(model), int(n)): float(seconds) for model, n, seconds in cells}
+        with self.engine.connect() as connection:
+            return [
+                (dict(spec), int(n), float(mean)) for spec, n, mean in connection.execute(query)
+            ]
 
     def threads_of(self, arm: str, host: str) -> int | None:
         """Return the threads with which an arm was first run on a machine, None if it was not."""

@@ -55,7 +55,10 @@ def test_an_edited_plugin_and_other_weights_are_other_rows(bench):
 def test_a_tuned_arm_is_told_from_one_with_a_fixed_setting(bench):
     one = bench.arm("a", space={"lr": {}, "dropout": {}}, trials=5, tune="shared")
     two = bench.arm("a", space={"dropout": {}}, trials=5, tune="shared")
-    assert labels(one, two) == ["a tuned=lr+dropout", "a tuned=dropout"]
+    # The arm's own lr of 1e-4 is the card's, with which the tuned one was never run.
+    assert labels(one, two) == ["a lr=tuned", "a lr=0.0001"]
+    params = {**one.params, "lr": 1e-3}
+    assert labels(replace(one, params=params), two) == ["a lr=tuned", "a lr=0.0001"]
 
 
 def test_arms_that_no_field_tells_apart_still_have_two_labels(bench):
