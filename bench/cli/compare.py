@@ -8,7 +8,7 @@ import typer
 
 from bench.cli.catalogue import Plugins
 from bench.cli.parsing import parse_pairs
-from bench.cli.showing import Db, Format, Out, Standalone, Where, show
+from bench.cli.showing import Db, Format, Out, Standalone, Where, Wide, show
 
 
 def compare(
@@ -18,6 +18,7 @@ def compare(
     where: Where = None,
     out: Out = None,
     standalone: Standalone = False,
+    wide: Wide = False,
     plugins: Plugins = None,
     db: Db = None,
 ) -> None:
@@ -31,6 +32,7 @@ def compare(
         format_,
         out,
         standalone=standalone,
+        wide=wide,
         plugins=plugins,
     )
 
@@ -48,6 +50,7 @@ def power(
     where: Where = None,
     out: Out = None,
     standalone: Standalone = False,
+    wide: Wide = False,
     plugins: Plugins = None,
     db: Db = None,
 ) -> None:
@@ -63,5 +66,6 @@ def power(
         format_,
         out,
         standalone=standalone,
+        wide=wide,
         plugins=plugins,
     )

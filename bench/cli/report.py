@@ -8,7 +8,7 @@ import typer
 
 from bench.cli.catalogue import Plugins
 from bench.cli.parsing import parse_pairs
-from bench.cli.showing import Db, Format, Out, Standalone, Where, show
+from bench.cli.showing import Db, Format, Out, Standalone, Where, Wide, show
 
 if TYPE_CHECKING:
     from bench.report.table import Report
@@ -32,6 +32,7 @@ def report(
         typer.Option("--checklist", help="Fill in a checklist instead: claim or tripod-ai."),
     ] = None,
     standalone: Standalone = False,
+    wide: Wide = False,
     plugins: Plugins = None,
     db: Db = None,
 ) -> None:
@@ -56,11 +57,11 @@ def report(
             pictures=format_ == "html",
         )
 
-    show(db, build, format_, out, standalone=standalone, plugins=plugins)
+    show(db, build, format_, out, standalone=standalone, wide=wide, plugins=plugins)
 
 
-def status(db: Db = None) -> None:
+def status(wide: Wide = False, db: Db = None) -> None:
     """Show what is stored, what failed and what is missing."""
     from bench.report.status import build_status
 
-    show(db, build_status)
+    show(db, build_status, wide=wide)

@@ -23,6 +23,9 @@ Out = Annotated[Path | None, typer.Option("--out", help="Write to this file.")]
 Standalone = Annotated[
     bool, typer.Option("--standalone", help="LaTeX that compiles alone, not for \\input.")
 ]
+Wide = Annotated[
+    bool, typer.Option("--wide", help="Every column of a table, however long the lines.")
+]
 Db = Annotated[str | None, typer.Option("--db", help="Database file or sqlite:/// URL.")]
 
 
@@ -33,6 +36,7 @@ def show(
     out: Path | None = None,
     *,
     standalone: bool = False,
+    wide: bool = False,
     plugins: list[Path] | None = None,
 ) -> None:
     """Build a report from a database that is open for reading, and print or write it.
@@ -55,6 +59,8 @@ def show(
         )
     if standalone and format_ != "latex":
         raise UserError(f"--standalone goes with --format latex, not with {format_}.")
+    if wide and format_ != "terminal":
+        raise UserError(f"--wide goes with --format terminal; {format_} has every column.")
     if out is not None and not out.parent.is_dir():
         raise UserError(
             f"The folder {out.parent} does not exist; create it or choose another --out."
@@ -67,11 +73,13 @@ def show(
         store.close()
     if out is None:
         styled = sys.stdout.isatty()
-        sys.stdout.write(render(report, format_, styled=styled, standalone=standalone))
+        sys.stdout.write(render(report, format_, styled=styled, standalone=standalone, wide=wide))
         return
     # As typed, with the folder: two files of one paper have labels of their own.
     name = " ".join([*out.parent.parts[-1:], out.stem])
-    out.write_text(render(report, format_, standalone=standalone, name=name), encoding="utf-8")
+    out.write_text(
+        render(report, format_, standalone=standalone, name=name, wide=wide), encoding="utf-8"
+    )
     print(f"Written to {out}.")
 
 

@@ -35,11 +35,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `key` for machines, `title` for readers, numbers to the right."""
+    """One column: `key` for machines, `title` for readers, numbers to the right.
+
+    Where there is no room for all columns, those of the largest `minor` are left out first.
+    """
 
     key: str
     title: str
     numeric: bool = False
+    minor: int = 0
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def test_every_number_of_every_cell_is_the_same_to_the_digit_in_every_format(rep
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_every_word_of_every_cell_is_in_every_format(report, format_):
-    plain = " ".join(render(report, format_).split())
+    plain = " ".join(render(report, format_, wide=True).split())
     escapes = {"latex": latex_escape, "markdown": markdown_escape, "html": html.escape}
     escape = escapes.get(format_, str)
     for table in report.sections[0].tables:
@@ -319,28 +319,61 @@ def test_numbers_stay_readable_in_markdown():
 # ------------------------------------------------------------------ terminal
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 120])
-def test_a_narrow_terminal_cuts_nothing(report, width):
-    text = to_terminal(report, width=width)
+HIDDEN = re.compile(r"Columns without room here: (.*?); --wide shows all\.")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
+def test_a_narrow_terminal_cuts_no_number_and_names_what_it_leaves_out(report, width):
+    board = replace(report.sections[0], tables=report.tables[:1])
+    text = to_terminal(replace(report, sections=(board,)), width=width, wide=False)
     assert max(len(line) for line in text.splitlines()) <= width
     assert "…" not in text
-    for cell in (row[i] for row in report.tables[0].rows[:2] for i in (1, 2)):
+    hidden = " ".join(HIDDEN.findall(" ".join(text.split()))).split(", ")
+    columns = report.tables[0].columns
+    shown = [i for i, column in enumerate(columns) if column.title not in hidden]
+    # The primary size is the last that goes.
+    assert 2 in shown
+    for cell in (row[i] for row in report.tables[0].rows[:2] for i in shown if i):
         assert cell.text in text
 
 
-def test_a_table_that_fits_is_one_block():
-    text = to_terminal(made(("a", "1"), ("b", "2")), width=80)
-    assert "continued" not in text
+def test_a_wide_table_has_every_column_on_one_line(report):
+    text = to_terminal(report, width=60, wide=True)
+    assert "Columns without room" not in text
+    lines = text.splitlines()
+    for table in report.sections[0].tables:
+        for row in table.rows:
+            words = [cell.text for cell in row]
+            assert any(all(w in line for w in words) for line in lines), (table.name, words)
 
 
-def test_rows_keep_their_name_in_every_block():
-    rows = [("alpha", *["1.234 [1.000, 2.000] n=5"] * 4), ("beta", *["9.9"] * 4)]
-    found = made(*rows, columns=("model", "a", "b", "c", "d"))
-    text = to_terminal(found, width=70)
-    blocks = text.count("continued") + 1
-    assert blocks > 1
-    assert text.count("alpha") == text.count("beta") == blocks
-    assert text.count("1.234 [1.000, 2.000] n=5") == 4
+def test_the_least_important_column_goes_first_and_the_title_never_wraps():
+    heads = ("model", "kept", "minor", "last")
+    columns = tuple(
+        Column(f"c{i}", title, numeric=i > 0, minor=5 * (title == "minor"))
+        for i, title in enumerate(heads)
+    )
+    row = ("alpha", *["1.234 [1.000, 2.000] n=5"] * 3)
+    title = "A title that is wider than what is left of the table"
+    table = Table("t", title, columns, (tuple(map(Cell, row)),))
+    found = Report("R", (Section("S", (table,)),))
+    text = to_terminal(found, width=80, wide=False)
+    assert HIDDEN.findall(text) == ["minor"]
+    assert text.count("1.234 [1.000, 2.000] n=5") == 2
+    text = to_terminal(found, width=56)
+    assert title in text
+    assert "Columns without room here: minor, last." in text
+    assert text.count("alpha") == 1
+
+
+def test_columns_of_words_share_what_numbers_leave():
+    heads = (Column("a", "item"), Column("b", "question"), Column("c", "n", numeric=True))
+    rows = (("short", "words " * 40, "12"), ("name " * 12, "no", "3"))
+    table = Table("t", "T", heads, tuple(tuple(map(Cell, row)) for row in rows))
+    text = to_terminal(Report("R", (Section("S", (table,)),)), width=80)
+    assert "without room" not in text
+    assert text.count("words") == 40
+    assert max(map(len, text.splitlines())) <= 80
 
 
 # ------------------------------------------------------------------ latex

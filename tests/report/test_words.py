@@ -193,7 +193,7 @@ def test_single_fits_are_one_pair_however_often_they_were_run(bench):
     assert "every model is one fit to all subjects" in text
     assert "A seed draws" not in text
     assert "linear-voxels vs prior, one fit each, over subjects alone" in text
-    assert cell(table(report, "pairs-primary"), "linear-voxels vs prior", "n").text == "1 fit x 40"
+    assert cell(table(report, "pairs-primary"), "linear-voxels vs prior", "n").text == "1 x 40"
     # Three runs of one fit are no three pairs for a test over seeds.
     assert not [each for each in report.tables if each.name == "pairs-seeds"]
     page = build_comparison(bench.store, "linear-voxels", "prior", {})

@@ -25,6 +25,7 @@ def render(
     styled: bool = False,
     standalone: bool = False,
     name: str = "",
+    wide: bool | None = None,
 ) -> str:
     """Return a report as text that ends with a line break.
 
@@ -40,6 +41,9 @@ def render(
         Whether LaTeX is a document of its own and not tables for one.
     name : str
         What labels of LaTeX begin with, such as the name of the file; default: the cohort's.
+    wide : bool, optional
+        Whether tables on a terminal have all their columns, however long the lines; None where
+        nobody can ask for that.
 
     Raises
     ------
@@ -47,7 +51,7 @@ def render(
         For another format.
     """
     if format_ == "terminal":
-        return to_terminal(report, styled=styled)
+        return to_terminal(report, styled=styled, wide=wide)
     if format_ == "latex":
         return to_latex(report, standalone=standalone, name=name)
     return _RENDERERS[format_](report)

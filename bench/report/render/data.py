@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 import math
@@ -59,7 +58,10 @@ def _table(table: Table) -> dict[str, Any]:
     return {
         "name": table.name,
         "title": table.title,
-        "columns": [dataclasses.asdict(column) for column in table.columns],
+        "columns": [
+            {"key": column.key, "title": column.title, "numeric": column.numeric}
+            for column in table.columns
+        ],
         "rows": [
             {column.key: _cell(cell) for column, cell in zip(table.columns, row, strict=True)}
             for row in table.rows

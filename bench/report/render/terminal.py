@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from typing import Literal
 
 from rich import box
 from rich.cells import cell_len
@@ -17,10 +18,14 @@ from bench.report.table import Cell, Report, Section, Table
 GAP, EDGES = 2, 3
 """Characters between two columns, and outside of the first and last."""
 NARROWEST = 20
-"""Characters that a column of names keeps at least."""
+"""Characters that a column of words keeps, or others are left out for it."""
+LEAST = 8
+"""Characters that it keeps in a window however narrow."""
 
 
-def to_terminal(report: Report, *, styled: bool = False, width: int | None = None) -> str:
+def to_terminal(
+    report: Report, *, styled: bool = False, width: int | None = None, wide: bool | None = None
+) -> str:
     """Return a report as lines of text, for a terminal with bold and colour.
 
     Parameters
@@ -31,26 +36,27 @@ def to_terminal(report: Report, *, styled: bool = False, width: int | None = Non
         Whether a terminal shows it; a file or a pipe gets plain text.
     width : int, optional
         Characters a line; default: the terminal's.
+    wide : bool, optional
+        Whether tables have all their columns, however long the lines; None where nobody can ask
+        for that.
     """
     width = width or shutil.get_terminal_size((120, 40)).columns
     console = Console(width=width, force_terminal=styled, file=io.StringIO())
     with console.capture() as capture:
         console.rule(_text(report.title, "bold"))
         for section in report.sections:
-            _section(section, console)
+            _section(section, console, wide)
         _paragraphs(console, report.notes)
     return capture.get()
 
 
-def _section(section: Section, console: Console) -> None:
+def _section(section: Section, console: Console, wide: bool | None) -> None:
     console.print()
     console.print(_text(section.title, "bold"))
     for paragraph in section.caption:
         console.print(_text(paragraph))
     for table in section.tables:
-        for grid in _tables(table, console):
-            console.print()
-            console.print(grid)
+        _table(table, console, wide)
         _paragraphs(console, table.notes)
     if section.notes:
         console.print()
@@ -63,63 +69,78 @@ def _section(section: Section, console: Console) -> None:
             console.print(_text(paragraph))
 
 
-def _tables(table: Table, console: Console) -> list[RichTable]:
-    """Lay out a table; what is wider than the window goes on in further blocks of columns.
-
-    Names and messages wrap, numbers at most before a bracket: a cut number would be a wrong one.
-    """
+def _table(table: Table, console: Console, wide: bool | None) -> None:
+    """Print a table under its title, with as many of its columns as there is room for."""
     cells = [[_cell(cell) for cell in row] for row in table.rows]
-    room = console.width - EDGES
     widths = _widths(table, cells)
-    if _total(widths) > room:
+    shown = list(range(len(table.columns)))
+    room = console.width - EDGES
+    if wide:
+        room = max(room, _total(widths))
+    elif _total(widths) > room:
+        # A number breaks at most before a bracket: a cut number would be a wrong one.
         cells = [
             [_broken(cell) if column.numeric else cell for column, cell in pairs]
             for pairs in (zip(table.columns, row, strict=True) for row in cells)
         ]
-        widths = _widths(table, cells)
-        spare = room - _total(widths[1:]) - GAP
-        widths[0] = min(widths[0], spare if spare >= NARROWEST else max(room // 3, NARROWEST))
-    lead = list(range(table.lead))
-    blocks: list[list[int]] = [lead]
-    for i in range(table.lead, len(table.columns)):
-        left = room - _total([widths[k] for k in lead]) - GAP
-        if not table.columns[i].numeric:
-            widths[i] = min(widths[i], max(left, NARROWEST))
-        if len(blocks[-1]) > len(lead) and _total([widths[k] for k in [*blocks[-1], i]]) > room:
-            blocks.append(lead)
-        blocks[-1] = [*blocks[-1], i]
-    return [
-        _grid(table, cells, widths, block, " (continued)" if number else "")
-        for number, block in enumerate(blocks)
-    ]
-
-
-def _grid(
-    table: Table, cells: list[list[Text]], widths: list[int], block: list[int], continued: str
-) -> RichTable:
-    grid = RichTable(
-        title=_text(table.title + continued, "bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, GAP - 1, 0, 0),
-        pad_edge=False,
-    )
-    for i in block:
-        grid.add_column(
-            _text(table.columns[i].title),
-            justify="right" if table.columns[i].numeric else "left",
-            overflow="fold",
-            width=widths[i],
-        )
+        shown, widths = _fitted(table, _widths(table, cells, broken=True), room)
+    grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False)
+    for i in shown:
+        column = table.columns[i]
+        side: Literal["left", "right"] = "right" if column.numeric else "left"
+        grid.add_column(_text(column.title), justify=side, overflow="fold", width=widths[i])
     for row in cells:
-        grid.add_row(*[row[i] for i in block])
-    return grid
+        grid.add_row(*[row[i] for i in shown])
+    console.print()
+    console.print(_text(table.title, "bold"))
+    # rich prints nothing wider than its console, which is the window again for what follows.
+    window, console.width = console.width, room + EDGES
+    console.print(grid)
+    console.width = window
+    hidden = [column.title for i, column in enumerate(table.columns) if i not in shown]
+    if hidden:
+        remedy = "" if wide is None else "; --wide shows all"
+        _paragraphs(console, (f"Columns without room here: {', '.join(hidden)}{remedy}.",))
 
 
-def _widths(table: Table, cells: list[list[Text]]) -> list[int]:
-    """Return the widest line of every column, its title included."""
+def _fitted(table: Table, widths: list[int], room: int) -> tuple[list[int], list[int]]:
+    """Return the columns that fit, and the width of every column.
+
+    Columns of words become narrower, down to a limit; then the least important column goes.
+    """
+    shown = list(range(len(widths)))
+    while True:
+        words = [i for i in shown if not table.columns[i].numeric]
+        taken = sum(widths[i] for i in shown if i not in words) + GAP * (len(shown) - 1)
+        shares = _shares({i: widths[i] for i in words}, max(room - taken, 0))
+        fits = taken <= room and all(shares[i] >= min(widths[i], NARROWEST) for i in words)
+        rest = shown[table.lead :]
+        if fits or len(rest) < 2:
+            least = {i: max(share, min(widths[i], LEAST)) for i, share in shares.items()}
+            return shown, [least.get(i, width) for i, width in enumerate(widths)]
+        shown.remove(max(rest, key=lambda i: (table.columns[i].minor, i)))
+
+
+def _shares(widths: dict[int, int], room: int) -> dict[int, int]:
+    """Divide the room among columns: all alike, but to none more than it needs."""
+    found = {}
+    for place, i in enumerate(sorted(widths, key=lambda i: widths[i])):
+        found[i] = min(widths[i], room // (len(widths) - place))
+        room -= found[i]
+    return found
+
+
+def _widths(table: Table, cells: list[list[Text]], *, broken: bool = False) -> list[int]:
+    """Return the widest line of every column; titles of numbers may be `broken` into words."""
     return [
-        max(cell_len(line) for text in [column.title, *texts] for line in text.split("\n"))
+        max(
+            cell_len(line)
+            for text in [
+                *(column.title.split() if broken and column.numeric else [column.title]),
+                *texts,
+            ]
+            for line in text.split("\n")
+        )
         for column, *texts in zip(
             table.columns, *([text.plain for text in row] for row in cells), strict=True
         )

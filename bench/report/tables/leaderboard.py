@@ -41,8 +41,9 @@ def leaderboard(
                     f"n{size}",
                     f"n={protocol.size_label(size)}{' †' if protocol.conditional(size) else ''}",
                     numeric=True,
+                    minor=0 if size == protocol.primary_size else len(protocol.sizes) - place,
                 )
-                for size in protocol.sizes
+                for place, size in enumerate(protocol.sizes)
             ),
         ),
         rows=tuple(
@@ -71,7 +72,10 @@ def all_metrics(
         title=f"All metrics at n={protocol.size_label(size)}, {protocol.name}",
         columns=(
             Column("arm", "model"),
-            *(Column(m.name, _metric_title(m, protocol), numeric=True) for m in metrics),
+            *(
+                Column(m.name, _metric_title(m, protocol), numeric=True, minor=int(not m.tested))
+                for m in metrics
+            ),
         ),
         rows=tuple((Cell(row.label), *cells) for row, *cells in zip(rows, *columns, strict=True)),
         notes=(*never_tested(metrics), *_prevalence(protocol, evidence, names)),

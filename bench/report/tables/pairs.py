@@ -187,12 +187,12 @@ def _table(
             *(each.column for each in leading),
             Column("difference", "A - B", numeric=True),
             Column("ci", "95 % CI", numeric=True),
-            Column("t", "t (df)", numeric=True),
+            Column("t", "t (df)", numeric=True, minor=3),
             Column("p", "p", numeric=True),
             Column(adjusted.key, adjusted.title, numeric=True),
-            Column("d_z", "d_z", numeric=True),
-            Column("p_superior", "P(A>B)", numeric=True),
-            Column("n", "n", numeric=True),
+            Column("d_z", "d_z", numeric=True, minor=4),
+            Column("p_superior", "P(A>B)", numeric=True, minor=2),
+            Column("n", "n", numeric=True, minor=1),
             *([Column("verdict", f"margin {margin:g}")] if judged else []),
             Column("flags", "flags"),
         ),
@@ -239,9 +239,9 @@ def _numbers(pair: Pair, adjusted: float) -> list[Cell]:
         }
     seeds = str(found.n_seeds)
     if found.one_fit_a and found.one_fit_b:
-        seeds = "1 fit"
+        seeds = "1"
     elif found.one_fit_a or found.one_fit_b:
-        seeds = f"(1 fit, {seeds})" if found.one_fit_a else f"({seeds}, 1 fit)"
+        seeds = f"(1, {seeds})" if found.one_fit_a else f"({seeds}, 1)"
     elif not found.paired:
         seeds = f"({found.n_seeds_a}, {found.n_seeds_b})"
     return [
@@ -290,7 +290,7 @@ def _columns_words(pairs: Sequence[Pair]) -> str:
     runs = "share of the pairs of runs in which A is, ties one half"
     if unpaired:
         runs += " (unpaired: every run of A with every run of B)"
-    seeds = "seeds" + (", in brackets those of A and of B," if apart else "")
+    seeds = "seeds" + (" (of A, of B; one fit counts as 1)" if apart else "")
     return f"A - B: positive means that A is better; P(A>B): {runs}; n: {seeds} x test subjects."
 
 
