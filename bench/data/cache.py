@@ -10,6 +10,7 @@ process goes on.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import errno
 import json
@@ -144,7 +145,7 @@ def prepare(
     if folder.is_dir() and (verify or not _is_complete(folder, len(files), conform)):
         shutil.rmtree(folder)
     _publish(building, folder)
-    table = pd.DataFrame(stamps, columns=["path", "size", "mtime_ns"])
+    table = pd.DataFrame(stamps, columns=["path", "size", "mtime_ns"], dtype=object)
     write_csv(table.assign(identity=_identities(index)), cohort / STAMPS)
     about = {"settings": _settings(conform), "in": folder.name, "root": str(root or "")}
     _write_whole(cohort / ABOUT, json.dumps(about).encode())
@@ -335,9 +336,12 @@ def _read_index(folder: Path) -> pd.DataFrame:
 def _known_identities(file: Path) -> dict[tuple[str, int, int], str]:
     if not file.is_file():
         return {}
-    table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-    rows = zip(table["path"], table["size"], table["mtime_ns"], table["identity"], strict=True)
-    return {(path, int(size), int(mtime)): identity for path, size, mtime, identity in rows}
+    # Not by pandas, whose texts must be UTF-8.
+    with open(file, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        return {
+            (row["path"], int(row["size"]), int(row["mtime_ns"])): row["identity"]
+            for row in csv.DictReader(stream)
+        }
 
 
 def _take_room(descriptor: int, size: int) -> None:

@@ -241,7 +241,8 @@ def _found(request: CohortRequest, root: Path) -> pd.DataFrame:
     found = resolve(request.card.target)(root, dict(request.options))
     scans = choices.choose(manifest.tidy(found), request.options)
     manifest.refuse_repeats(scans)
-    scans["file"] = [str(root / path) for path in scans["path"]]
+    # As objects: the root's own name need not be UTF-8.
+    scans["file"] = pd.Series([str(root / path) for path in scans["path"]], dtype=object)
     return scans
 
 

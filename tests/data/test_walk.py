@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 
 from bench.data.adapters.walk import Walk, natural
+from bench.data.cohort import open_cohort
+from bench.data.listing import cohort_request
 from bench.data.manifest import task_of
 from registry.errors import UserError
 from tests.data.trees import adni, aibl, bids, clinica, ixi, oasis1, oasis2, oasis3, ukbb
@@ -168,6 +170,30 @@ def test_a_data_set_whose_content_was_not_fetched_says_so(tmp_path: Path) -> Non
     words = r"None of the 12 scans found can be used: its content was not fetched .*\(12\)\."
     with pytest.raises(UserError, match=words):
         task_of(listed_scans("bids", tmp_path), "age")
+
+
+@pytest.mark.parametrize("name", ["adni", "ixi", "oasis3"])
+def test_a_path_that_is_not_utf8_is_left_out_by_that_reason(name: str, tmp_path: Path) -> None:
+    expected = TREES[name](tmp_path)
+    path = expected.loc[expected["reason"] == "", "path"].iloc[0]
+    place = tmp_path / os.fsdecode(b"donn\xe9es") / path
+    place.parent.mkdir(parents=True)
+    (tmp_path / path).rename(place)
+    scans = listed_scans(name, tmp_path).set_index("path")["reason"]
+    assert scans[f"donn\\xe9es/{path}"] == "its path is not UTF-8 text; rename it"
+    assert len(scans) == len(expected)
+
+
+def test_a_root_that_is_not_utf8_is_read_and_cached(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"donn\xe9es")
+    bids.write(root)
+    options = {"grid": "mni-4mm", "space": "mni"}
+    read: list[int] = []
+    for _ in range(2):
+        asked = cohort_request("bids", {}, root=root, options=options, target="age")
+        cohort = open_cohort(asked, tmp_path / "cache", lambda done, total: read.append(done))
+        assert cohort.n_subjects == 12
+    assert read == list(range(1, 13))
 
 
 def unprivileged(do: Callable[[], list[str]]) -> list[str]:

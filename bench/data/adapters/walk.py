@@ -22,6 +22,9 @@ SYSTEM = frozenset(
 )
 """Folders that a file system, a file server or an archive program keeps for itself."""
 
+NOT_UTF8 = "its path is not UTF-8 text; rename it"
+"""The reason to leave out what no table can name."""
+
 
 def is_hidden(name: str) -> bool:
     """Tell whether a file or folder of this name is no data."""
@@ -96,7 +99,7 @@ class Walk:
                 why = error.strerror or str(error)
                 if not place:
                     raise UserError(f"The folder {self.root} cannot be read: {why}.") from None
-                self._closed.append((place, why))
+                self._closed.append((_printable(place), why))
                 continue
             below = []
             for item in items:
@@ -113,11 +116,14 @@ class Walk:
                     elif folder:
                         below.append((path, os.path.join(real, item.name)))
                     elif link and "." not in item.name and why_absent(item.path) == BROKEN_LINK:
-                        self._closed.append((path, "a link to a folder that is not there"))
-                if is_image(item.name):
-                    yield Entry(path, item.name, why_absent(item.path) if link or folder else "")
-                elif not folder:
-                    yield Entry(path, item.name)
+                        self._closed.append(
+                            (_printable(path), "a link to a folder that is not there")
+                        )
+                reason = why_absent(item.path) if is_image(item.name) and (link or folder) else ""
+                if is_image(item.name) or not folder:
+                    shown = _printable(path)
+                    reason = reason or (NOT_UTF8 if shown != path else "")
+                    yield Entry(shown, shown.rpartition("/")[2], reason)
             folders += reversed(below)
 
     @property
@@ -138,3 +144,8 @@ class Walk:
 
 def _is_above(folder: str, other: str) -> bool:
     return os.path.join(other, "").startswith(os.path.join(folder, ""))
+
+
+def _printable(path: str) -> str:
+    """Return a path as text; bytes that are none of UTF-8 are written in hexadecimal."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
