@@ -1,8 +1,7 @@
-"""What can be named: cards of encoders, models, datasets and metrics.
+"""What can be named: cards of encoders, models, datasets, metrics and executors.
 
-No torch and nothing of bench is imported here.
-
-A plugin needs ``from registry import encoder, model, dataset, metric`` and the card types below.
+No torch and nothing of bench is imported here. A plugin imports the decorators ``encoder``,
+``model``, ``dataset``, ``metric`` and ``executor`` and the card types below.
 """
 
 from registry.cards import (
@@ -10,6 +9,7 @@ from registry.cards import (
     Constraints,
     DatasetCard,
     EncoderCard,
+    ExecutorCard,
     Float,
     Int,
     MetricCard,
@@ -18,13 +18,14 @@ from registry.cards import (
     Task,
     Weights,
 )
-from registry.core import catalogue, dataset, encoder, metric, model
+from registry.core import catalogue, dataset, encoder, executor, metric, model
 
 __all__ = [
     "Choice",
     "Constraints",
     "DatasetCard",
     "EncoderCard",
+    "ExecutorCard",
     "Float",
     "Int",
     "MetricCard",
@@ -35,6 +36,7 @@ __all__ = [
     "catalogue",
     "dataset",
     "encoder",
+    "executor",
     "metric",
     "model",
 ]

@@ -278,4 +278,18 @@ class MetricCard:
     plugin: str = ""
 
 
-Card = EncoderCard | ModelCard | DatasetCard | MetricCard
+@dataclass(frozen=True)
+class ExecutorCard:
+    """Where units of work run: ``build(workers, *, gpus, preload, on_progress)``.
+
+    It returns a `bench.execute.base.Executor`; the arguments are those of the local one.
+    """
+
+    name: str
+    target: Target
+    summary: str = ""
+    version: int = 1
+    plugin: str = ""
+
+
+Card = EncoderCard | ModelCard | DatasetCard | MetricCard | ExecutorCard

@@ -17,14 +17,24 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Generic, TypeVar
 
-from registry.cards import Card, DatasetCard, EncoderCard, MetricCard, ModelCard, Target, Weights
+from registry.cards import (
+    Card,
+    DatasetCard,
+    EncoderCard,
+    ExecutorCard,
+    MetricCard,
+    ModelCard,
+    Target,
+    Weights,
+)
 from registry.code import Code, code_of_entry_point, code_of_file, code_of_module
 from registry.datasets import DATASETS
 from registry.encoders import ENCODERS
 from registry.errors import UserError
+from registry.executors import EXECUTORS
 from registry.models import MODELS
 
-C = TypeVar("C", EncoderCard, ModelCard, DatasetCard, MetricCard)
+C = TypeVar("C", EncoderCard, ModelCard, DatasetCard, MetricCard, ExecutorCard)
 F = TypeVar("F", bound=Callable[..., Any])
 
 ENTRY_POINT_GROUP = "slicebench.plugins"
@@ -45,7 +55,7 @@ class Registry(Generic[C]):
     Parameters
     ----------
     kind : str
-        What the cards are, for messages: ``"model"``, ``"encoder"``, ``"dataset"``, ``"metric"``.
+        What the cards are, for messages, such as ``"model"``.
     cards : iterable of cards
         The built-in catalogue.
     """
@@ -121,6 +131,7 @@ class Catalogue:
     datasets: Registry[DatasetCard]
     metrics: Registry[MetricCard]
     """Plugins' metrics only: the built-in ones are defined in `bench.stats.metrics`."""
+    executors: Registry[ExecutorCard]
     broken: dict[str, str]
     files: list[str]
     """Plugin files in the order in which they were loaded; they travel with every unit of work."""
@@ -143,6 +154,10 @@ class Catalogue:
     def dataset(self, name: str) -> DatasetCard:
         """Return a dataset's card."""
         return self._get(self.datasets, name)
+
+    def executor(self, name: str) -> ExecutorCard:
+        """Return an executor's card."""
+        return self._get(self.executors, name)
 
     def _get(self, registry: Registry[C], name: str) -> C:
         try:
@@ -215,7 +230,7 @@ class Catalogue:
             _current = None
 
     def _discard(self, origin: str) -> None:
-        for registry in (self.encoders, self.models, self.datasets, self.metrics):
+        for registry in (self.encoders, self.models, self.datasets, self.metrics, self.executors):
             registry.discard(origin)
 
 
@@ -324,6 +339,7 @@ catalogue = Catalogue(
     models=Registry("model", MODELS),
     datasets=Registry("dataset", DATASETS),
     metrics=Registry("metric", []),
+    executors=Registry("executor", EXECUTORS),
     broken={},
     files=[],
 )
@@ -375,6 +391,16 @@ def metric(name: str, **fields: Any) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         _register(catalogue.metrics, MetricCard(name=name, target=function, **fields), function)
+        return function
+
+    return decorate
+
+
+def executor(name: str, **fields: Any) -> Callable[[F], F]:
+    """Register the decorated class or function as an executor; see `ExecutorCard`."""
+
+    def decorate(function: F) -> F:
+        _register(catalogue.executors, ExecutorCard(name=name, target=function, **fields), function)
         return function
 
     return decorate

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from registry.cards import Card, EncoderCard, ModelCard
     from registry.core import Registry
 
-app = typer.Typer(no_args_is_help=True, help="List models, encoders, datasets or metrics.")
+app = typer.Typer(
+    no_args_is_help=True, help="List models, encoders, datasets, metrics or executors."
+)
 
 Plugins = Annotated[
     list[Path] | None,
@@ -114,6 +116,16 @@ def metrics(plugins: Plugins = None) -> None:
         for metric in METRICS.values()
     ]
     print_listing(["metric", "label", "tasks", "better", "tested", "from"], rows)
+
+
+@app.command("executors")
+def executors(plugins: Plugins = None) -> None:
+    """List where units of work can run."""
+    load_plugins(plugins, strict=False)
+    from registry.core import catalogue
+
+    rows = [[c.name, c.summary, catalogue.executors.origin(c.name)] for c in catalogue.executors]
+    print_listing(["executor", "what it is", "from"], rows)
 
 
 def show(

@@ -50,7 +50,7 @@ def predict(
     from bench.config import load_config
     from bench.data.cohort import open_cohort
     from bench.data.listing import cohort_request
-    from bench.execute.driver import weights_folder
+    from bench.execute.settings import weights_folder
     from bench.store.engine import database_file
     from registry.errors import UserError
 

@@ -7,9 +7,8 @@ import shlex
 import signal
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -40,9 +39,11 @@ if TYPE_CHECKING:
 
     from bench.config import Config
     from bench.data.cohort import Cohort
-    from bench.execute.driver import Tally
+    from bench.execute.driver import RunSummary
+    from bench.execute.settings import ExecutionSettings
     from bench.plan import Plan, Request
     from bench.store.store import Store
+    from registry.cards import ExecutorCard
 
 MANY = "Comma-separated or repeated."
 KEPT: dict[str, tuple[str, ...]] = {"none": (), "best": ("best",), "both": ("best", "last")}
@@ -102,6 +103,9 @@ def run(
         typer.Option("--margin", help="Declare a difference too small to matter, in the metric."),
     ] = None,
     target: Target = None,
+    executor: Annotated[
+        str, typer.Option("--executor", help="Where units run: local, or a plugin's.")
+    ] = "local",
     workers: Annotated[
         int | None, typer.Option("--workers", help="Units side by side; default: 1, or one a GPU.")
     ] = None,
@@ -152,7 +156,9 @@ def run(
     from bench.declared import Declared
     from bench.execute.driver import record
     from bench.execute.provenance import refuse_tracked_file
+    from bench.execute.settings import ExecutionSettings, work_folder
     from bench.plan import Request
+    from bench.processes import threads_a_unit
     from bench.store.engine import database_file, write_errors
     from registry.core import catalogue
     from registry.errors import UserError
@@ -194,6 +200,7 @@ def run(
         catalogue.model(name)
     for name in request.encoders:
         catalogue.encoder(name)
+    catalogue.executor(executor)
     if device == "cuda":
         from bench.train.numerics import device_for
 
@@ -233,18 +240,25 @@ def run(
         if not todo:
             _finish_without_work(plans, file)
             return
-        at = Asked(
-            command,
-            argv,
-            workers,
-            threads,
-            per_gpu=per_gpu,
+        slots = _workers(plans, device, workers, per_gpu)
+        # Where the cache is somebody else's, what units keep is beside the database.
+        ours = os.access(request.cache, os.W_OK)
+        how = ExecutionSettings(
+            database=store.file,
+            cache=request.cache if ours else work_folder(store.file) / "cache",
+            command=command,
+            argv=argv,
+            device=device,
+            threads=threads or threads_a_unit(slots.workers),
+            threads_given=threads is not None,
             deterministic=deterministic,
             keep=KEPT[keep_weights],
             time_limit=None if time_limit is None else 60 * time_limit,
         )
-        tally = _execute(store, plans, request, at)
-    _close(tally, todo, file)
+        summary = _execute(
+            store, plans, how, catalogue.executor(executor), slots, replace=reuse == "no"
+        )
+    _close(summary, todo, file)
 
 
 class _Data:
@@ -379,32 +393,9 @@ def _finish_without_work(plans: Sequence[Plan], file: Path) -> None:
     print(f"Nothing to run: everything of this request is stored in {file}.")
 
 
-@dataclass(frozen=True)
-class Asked:
-    """How the command wants its units run; None leaves it to the machine."""
-
-    command: int
-    argv: Sequence[str]
-    workers: int | None
-    threads: int | None
-    per_gpu: int | None
-    deterministic: bool
-    keep: tuple[str, ...]
-    time_limit: float | None
-    """Seconds."""
-
-
-def _execute(store: Store, plans: Sequence[Plan], request: Request, asked: Asked) -> Tally:
-    from bench.cli.progress import make_progress
-    from bench.execute.driver import (
-        Driver,
-        Place,
-        preload_for,
-        weights_folder,
-        work_folder,
-    )
-    from bench.execute.local import LocalExecutor
-    from bench.processes import threads_a_unit
+def _workers(plans: Sequence[Plan], device: str, asked: int | None, per_gpu: int | None) -> _Slots:
+    """Return how many units run side by side, on how many GPUs, with which modules loaded."""
+    from bench.execute.driver import preload_for
     from registry.errors import UserError
 
     preload = preload_for(plans)
@@ -412,37 +403,43 @@ def _execute(store: Store, plans: Sequence[Plan], request: Request, asked: Asked
     if "torch" in preload:
         from bench.train.numerics import gpu_count
 
-        gpus = gpu_count(request.device)
-    if asked.per_gpu is not None and not gpus:
+        gpus = gpu_count(device)
+    if per_gpu is not None and not gpus:
         raise UserError("--per-gpu needs a GPU and a network to run; use --workers.")
-    workers = asked.workers or max(1, gpus * (asked.per_gpu or 1))
+    return _Slots(asked or max(1, gpus * (per_gpu or 1)), gpus, preload)
+
+
+class _Slots(NamedTuple):
+    workers: int
+    gpus: int
+    preload: list[str]
+
+
+def _execute(
+    store: Store,
+    plans: Sequence[Plan],
+    settings: ExecutionSettings,
+    executor: ExecutorCard,
+    slots: _Slots,
+    *,
+    replace: bool,
+) -> RunSummary:
+    from bench.cli.progress import make_progress
+    from bench.execute.driver import Driver
+    from registry.core import resolve
+
     total = sum(plan.count("run") + len(plan.studies) for plan in plans)
-    work = work_folder(store.file)
-    place = Place(
-        work=work,
-        device=request.device,
-        threads=asked.threads or threads_a_unit(workers),
-        threads_given=asked.threads is not None,
-        command=asked.command,
-        argv=asked.argv,
-        # Where the cache is somebody else's, what units keep is beside the database.
-        cache=request.cache if os.access(request.cache, os.W_OK) else work / "cache",
-        deterministic=asked.deterministic,
-        keep=asked.keep,
-        weights=weights_folder(store.file),
-        time_limit=asked.time_limit,
-    )
     with make_progress(total) as progress:
-        executor = LocalExecutor(
-            workers, gpus=gpus, preload=preload, on_progress=progress.progressed
+        running = resolve(executor.target)(
+            slots.workers, gpus=slots.gpus, preload=slots.preload, on_progress=progress.progressed
         )
-        stop = _Stop(executor, progress)
+        stop = _Stop(running, progress)
         try:
             with stop:
-                driver = Driver(store, executor, place, progress, lambda: stop.asked)
-                return driver.run(plans, replace=request.reuse == "no")
+                driver = Driver(store, running, settings, progress, lambda: stop.asked)
+                return driver.run(plans, replace=replace)
         finally:
-            executor.shutdown()
+            running.shutdown()
 
 
 class _Stop:
@@ -468,14 +465,14 @@ class _Stop:
         self._progress.say("Finishing what runs; Ctrl-C again stops at once.")
 
 
-def _close(tally: Tally, todo: int, file: Path) -> None:
-    print(f"{tally.done} of {todo} trials done, stored in {file}.")
-    if tally.stopped:
+def _close(summary: RunSummary, todo: int, file: Path) -> None:
+    print(f"{summary.done} of {todo} trials done, stored in {file}.")
+    if summary.stopped:
         print(f"Stopped on request; the same command goes on where this one ended:\n  {_command()}")
         raise typer.Exit(1)
-    if tally.failed:
-        print(f"{len(tally.failed)} trials did not succeed:")
-        for label, error in tally.failed:
+    if summary.failed:
+        print(f"{len(summary.failed)} trials did not succeed:")
+        for label, error in summary.failed:
             print(f"  {label}: {error}")
         print(f"To retry them:\n  {_command()} --reuse retry-failed")
         raise typer.Exit(1)

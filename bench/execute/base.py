@@ -15,7 +15,7 @@ OnProgress = Callable[[str, str, float], None]
 
 
 @dataclass(frozen=True)
-class Ended:
+class WorkerExit:
     """How a worker ended. Whether it left an outcome is for the driver to see."""
 
     attempt: str
@@ -28,9 +28,14 @@ class Ended:
 
 
 class Executor(Protocol):
-    """Runs units, each in a process of its own."""
+    """Runs units, each in a process of its own.
 
-    def submit(self, unit: Unit) -> Future[Ended]:
+    `registry.executor` registers a class or function that makes one from the arguments of
+    `bench.execute.local.LocalExecutor`. A unit travels as `Unit.to_json`; the process calls
+    `bench.execute.unit.work`, which leaves the outcome in the unit's folder.
+    """
+
+    def submit(self, unit: Unit) -> Future[WorkerExit]:
         """Queue a unit; the future is done when its process has ended, however it ended."""
 
     def cancel(self) -> None:

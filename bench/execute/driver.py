@@ -15,8 +15,9 @@ import numpy as np
 
 from bench.data.cohort import Cohort
 from bench.declared import NOTHING, Declared
-from bench.execute.base import Ended, Executor
+from bench.execute.base import Executor, WorkerExit
 from bench.execute.provenance import provenance
+from bench.execute.settings import ExecutionSettings
 from bench.execute.unit import (
     OTHER_CODE_EXIT,
     OUTCOME,
@@ -58,29 +59,8 @@ class Observer(Protocol):
         """Something is not as it should be, and the run goes on."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where and how units run."""
-
-    work: Path
-    device: str
-    threads: int
-    threads_given: bool
-    """Whether the user asked for `threads`; otherwise an arm keeps those it began with here."""
-    command: int
-    argv: Sequence[str]
-    cache: Path
-    deterministic: bool = False
-    keep: tuple[str, ...] = ()
-    """Which weights of a trial are kept beside the database: ``best``, ``last``."""
-    weights: Path | None = None
-    """Where they are kept."""
-    time_limit: float | None = None
-    """Seconds a unit may take before it ends, to go on another time."""
-
-
 @dataclass
-class Tally:
+class RunSummary:
     """What became of the units of a command."""
 
     done: int = 0
@@ -98,8 +78,8 @@ class Driver:
         Open for writing, under the driver's lock.
     executor : Executor
         Runs the units.
-    place : Place
-        Where and how.
+    settings : ExecutionSettings
+        How and where they run.
     observer : Observer
         Shows what happens.
     stopping : callable
@@ -110,21 +90,21 @@ class Driver:
         self,
         store: Store,
         executor: Executor,
-        place: Place,
+        settings: ExecutionSettings,
         observer: Observer,
         stopping: Callable[[], bool],
     ) -> None:
         self.store = store
         self.executor = executor
-        self.place = place
+        self.settings = settings
         self.observer = observer
         self.stopping = stopping
-        self.provenance = provenance(place.argv)
-        self.tally = Tally()
+        self.provenance = provenance(settings.argv)
+        self.summary = RunSummary()
         self._replace = False
         self._arm_threads: dict[str, int] = {}
 
-    def run(self, plans: Sequence[Plan], *, replace: bool = False) -> Tally:
+    def run(self, plans: Sequence[Plan], *, replace: bool = False) -> RunSummary:
         """Run everything the plans say, studies before their trials; return what became of it.
 
         Outcomes that an earlier driver did not live to take are taken first.
@@ -134,8 +114,8 @@ class Driver:
             # Old outcomes and tuning histories would otherwise be taken for new ones.
             for plan in plans:
                 for unit_key in _unit_keys(plan):
-                    shutil.rmtree(self.place.work / unit_key, ignore_errors=True)
-        pending: dict[Future[Ended], _Job] = {}
+                    shutil.rmtree(self.settings.work / unit_key, ignore_errors=True)
+        pending: dict[Future[WorkerExit], _Job] = {}
         for plan in plans:
             needed = {study.key for study in plan.studies}
             for study in plan.studies:
@@ -146,8 +126,8 @@ class Driver:
         while pending:
             # A timeout lets a Ctrl-C through between two outcomes.
             ready, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-            if self.stopping() and not self.tally.stopped:
-                self.tally.stopped = True
+            if self.stopping() and not self.summary.stopped:
+                self.summary.stopped = True
                 self.executor.cancel()
                 # wait() never counts a future that was cancelled before a slot saw it as done.
                 pending = {f: job for f, job in pending.items() if not f.cancelled()}
@@ -155,29 +135,29 @@ class Driver:
                 self._end(pending.pop(future), future.result(), pending)
         with suppress(OSError):
             # Left only while a study's history or a stranger's file is in it.
-            self.place.work.rmdir()
-        return self.tally
+            self.settings.work.rmdir()
+        return self.summary
 
     # ------------------------------------------------------------------ units
 
-    def _start(self, job: _Job, pending: dict[Future[Ended], _Job]) -> None:
-        if self.tally.stopped:
+    def _start(self, job: _Job, pending: dict[Future[WorkerExit], _Job]) -> None:
+        if self.summary.stopped:
             return
-        if (self.place.work / job.spec.key / OUTCOME).is_dir():
+        if (self.settings.work / job.spec.key / OUTCOME).is_dir():
             self._take(job, pending)
             return
         unit = self._unit(job)
         if unit is None:
-            self.tally.failed.append((job.label, "its study has no tuned settings"))
+            self.summary.failed.append((job.label, "its study has no tuned settings"))
             return
         pending[self.executor.submit(unit)] = job
         self.observer.started(job.spec.key, job.label)
 
-    def _end(self, job: _Job, ended: Ended, pending: dict[Future[Ended], _Job]) -> None:
-        if (self.place.work / job.spec.key / OUTCOME).is_dir():
+    def _end(self, job: _Job, ended: WorkerExit, pending: dict[Future[WorkerExit], _Job]) -> None:
+        if (self.settings.work / job.spec.key / OUTCOME).is_dir():
             self._take(job, pending)
             return
-        folder = self.place.work / job.spec.key / f"attempt-{ended.attempt}"
+        folder = self.settings.work / job.spec.key / f"attempt-{ended.attempt}"
         log = log_tail(folder)
         refused = ended.exit_code == OTHER_CODE_EXIT
         error = describe_exit(ended.exit_code, log if refused else "" if log else ended.said)
@@ -197,9 +177,9 @@ class Driver:
         seconds = (ended.finished - ended.started).total_seconds()
         self._failed(job, KILLED, seconds, error)
 
-    def _take(self, job: _Job, pending: dict[Future[Ended], _Job]) -> None:
+    def _take(self, job: _Job, pending: dict[Future[WorkerExit], _Job]) -> None:
         """Store a published outcome, then forget its folder; a study's trials may start."""
-        folder = self.place.work / job.spec.key / OUTCOME
+        folder = self.settings.work / job.spec.key / OUTCOME
         outcome = read_outcome(folder)
         started = datetime.fromtimestamp(outcome["started"], UTC)
         finished = datetime.fromtimestamp(outcome["finished"], UTC)
@@ -211,7 +191,7 @@ class Driver:
         else:
             self.store.add_trial(
                 self._trial_result(job, job.spec, outcome, seconds),
-                self.place.command,
+                self.settings.command,
                 replace=self._replace,
             )
         self.store.add_attempt(
@@ -232,7 +212,7 @@ class Driver:
             self._failed(job, FAILED, seconds, error)
             return
         if isinstance(job.spec, TrialSpec):
-            self.tally.done += 1
+            self.summary.done += 1
         self.observer.ended(job.spec.key, job.label, DONE, seconds, "")
         if isinstance(job.spec, StudySpec):
             problem = mirror_study(self.store, job.spec.key)
@@ -242,25 +222,23 @@ class Driver:
                 self._start(_Job(job.plan, trial.spec, label_of(trial.spec)), pending)
 
     def _keep_weights(self, outcome: Path, key: str) -> None:
-        if self.place.weights is None:
-            return
         for file in outcome.glob("*.safetensors"):
-            target = self.place.weights / key
+            target = self.settings.weights / key
             target.mkdir(parents=True, exist_ok=True)
             shutil.move(file, target / file.name)
 
     def _failed(self, job: _Job, state: str, seconds: float, error: str) -> None:
         self.observer.ended(job.spec.key, job.label, state, seconds, error)
         if isinstance(job.spec, TrialSpec):
-            self.tally.failed.append((job.label, error))
+            self.summary.failed.append((job.label, error))
             return
         for trial in _trials_of(job.plan, job.spec):
             reason = f"its study failed: {error}"
-            self.tally.failed.append((label_of(trial.spec), reason))
+            self.summary.failed.append((label_of(trial.spec), reason))
             if state == FAILED:
                 self.store.add_trial(
                     TrialResult(trial.spec, FAILED, dict(trial.spec.arm.params), reason),
-                    self.place.command,
+                    self.settings.command,
                 )
 
     def _unit(self, job: _Job) -> Unit | None:
@@ -301,25 +279,25 @@ class Driver:
                 validation_targets=targets[validation].tolist(),
                 test_rows=test_rows,
             ),
-            device=self.place.device,
+            device=self.settings.device,
             threads=self._threads(spec.arm.key),
             weights=plan.weights[spec.arm.key],
             plugins=list(catalogue.files),
-            folder=str((self.place.work / spec.key).resolve()),
-            cache=str(self.place.cache.resolve()),
+            folder=str((self.settings.work / spec.key).resolve()),
+            cache=str(self.settings.cache.resolve()),
             layout=self.store.layout_of(spec.arm.key, spec.n_train, self.provenance["host"]),
-            deterministic=self.place.deterministic,
-            keep=self.place.keep if isinstance(spec, TrialSpec) else (),
-            time_limit=self.place.time_limit,
+            deterministic=self.settings.deterministic,
+            keep=self.settings.keep if isinstance(spec, TrialSpec) else (),
+            time_limit=self.settings.time_limit,
         )
 
     def _threads(self, arm: str) -> int:
         """Return the threads of an arm: sums round differently with another number of them."""
-        if self.place.threads_given:
-            return self.place.threads
+        if self.settings.threads_given:
+            return self.settings.threads
         if arm not in self._arm_threads:
             stored = self.store.threads_of(arm, self.provenance["host"])
-            self._arm_threads[arm] = stored or self.place.threads
+            self._arm_threads[arm] = stored or self.settings.threads
         return self._arm_threads[arm]
 
     # --------------------------------------------------------------- outcomes
@@ -389,16 +367,6 @@ class _Job:
     @property
     def kind(self) -> str:
         return "study" if isinstance(self.spec, StudySpec) else "trial"
-
-
-def work_folder(database: Path) -> Path:
-    """Return where units work: ``<database file>.work``, by whichever link it is named."""
-    return Path(f"{database.resolve()}.work")
-
-
-def weights_folder(database: Path) -> Path:
-    """Return where weights are kept: ``<database file>.weights``, a folder a trial."""
-    return Path(f"{database.resolve()}.weights")
 
 
 def preload_for(plans: Sequence[Plan]) -> list[str]:

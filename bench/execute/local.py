@@ -16,7 +16,7 @@ from functools import cache
 from multiprocessing.process import BaseProcess
 from typing import IO
 
-from bench.execute.base import Ended, OnProgress
+from bench.execute.base import OnProgress, WorkerExit
 from bench.execute.unit import Unit, work
 from bench.processes import choose_short_socket_folder, importing_safely
 
@@ -52,7 +52,7 @@ class LocalExecutor:
         self._lock = threading.Lock()
         self._stopped = False
 
-    def submit(self, unit: Unit) -> Future[Ended]:
+    def submit(self, unit: Unit) -> Future[WorkerExit]:
         """Queue a unit."""
         return self._pool.submit(self._run, unit)
 
@@ -72,14 +72,14 @@ class LocalExecutor:
         self.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, unit: Unit) -> Ended:
+    def _run(self, unit: Unit) -> WorkerExit:
         gpu = self._gpus.get()
         try:
             return self._run_on(unit, gpu)
         finally:
             self._gpus.put(gpu)
 
-    def _run_on(self, unit: Unit, gpu: int | None) -> Ended:
+    def _run_on(self, unit: Unit, gpu: int | None) -> WorkerExit:
         attempt = uuid.uuid4().hex
         started = datetime.now(UTC)
         silent_until = _errors().seek(0, os.SEEK_END)
@@ -87,13 +87,13 @@ class LocalExecutor:
         process = self._context.Process(target=work, args=(unit.to_json(), attempt, theirs, gpu))
         with self._lock:
             if self._stopped:
-                return Ended(attempt, started, started, -9)
+                return WorkerExit(attempt, started, started, -9)
             try:
                 process.start()
             except (EOFError, OSError) as error:
                 # The fork server has died; it may have said of what.
                 said = _said_after(0) or f"{type(error).__name__}: {error}"
-                return Ended(attempt, started, datetime.now(UTC), 1, said)
+                return WorkerExit(attempt, started, datetime.now(UTC), 1, said)
             self._running.add(process)
         if self._stopped:
             process.kill()
@@ -112,7 +112,7 @@ class LocalExecutor:
             self._running.discard(process)
         exit_code = process.exitcode if process.exitcode is not None else -9
         said = _said_after(silent_until)
-        return Ended(attempt, started, datetime.now(UTC), exit_code, said)
+        return WorkerExit(attempt, started, datetime.now(UTC), exit_code, said)
 
 
 @cache

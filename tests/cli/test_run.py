@@ -8,6 +8,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from bench.data.synthetic import Spec, write_cohort
 from bench.report.build import build_report
@@ -268,7 +269,8 @@ def test_every_model_sees_the_same_subjects_and_sizes_are_nested(cache):
 def test_a_worker_is_given_no_label_of_the_test_set(cache, tmp_path):
     from bench.data.cohort import open_cohort
     from bench.data.listing import cohort_request
-    from bench.execute.driver import Driver, Place, _Job, record
+    from bench.execute.driver import Driver, _Job, record
+    from bench.execute.settings import ExecutionSettings
     from bench.plan import Request, make_plan
 
     cohort = open_cohort(cohort_request("synthetic-age-4mm", {}), cache)
@@ -276,8 +278,8 @@ def test_a_worker_is_given_no_label_of_the_test_set(cache, tmp_path):
     request = Request(["linear-voxels"], [0], sizes=["all"], trials=2, cache=cache)
     plan = make_plan(request, cohort, store, announce=print)
     number = record(store, [plan], [0], ["bench"])
-    place = Place(tmp_path / "work", "cpu", 1, True, number, ["bench"], tmp_path)
-    driver = Driver(store, None, place, None, lambda: False)
+    settings = ExecutionSettings(store.file, tmp_path, number, ["bench"], "cpu", threads=1)
+    driver = Driver(store, None, settings, None, lambda: False)
     study = driver._unit(_Job(plan, plan.studies[0], ""))
     assert study.data.test_rows == []
     test = set(cohort.test_rows().tolist())
@@ -348,3 +350,75 @@ def test_an_encoder_is_not_tested_on_a_cohort_that_it_has_seen_unless_one_insist
     report = " ".join(ran(bench("report", "--format", "markdown")).split())
     assert "Not to be trusted as a test, its encoder was pretrained on the cohort" in report
     assert report.count("its encoder was pretrained on the cohort that it is tested on") > 1
+
+
+IN_TURN = '''
+import multiprocessing
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from bench.execute.base import WorkerExit
+from bench.execute.unit import work
+from registry import executor
+
+
+@executor("in-turn")
+class InTurn:
+    """One spawned process after another."""
+
+    def __init__(self, workers, *, gpus, preload, on_progress):
+        self.pool = ThreadPoolExecutor(1)
+        self.on_progress = on_progress
+        self.process = None
+
+    def submit(self, unit):
+        return self.pool.submit(self.run, unit)
+
+    def run(self, unit):
+        attempt, started = uuid.uuid4().hex, datetime.now(UTC)
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        self.process = context.Process(target=work, args=(unit.to_json(), attempt, theirs))
+        self.process.start()
+        theirs.close()
+        while True:
+            try:
+                self.on_progress(unit.key, *ours.recv())
+            except EOFError:
+                break
+        self.process.join()
+        return WorkerExit(attempt, started, datetime.now(UTC), self.process.exitcode)
+
+    def cancel(self):
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def kill(self):
+        if self.process is not None:
+            self.process.kill()
+
+    def shutdown(self):
+        self.kill()
+        self.pool.shutdown(cancel_futures=True)
+'''
+
+
+def test_an_executor_is_added_in_one_file_and_gives_the_same_numbers(bench, tmp_path):
+    plugin = tmp_path / "in_turn.py"
+    plugin.write_text(IN_TURN)
+    grid = ("--model", "linear-voxels", "--data", "synthetic-ad-4mm", "--seeds", "2")
+    size = ("--train-sizes", "24", "--trials", "0")
+    ran(bench("run", *grid, *size, "--db", "local.db"))
+    ran(bench("run", *grid, *size, "--db", "turn.db", "--plugins", plugin, "--executor", "in-turn"))
+    values = []
+    for name in ("local.db", "turn.db"):
+        store = store_of(tmp_path, name)
+        with store.engine.connect() as connection:
+            values.append(connection.execute(select(schema.metrics)).fetchall())
+        store.close()
+    assert values[0] == values[1]
+    assert len(values[0]) > 2
+    words = bench("run", *grid, "--executor", "locl")
+    assert words.returncode == 2
+    assert "did you mean 'local'" in words.stderr
+    assert "in_turn.py" in ran(bench("list", "executors", "--plugins", plugin))

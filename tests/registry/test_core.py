@@ -128,6 +128,7 @@ def test_two_registries_do_not_share_names():
         Registry("model", []),
         Registry("dataset", []),
         Registry("metric", []),
+        Registry("executor", []),
         {},
         [],
     )
