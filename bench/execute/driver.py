@@ -185,6 +185,8 @@ class Driver:
         finished = datetime.fromtimestamp(outcome["finished"], UTC)
         seconds = (finished - started).total_seconds()
         state, error = outcome["state"], outcome["error"]
+        for note in outcome.get("notes", []):
+            self.observer.warn(f"{job.label}: {note}.")
         if isinstance(job.spec, StudySpec):
             result = self._study_result(job.spec, outcome, seconds)
             self.store.add_study(result, replace=self._replace)

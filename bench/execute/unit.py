@@ -169,12 +169,14 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
     """
     started, begun = time.time(), time.perf_counter()
     environment: dict[str, Any] = {"threads": unit.threads}
+    notes: list[str] = []
     try:
         load_plugins(unit)
         loaded = set(sys.modules)
         card = catalogue.model(unit.arm.model.name)
         _limit_threads(unit.threads, network=card.kind == "network")
         fitter = _fitter(unit, card)
+        notes = fitter.notes
         environment |= fitter.environment()
         if unit.kind == "study":
             from bench.tune import run_study
@@ -202,6 +204,7 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
         "started": started,
         "finished": time.time(),
         "environment": environment,
+        "notes": notes,
         **result,
     }
 
@@ -276,6 +279,7 @@ class _Estimator:
         self.card = card
         self.volumes = np.load(unit.data.volumes, mmap_mode="r")
         self.ready = 0.0
+        self.notes: list[str] = []
 
     def environment(self) -> dict[str, Any]:
         import platform

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from bench.lock import locked
 from bench.spec import canonical_json
 from bench.train.learner import Learner
 from bench.train.loop import make_optimizer
-from bench.train.numerics import Layout, give_back_freed_memory, rule
+from bench.train.numerics import Layout, give_back_freed_memory, rule, why_not_compiled
 from registry.cards import Task, Value
 
 LEAST_STEPS = 120
@@ -61,7 +60,7 @@ class Work:
     identity: Mapping[str, Any]
 
 
-def layout_for(work: Work, folder: Path) -> Layout:
+def layout_for(work: Work, folder: Path, say: Callable[[str], None] = print) -> Layout:
     """Return the fastest layout, from the cache or measured now.
 
     Units that need the same wait for the one that measures, so that all of them compute alike.
@@ -72,6 +71,8 @@ def layout_for(work: Work, folder: Path) -> Layout:
         What is going to be computed.
     folder : pathlib.Path
         Where measurements are kept, one JSON file each.
+    say : callable
+        Told that a layout kept there cannot be used any more and is measured again.
     """
     if work.steps < LEAST_STEPS:
         with torch.random.fork_rng(devices=[]):
@@ -79,7 +80,7 @@ def layout_for(work: Work, folder: Path) -> Layout:
     identity = {**work.identity, **_machine(work.device), "steps": work.steps}
     file = folder / f"{hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]}.json"
     with locked(file.with_suffix(".lock")):
-        if not file.exists():
+        if not file.exists() or not usable(_kept(file), work.device, say):
             with torch.random.fork_rng():
                 found = measure(work)
             # What layouts that were not chosen have left in pieces of other sizes.
@@ -87,7 +88,22 @@ def layout_for(work: Work, folder: Path) -> Layout:
             part = file.with_suffix(".part")
             part.write_text(json.dumps({**identity, **found}, indent=1), encoding="utf-8")
             part.replace(file)
-        return Layout(**json.loads(file.read_text(encoding="utf-8"))["layout"])
+        return _kept(file)
+
+
+def _kept(file: Path) -> Layout:
+    return Layout(**json.loads(file.read_text(encoding="utf-8"))["layout"])
+
+
+def usable(layout: Layout, device: torch.device, say: Callable[[str], None]) -> bool:
+    """Tell whether a layout that was chosen earlier works here and now; say why not."""
+    why = why_not_compiled(device) if layout.mode else ""
+    if why:
+        say(
+            f"torch.compile, which was the fastest when this was measured, fails here now ({why}); "
+            "it is measured again without, which changes numbers by rounding only"
+        )
+    return not why
 
 
 def measure(work: Work) -> dict[str, Any]:
@@ -127,8 +143,8 @@ def measure(work: Work) -> dict[str, Any]:
 
 def _compiled(work: Work, network: nn.Module, layout: Layout) -> dict[str, Any]:
     found = {**asdict(layout), "step": None, "compile": None, "note": ""}
-    if work.device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
-        return {**found, "note": "no C++ compiler"}
+    if why := why_not_compiled(work.device):
+        return {**found, "note": why}
     try:
         first, step = _seconds(work, network, layout)
     except Exception as error:

@@ -25,7 +25,7 @@ from bench.train.feed import Feed
 from bench.train.keep import save_weights
 from bench.train.learner import Learner
 from bench.train.loop import fit, planned_epochs
-from bench.train.measure import Work, layout_for
+from bench.train.measure import Work, layout_for, usable
 from bench.train.numerics import (
     Layout,
     configure,
@@ -62,6 +62,8 @@ class NetworkFits:
         self.volumes = np.load(unit.data.volumes, mmap_mode="r")
         self.shape = self.volumes.shape[1:]
         self.layout: Layout | None = None
+        self.notes: list[str] = []
+        """What the user should know of how this was computed."""
         self.ready = 0.0
         """The clock (`time.perf_counter`) when the last training began."""
         self.feeds = self._feeds(self.volumes)
@@ -144,8 +146,10 @@ class NetworkFits:
 
     def _layout(self, params: Mapping[str, Value], epochs: int, cached: bool) -> Layout:
         unit = self.unit
-        if unit.layout is not None:
-            return Layout(**unit.layout)
+        if unit.layout is not None and usable(
+            kept := Layout(**unit.layout), self.device, self._note
+        ):
+            return kept
         if cached:
             # A head on features is too small for any of this to matter.
             return Layout()
@@ -169,7 +173,11 @@ class NetworkFits:
                 "precision": self.precision,
             },
         )
-        return layout_for(work, Path(unit.cache) / "layouts")
+        return layout_for(work, Path(unit.cache) / "layouts", self._note)
+
+    def _note(self, words: str) -> None:
+        if words not in self.notes:
+            self.notes.append(words)
 
     def _feature_feeds(self, network: nn.Module, params: Mapping[str, Value]) -> dict[str, Feed]:
         data = self.unit.data

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -118,6 +119,23 @@ def rule(network: nn.Module) -> Layout:
 def compiled(forward: Callable[[Tensor], Tensor], mode: str) -> Callable[[Tensor], Tensor]:
     """Return `forward` compiled on first use, for one shape."""
     return torch.compile(forward, dynamic=False, mode=mode)
+
+
+@cache
+def why_not_compiled(device: torch.device) -> str:
+    """Return why `torch.compile` fails here, empty where it works.
+
+    It needs a C++ compiler and a folder of temporary files in which libraries may be loaded.
+    """
+    # A number of its own, so that nothing compiled earlier is found.
+    number = float(int.from_bytes(os.urandom(4), "big"))
+    try:
+        compiled(lambda x: (x + number).sin(), "default")(torch.ones(8, device=device))
+    except Exception as error:
+        cause = getattr(error, "inner_exception", None) or error
+        return f"{type(cause).__name__}: {cause}".split("\n")[0]
+    torch.compiler.reset()
+    return ""
 
 
 def configure(device: torch.device, *, deterministic: bool) -> None:

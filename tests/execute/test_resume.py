@@ -1,8 +1,12 @@
 """A trial that is killed goes on from its checkpoint and ends in the very same predictions."""
 
+import dataclasses
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -73,7 +77,9 @@ def attempt(unit, kill_after=None):
         1,
         gpus=0,
         preload=["torch", "bench.train.network"],
-        on_progress=lambda key, words, share: reached.append(time.monotonic()),
+        on_progress=lambda key, words, share: (
+            reached.append(time.monotonic()) if words.startswith("epoch") else None
+        ),
     )
     try:
         future = executor.submit(unit)
@@ -131,3 +137,27 @@ def test_a_unit_ends_at_its_time_limit_and_goes_on_from_there(make, tmp_path):
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert len(state["history"]) >= 1
     assert json.loads(json.dumps(state["seconds"]))["train"] > 0
+
+
+def test_a_compiled_layout_that_works_no_more_is_measured_again(make, tmp_path):
+    """As on a node without g++."""
+    layout = {"memory_format": "contiguous_format", "mode": "default"}
+    unit = dataclasses.replace(make("a" * 16, epochs=1), layout=layout, keep=())
+    code = (
+        "import json, sys; from pathlib import Path; from bench.execute.unit import Unit, run; "
+        "found = run(Unit.from_json(sys.stdin.read()), Path('.'), lambda *words: None); "
+        "print(json.dumps([found[k] for k in ('state', 'error', 'notes', 'environment')]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=unit.to_json(),
+        cwd=tmp_path,
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    state, error, notes, environment = json.loads(done.stdout.splitlines()[-1])
+    assert (state, error) == ("done", "")
+    assert environment["layout"] == {"memory_format": "contiguous_format", "mode": ""}
+    (note,) = notes
+    assert note.startswith("torch.compile, which was the fastest when this was measured, fails")
