@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,11 @@ def bench(tmp_path, environment):
 
 
 def pytest_collection_modifyitems(items):
-    """Leave out what needs a GPU where there is none; asking costs torch, so only then."""
+    """Leave out what needs git or a GPU where there is none; a GPU costs torch to ask for."""
+    if shutil.which("git") is None:
+        for item in items:
+            if item.get_closest_marker("git"):
+                item.add_marker(pytest.mark.skip(reason="needs git"))
     wanted = [item for item in items if item.get_closest_marker("gpu")]
     if not wanted:
         return

@@ -226,6 +226,7 @@ def test_a_broken_configuration_is_a_sentence(bench, tmp_path):
     assert_refused(bench(*RUN), "cahce")
 
 
+@pytest.mark.git
 def test_results_on_people_are_not_written_into_a_file_that_git_publishes(bench, tmp_path):
     folder = tmp_path / "bids"
     folder.mkdir()

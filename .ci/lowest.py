@@ -1,0 +1,8 @@
+"""Print the lowest versions that pyproject.toml admits, as constraints for pip."""
+
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+for requirement in project["dependencies"]:
+    print(requirement.replace(">=", "=="))
