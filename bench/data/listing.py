@@ -293,13 +293,6 @@ def _root(request: CohortRequest, cache_dir: Path, progress: Progress | None) ->
         root = Path(str(request.options.get("table", ""))).expanduser().parent
     if not root.is_dir():
         raise UserError(f"The root {root} of the dataset {request.name} is not a folder.")
-    try:
-        str(root.absolute()).encode()
-    except UnicodeEncodeError:
-        raise UserError(
-            f"The path of the root {root} of the dataset {request.name} is not text in UTF-8, "
-            "which no table can hold; rename its folders, or link to it from another."
-        ) from None
     return root.absolute()
 
 

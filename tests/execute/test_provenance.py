@@ -12,6 +12,8 @@ from registry.errors import UserError
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_CONFIG_GLOBAL": os.devnull}
 IDENTITY |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
 
+pytestmark = pytest.mark.git
+
 
 def git(folder, *words):
     done = subprocess.run(
