@@ -1,6 +1,8 @@
 """Machines that differ from ours: folders, environments and terminals that users have."""
 
+import contextlib
 import os
+import pty
 import shlex
 import shutil
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.data.synthetic import Spec, write_cohort
+from bench.report.render.marks import BEST
 
 RUN = [
     *("run", "--data", "synthetic-ad-4mm", "--train-sizes", "24", "--seeds", "1"),
@@ -154,6 +157,26 @@ def test_a_deleted_working_directory_is_a_sentence(environment, tmp_path, words)
     done = shell(environment, tmp_path, f"cd gone; rmdir ../gone; bench {words}")
     assert done.returncode == 2
     assert done.stderr.startswith("Error: The working directory is gone; ")
+
+
+@pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}])
+def test_the_best_is_marked_on_every_terminal(environment, tmp_path, stored, variables):
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", "report", "--db", stored],
+        cwd=tmp_path,
+        env={**environment, **variables, "COLUMNS": "200"},
+        stdout=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    # Linux says with EIO that the other end is closed.
+    with contextlib.suppress(OSError):
+        while part := os.read(ours, 1 << 16):
+            shown += part
+    os.close(ours)
+    assert process.wait() == 0
+    assert shown.decode().count(BEST) >= 2
 
 
 def test_a_user_without_home_and_name_is_told_what_to_set(bench, environment, tmp_path):
