@@ -37,7 +37,7 @@ CHOICES: dict[str, Option] = {
         "sMCI,pMCI; empty: as the table says",
     ),
     "horizon": Option(36.0, "months after a scan that decide between sMCI and pMCI", low=1.0),
-    "withdrawals": Option("", "file with one withdrawn subject id a line (--withdrawals)"),
+    "withdrawals": Option("", "list of withdrawn subject ids, text or Excel (--withdrawals)"),
     "hold_out_site": Option("", "site whose subjects are the test set (--hold-out-site)"),
     "cohort": Option("", "what cohort this is, when the dataset is not named after it"),
 }

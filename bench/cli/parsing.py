@@ -29,7 +29,7 @@ Register = Annotated[
     str | None, typer.Option("--register", help="none, or affine: to the MNI152 template.")
 ]
 Withdrawals = Annotated[
-    Path | None, typer.Option("--withdrawals", help="File with a withdrawn subject a line.")
+    Path | None, typer.Option("--withdrawals", help="List of withdrawn subjects, text or Excel.")
 ]
 HoldOutSite = Annotated[
     str | None, typer.Option("--hold-out-site", help="Site whose subjects are the test set.")

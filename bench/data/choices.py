@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.data.adapters.reading import MISSING, listed
 from bench.data.adapters.walk import natural
 from bench.data.diagnosis import FOLLOWED, normalise, parse_classes, spelled
+from bench.data.manifest import FIRST_VISITS, visit_key
+from bench.data.withdrawals import read_withdrawn
 from registry.cards import Value
 from registry.errors import UserError
 
@@ -43,10 +47,11 @@ def choose(scans: pd.DataFrame, options: Mapping[str, Value]) -> pd.DataFrame:
     Raises
     ------
     UserError
-        When a choice cannot be made: an unknown diagnosis, sMCI without exams, no list of
-        withdrawals where one was named.
+        When a choice cannot be made: an unknown diagnosis, sMCI without exams, visits in no known
+        order, a list of withdrawals that names nobody.
     """
     scans = scans.copy()
+    _join_spellings(scans)
     _withdraw(scans, str(options["withdrawals"]))
     _choose_images(scans)
     _choose_visits(scans, str(options["visits"]))
@@ -63,15 +68,23 @@ def leave_out(
     scans.loc[where, "reason"] = reason if isinstance(reason, str) else reason[where]
 
 
+def _join_spellings(scans: pd.DataFrame) -> None:
+    """Write diagnoses that differ in case and spaces as the commonest of them is written."""
+    words = scans["diagnosis"].str.split().str.join(" ")
+    words = words.where(~words.str.lower().isin(MISSING), "")
+    counts = words.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    best: dict[str, str] = {}
+    for word in counts.index:
+        best.setdefault(word.casefold(), word)
+    scans["diagnosis"] = words.str.casefold().map(best)
+
+
 def _withdraw(scans: pd.DataFrame, name: str) -> None:
     if not name:
         return
-    file = Path(name).expanduser()
-    if not file.is_file():
-        raise UserError(f"The list of withdrawals {file} does not exist.")
-    lines = file.read_text(encoding="utf-8-sig").replace(",", "\n").splitlines()
-    listed = {line.strip().strip('"') for line in lines}
-    leave_out(scans, scans["subject_id"].isin(listed - {""}), WITHDRAWN)
+    people, said = read_withdrawn(Path(name).expanduser(), scans["subject_id"])
+    leave_out(scans, scans["subject_id"].isin(people), WITHDRAWN)
+    scans.attrs["warnings"] = [*scans.attrs.get("warnings", ()), said]
 
 
 def _choose_images(scans: pd.DataFrame) -> None:
@@ -83,13 +96,45 @@ def _choose_images(scans: pd.DataFrame) -> None:
 
 
 def _choose_visits(scans: pd.DataFrame, visits: str) -> None:
-    """Scans are in order of visits; those that have a day, by day."""
+    """Use the first or last visit of each subject: by day, else by age, else by number."""
     if visits == "all":
         return
-    used = scans[scans["reason"] == ""].sort_values(["subject_id", "day"], kind="stable")
+    used = scans[scans["reason"] == ""]
+    order = pd.Series(0.0, index=used.index)
+    unknown = []
+    several = used.groupby("subject_id")["session_id"].transform("nunique") > 1
+    for subject, rows in used[several].groupby("subject_id"):
+        places = _order_of_visits(rows)
+        if places is None:
+            unknown.append((subject, rows["session_id"].unique()))
+        else:
+            order[rows.index] = places
+    if unknown:
+        subject, names = unknown[0]
+        raise UserError(
+            f"--visits {visits}: of {len(unknown)} subjects the order of the visits is not known, "
+            f"the first is {subject!r} with {listed(names)}: no date or age tells them apart, and "
+            "their names are not numbers of one kind; add the age or acq_time of each visit to the "
+            "table (in BIDS sub-*_sessions.tsv), or use --visits all."
+        )
+    used = used.assign(order=order).sort_values(["subject_id", "order"], kind="stable")
     keep = used.drop_duplicates("subject_id", keep="first" if visits == "baseline" else "last")
     words = {"baseline": "not the subject's first visit", "last": "not the subject's last visit"}
     leave_out(scans, ~scans.index.isin(keep.index), words[visits])
+
+
+def _order_of_visits(rows: pd.DataFrame) -> pd.Series | None:
+    """Return what a subject's scans are sorted by, None when nothing tells."""
+    each = rows.drop_duplicates("session_id").set_index("session_id")
+    for name in ("day", "age"):
+        if each[name].notna().all() and each[name].is_unique:
+            return rows["session_id"].map(each[name])
+    others = [name for name in each.index if name.lower() not in FIRST_VISITS]
+    kinds = {re.sub(r"\d+", "0", name) for name in others}
+    if not kinds or (len(kinds) == 1 and "0" in kinds.copy().pop()):
+        ranked = sorted(each.index, key=visit_key)
+        return rows["session_id"].map(ranked.index).astype(float)
+    return rows["day"] if rows["day"].notna().all() else None
 
 
 def _form_classes(scans: pd.DataFrame, text: str, horizon: float) -> None:

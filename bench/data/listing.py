@@ -268,6 +268,10 @@ def _with_external(
     known = scans.attrs.get("classes")
     if request.target != "age":
         classes = known or manifest.class_order(scans.loc[scans["reason"] == "", request.target])
+        # One class, however the two cohorts write it.
+        names = {name.casefold(): name for name in classes}
+        words = others[request.target]
+        others[request.target] = words.map(lambda word: names.get(word.casefold(), word))
         outside = ~others[request.target].isin([*classes, ""])
         choices.leave_out(others, outside, f"{request.target} that is not trained on")
     others["subject_id"] = f"{test.name}:" + others["subject_id"]

@@ -100,7 +100,7 @@ def tidy(found: pd.DataFrame) -> pd.DataFrame:
     wrong = sorted(set(scans["sex"]) - {"F", "M", ""})
     if wrong:
         raise UserError(f"The dataset's manifest has sexes other than F and M: {listed(wrong)}.")
-    scans["order"] = scans["session_id"].map(_natural)
+    scans["order"] = scans["session_id"].map(visit_key)
     scans = scans.sort_values(["subject_id", "order", "path"], ignore_index=True)
     scans = scans.drop(columns="order")
     scans["subject"] = scans["subject_id"].rank(method="dense").astype(int) - 1
@@ -126,7 +126,7 @@ FIRST_VISITS = ("sc", "scmri", "screening", "bl", "baseline")
 """Names of visits that come before all others, in this order."""
 
 
-def _natural(name: str) -> tuple[tuple[int, str], ...]:
+def visit_key(name: str) -> tuple[tuple[int, str], ...]:
     """Return a sorting key by which ``bl`` comes before ``m06`` and ``ses-2`` before ``ses-10``."""
     if name.lower() in FIRST_VISITS:
         return ((FIRST_VISITS.index(name.lower()) - len(FIRST_VISITS) - 1, ""),)

@@ -199,12 +199,107 @@ def test_days_decide_over_names_of_visits() -> None:
     assert chosen(rows, visits="baseline")["reason"]["late"] == "not the subject's first visit"
 
 
-def test_the_withdrawn_are_left_out(tmp_path: Path) -> None:
-    file = tmp_path / "w.csv"
-    file.write_text('\ufeff0012\n"7"\n\n')
+@pytest.mark.parametrize("visits", ["baseline", "last"])
+@pytest.mark.parametrize("column", ["age", "day"])
+def test_ages_and_days_order_visits_whose_names_do_not(visits: str, column: str) -> None:
+    rows = [scan(session=s, path=s, **{column: a}) for s, a in (("post", 61.0), ("pre", 60.0))]
+    used = {"baseline": "pre", "last": "post"}[visits]
+    assert chosen(rows, visits=visits).query("reason == ''").index.tolist() == [used]
+
+
+@pytest.mark.parametrize(
+    "names", [("post", "pre"), ("v1", "visit2"), ("12m", "initial"), ("", "x")]
+)
+def test_visits_in_no_known_order_are_a_sentence(names: tuple[str, str]) -> None:
+    rows = [scan(session=name, age=age) for name, age in zip(names, (60.0, 60.0), strict=True)]
+    with pytest.raises(
+        UserError, match=r"order of the visits is not known.*acq_time.*--visits all"
+    ):
+        chosen(rows, visits="baseline")
+    assert (chosen(rows, visits="all")["reason"] == "").all()
+
+
+def test_names_of_one_kind_are_in_order_of_their_numbers() -> None:
+    rows = [scan(session=s, path=s) for s in ("m12", "M06", "m6", "baseline")]
+    with pytest.raises(UserError, match="order of the visits"):
+        chosen(rows, visits="last")
+    assert chosen([rows[0], rows[2], rows[3]], visits="last")["reason"]["m12"] == ""
+
+
+def test_classes_that_differ_in_case_and_spaces_are_one() -> None:
+    rows = [scan(str(n), diagnosis=d) for n, d in enumerate(("AD", " ad", "AD ", "Ad", "hc", "HC"))]
+    assert chosen(rows)["diagnosis"].tolist() == ["AD"] * 4 + ["HC"] * 2
+    missing = [scan(str(n), diagnosis=d) for n, d in enumerate(("None", "#N/A", "?", "nan"))]
+    assert chosen(missing)["diagnosis"].tolist() == [""] * 4
+
+
+# --- Withdrawals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '0012\n"7"\n\n',
+        "sub-0012\nsub-7\n",
+        "0012,7\n",
+        "0012;left\n7;moved\n",
+        "0012\tleft\n7\tmoved\n",
+        "participant_id,age\nsub-0012,7\nsub-7,61\n",
+        "date,reason,Subject ID\n2024-01-01,left,0012\n2024-01-02,,7\n",
+        "# of this month\n0012\n7\n",
+        "0012 0012\n7 7\n",
+        "0012.0\n7.0\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_the_withdrawn_are_left_out_however_they_are_listed(
+    text: str, encoding: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "w.txt"
+    file.write_bytes(text.encode(encoding))
     rows = [scan("0012", path="x"), scan("12", path="y"), scan("7", path="z")]
     found = chosen(rows, withdrawals=str(file))
     assert found["reason"].to_dict() == {"x": "withdrawn", "y": "", "z": "withdrawn"}
+    assert found.attrs["warnings"] == ["w.txt lists 2 withdrawn ids: 2 are subjects here."]
+
+
+@pytest.mark.parametrize(
+    ("listed", "subject"),
+    [
+        ("7", "007"),
+        ("sub-ADNI002S0295", "002_S_0295"),
+        ("002_s_0295", "002_S_0295"),
+        ("IXI002", "002"),
+        ("OAS1_0001_MR1", "OAS1_0001"),
+        ("OAS30001_MR_d0757", "OAS30001"),
+    ],
+)
+def test_withdrawn_ids_are_written_as_the_cohort_writes_them(
+    listed: str, subject: str, tmp_path: Path
+) -> None:
+    pd.DataFrame({"who": [listed, "9999"]}).to_excel(tmp_path / "w.xlsx", index=False)
+    found = chosen([scan(subject), scan("else")], withdrawals=str(tmp_path / "w.xlsx"))
+    assert found["reason"].tolist() == ["withdrawn", ""]
+    assert found.attrs["warnings"] == [
+        "w.xlsx lists 2 withdrawn ids: 1 are subjects here, 1 match nobody ('9999')."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "names none of the 3 subjects"),
+        ("\n\n", "names none of the 3 subjects"),
+        ("99\n", "it has '99', the cohort has '07', '7', '8'"),
+        ("007\n", "names none of the 3 subjects"),
+        ("7,8\n99,07\n", "ids in 2 columns that mean different subjects"),
+    ],
+)
+def test_a_list_that_names_nobody_stops(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "w.csv").write_text(text)
+    rows = [scan("7", path="x"), scan("07", path="y"), scan("8", path="z")]
+    with pytest.raises(UserError, match=words):
+        chosen(rows, withdrawals=str(tmp_path / "w.csv"))
     with pytest.raises(UserError, match=r"list of withdrawals .* does not exist"):
         chosen(rows, withdrawals=str(tmp_path / "none"))
 

@@ -141,7 +141,7 @@ def _find_scans(root: Path, folders: str, named: str, holds: str) -> pd.DataFram
     places = [entry.path.split("/")[-4:] for entry in found]
     scans = pd.DataFrame(
         {
-            "subject_id": [_subject(place[0]) for place in places],
+            "subject_id": [own_id(place[0]) for place in places],
             "session_id": [_visit(place[1]) for place in places],
             "path": [entry.path for entry in found],
             "name": [entry.name for entry in found],
@@ -158,7 +158,7 @@ def _matching(pattern: str) -> str:
     return re.escape(pattern).replace(r"\*", "[^/]*")
 
 
-def _subject(name: str) -> str:
+def own_id(name: str) -> str:
     """Return a participant's id as the cohort itself writes it."""
     name = name.removeprefix("sub-")
     for written, own in CONVERTED:
@@ -254,7 +254,7 @@ def _tables(
         )
     table = read_table(file)
     table = table[table["participant_id"] != ""]
-    table["subject_id"] = table["participant_id"].map(_subject)
+    table["subject_id"] = table["participant_id"].map(own_id)
     if "session_id" in table.columns:
         table["session_id"] = table["session_id"].map(_visit)
         visits, visits_file = table, file
@@ -295,7 +295,7 @@ def _read_sessions(folder: Path) -> pd.DataFrame:
         if lines and "session_id" not in header:
             raise UserError(f"{file} has no column 'session_id'; it has {listed(header)}.")
         refuse_twice(pd.Index(name for name in header if name in columns), file)
-        subject = _subject(file.parent.name)
+        subject = own_id(file.parent.name)
         places = [header.index(name) if name in header else len(header) for name in columns]
         rows += [
             (subject, *(line[at] if at < len(line) else "" for at in places)) for line in lines
