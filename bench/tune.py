@@ -22,6 +22,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
+from bench.room import is_full
 from bench.spec import dimension_from_plain
 from registry.cards import Choice, Float, Value
 
@@ -108,6 +109,8 @@ def run_study(unit: Unit, score: Score, report: Callable[[str, float], None]) ->
         except optuna.TrialPruned:
             finished = study.tell(trial, state=TrialState.PRUNED)
         except Exception as error:
+            if is_full(error):
+                raise
             # A setting that fails is a result of the study, not its end.
             print(f"tuning trial {number} failed: {type(error).__name__}: {error}", flush=True)
             finished = study.tell(trial, state=TrialState.FAIL)

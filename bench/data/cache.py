@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import errno
 import json
 import os
 import shutil
@@ -31,6 +30,7 @@ from bench.data.manifest import sha256_of
 from bench.data.scanning import Job, checksum, read_all, write_row
 from bench.data.volume import Conform
 from bench.lock import locked
+from bench.room import take_room
 from registry.errors import UserError
 
 Progress = Callable[[int, int], None]
@@ -203,7 +203,7 @@ class _Rows:
             with open(self.building / VOLUMES, "wb") as stream:
                 np.lib.format.write_array_header_1_0(stream, header)
                 stream.flush()
-                _take_room(stream.fileno(), stream.tell() + needed)
+                take_room(stream.fileno(), stream.tell() + needed)
                 os.fsync(stream.fileno())
         except OSError:
             shutil.rmtree(self.building)
@@ -342,17 +342,6 @@ def _known_identities(file: Path) -> dict[tuple[str, int, int], str]:
             (row["path"], int(row["size"]), int(row["mtime_ns"])): row["identity"]
             for row in csv.DictReader(stream)
         }
-
-
-def _take_room(descriptor: int, size: int) -> None:
-    """Give a file its size and, where the system can, the room on disk that it will need."""
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except (AttributeError, OSError) as error:
-        # macOS does not have it, nor do some file systems.
-        if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-        os.ftruncate(descriptor, size)
 
 
 def write_csv(table: pd.DataFrame, file: Path) -> None:

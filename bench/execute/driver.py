@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from bench.execute.base import Executor, WorkerExit
 from bench.execute.provenance import provenance
 from bench.execute.settings import ExecutionSettings
 from bench.execute.unit import (
+    NO_ROOM_EXIT,
     OTHER_CODE_EXIT,
     OUTCOME,
     TIME_LIMIT_EXIT,
@@ -41,6 +43,7 @@ from bench.store.store import (
     TrialResult,
 )
 from registry.core import catalogue
+from registry.errors import UserError
 
 LOG_TAIL = 4000
 """Characters of a worker's log that are kept with its attempt."""
@@ -143,7 +146,7 @@ class Driver:
     def _start(self, job: _Job, pending: dict[Future[WorkerExit], _Job]) -> None:
         if self.summary.stopped:
             return
-        if (self.settings.work / job.spec.key / OUTCOME).is_dir():
+        if self._published(job):
             self._take(job, pending)
             return
         unit = self._unit(job)
@@ -152,6 +155,20 @@ class Driver:
             return
         pending[self.executor.submit(unit)] = job
         self.observer.started(job.spec.key, job.label)
+
+    def _published(self, job: _Job) -> bool:
+        """Tell whether an outcome is there; one that a crash of the machine tore is dropped."""
+        folder = self.settings.work / job.spec.key / OUTCOME
+        if not folder.is_dir():
+            return False
+        try:
+            read_outcome(folder)
+        except (FileNotFoundError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            why = type(error).__name__
+            self.observer.warn(f"{job.label}: its outcome is torn ({why}) and is computed again")
+            shutil.rmtree(folder)
+            return False
+        return True
 
     def _end(self, job: _Job, ended: WorkerExit, pending: dict[Future[WorkerExit], _Job]) -> None:
         if (self.settings.work / job.spec.key / OUTCOME).is_dir():
@@ -174,6 +191,12 @@ class Driver:
             )
         )
         shutil.rmtree(folder, ignore_errors=True)
+        if ended.exit_code == NO_ROOM_EXIT:
+            raise UserError(
+                f"There is no room left on the disk of {self.settings.work}, of {self.settings.cache}, "
+                "or of the temporary files; make room, and the same command goes on. What is "
+                "finished is kept."
+            )
         seconds = (ended.finished - ended.started).total_seconds()
         self._failed(job, KILLED, seconds, error)
 
@@ -438,6 +461,8 @@ def describe_exit(code: int, said: str = "") -> str:
         return f"killed by signal {-code}"
     words = said.strip().splitlines()
     last = f": {words[-1].strip()}" if words else ""
+    if code == NO_ROOM_EXIT:
+        return "no room was left on the disk"
     if code == OTHER_CODE_EXIT:
         return (
             f"not run{last}; earlier results stay, and the same command runs the edited plugin "

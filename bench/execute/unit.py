@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.processes import import_as_usual
+from bench.room import is_full
 from bench.spec import Arm, Component, arm_from_plain, seed_for
 from bench.train.selection import Diverged, selection_score
 from registry.cards import Card, ModelCard, Value
@@ -35,6 +37,8 @@ from registry.models import complete_params
 OUTCOME = "outcome"
 TIME_LIMIT_EXIT = 75
 """Exit code of a worker whose time limit was reached."""
+NO_ROOM_EXIT = 74
+"""Exit code of a worker that found a disk full."""
 OTHER_CODE_EXIT = 76
 """Exit code of a worker that found other code than was planned with."""
 
@@ -127,6 +131,23 @@ def work(text: str, attempt: str, pipe: Connection, gpu: int | None = None) -> N
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[gpu] if visible else str(gpu)
     unit = Unit.from_json(text)
+    try:
+        _work(unit, attempt, pipe)
+    except OtherCode as error:
+        print(error, flush=True)
+        os._exit(OTHER_CODE_EXIT)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        with suppress(OSError):  # the log lies on that disk, too
+            print(error, flush=True)
+        os._exit(NO_ROOM_EXIT)
+    sys.stdout.flush()
+    # Ends at once: interpreter shutdown of a process with torch loaded costs a second.
+    os._exit(0)
+
+
+def _work(unit: Unit, attempt: str, pipe: Connection) -> None:
     folder = Path(unit.folder) / f"attempt-{attempt}"
     folder.mkdir(parents=True)
     log = os.open(folder / "log.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -144,17 +165,10 @@ def work(text: str, attempt: str, pipe: Connection, gpu: int | None = None) -> N
         except OSError:
             os._exit(1)
 
-    try:
-        outcome = run(unit, folder, report)
-    except OtherCode as error:
-        print(error, flush=True)
-        os._exit(OTHER_CODE_EXIT)
+    outcome = run(unit, folder, report)
     outcome["attempt"] = attempt
     write_json(folder / "outcome.json", outcome)
     publish(folder)
-    sys.stdout.flush()
-    # Ends at once: interpreter shutdown of a process with torch loaded costs a second.
-    os._exit(0)
 
 
 def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
@@ -166,6 +180,8 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
     ------
     OtherCode
         When a plugin was edited since the run was planned.
+    OSError
+        When a disk is full.
     """
     started, begun = time.time(), time.perf_counter()
     environment: dict[str, Any] = {"threads": unit.threads}
@@ -194,6 +210,8 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
     except Diverged as error:
         result = {"state": "failed", "error": str(error)}
     except Exception as error:
+        if is_full(error):
+            raise
         traceback.print_exc()
         result = {"state": "failed", "error": f"{type(error).__name__}: {error}".split("\n")[0]}
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -356,7 +374,10 @@ def save_predictions(
     for name, values in (("validation", validation), ("test", test)):
         if not np.isfinite(values).all():
             raise ValueError(f"a {name} prediction is not finite")
-    np.savez(folder / "predictions.npz", validation=validation, test=test)
+    with open(folder / "predictions.npz", "wb") as stream:
+        np.savez(stream, validation=validation, test=test)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def read_outcome(folder: Path) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class Checkpoint:
                 stream.flush()
                 os.fsync(stream.fileno())
             part.replace(self.file)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
+            # torch's own error, when it cannot finish the file.
             print(f"checkpoint not written: {error}", flush=True)
             part.unlink(missing_ok=True)
         self._last = time.perf_counter()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bench.lock import locked
+from bench.room import take_room
 from bench.spec import canonical_json
 from bench.train.feed import Feed
 from bench.train.numerics import autocast, keep_small_convolutions_exact
@@ -72,8 +73,14 @@ def features_of(
         if not file.exists():
             shape = (len(volumes), *embed(np.arange(1)).shape[1:])
             part = file.with_suffix(".part")
-            # Sparse until it is filled.
-            np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape).flush()
+            try:
+                np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape).flush()
+                # Writing into a map that finds no room would kill the process.
+                with open(part, "r+b") as stream:
+                    take_room(stream.fileno(), part.stat().st_size)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
             part.replace(file)
         filled = np.lib.format.open_memmap(file, mode="r+")
         done_file = file.with_suffix(".done")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from bench.spec import arm_from_plain, plain
 from bench.train.encoder import encoder_handle
@@ -46,7 +46,8 @@ def save_weights(
         "scale": learner.scale,
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, file, metadata={SPEC: json.dumps(spec, allow_nan=False)})
+    # As bytes: the library's own writer does not tell a full disk from other errors.
+    file.write_bytes(save(tensors, metadata={SPEC: json.dumps(spec, allow_nan=False)}))
 
 
 def read_spec(file: Path) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""A disk that fills: one sentence, nothing lost, and the same command goes on."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+
+import pytest
+
+FULL = """
+import os
+from registry import model
+
+@model("hungry", kind="estimator")
+def build(params, task, shape):
+    class Hungry:
+        def fit(self, volumes, targets):
+            if os.environ.get("FULL"):
+                with open("/dev/full", "w") as stream:
+                    stream.write("x")
+            self.share = targets.mean()
+            return self
+        def predict_proba(self, volumes):
+            import numpy as np
+            return np.tile([1 - self.share, self.share], (len(volumes), 1))
+    return Hungry()
+"""
+RUN = [
+    *("run", "--data", "synthetic-ad-4mm", "--trials", "0", "--train-sizes", "8"),
+    *("--threads", "1"),
+]
+
+
+def states(file):
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        return sorted(connection.execute("SELECT arm, state FROM bench_trials").fetchall())
+
+
+def assert_full(done, *words):
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("Error: ")
+    for word in words:
+        assert word in line
+
+
+def test_a_unit_that_finds_a_full_disk_has_not_failed(bench, tmp_path):
+    (tmp_path / "hungry.py").write_text(FULL)
+    words = [*RUN, "--plugins", "hungry.py", "--model", "prior,hungry", "--seeds", "2"]
+    done = bench(*words, FULL="1")
+    assert_full(done, "no room left", "the same command goes on")
+    assert {state for _, state in states(tmp_path / "results.db")} == {"done"}
+    done = bench(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(states(tmp_path / "results.db")) == 4
+    assert sorted(file.name for file in tmp_path.glob("results.db*")) == [
+        "results.db",
+        "results.db.lock",
+    ]
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A file system of 240 kB; `grow` gives it room."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=240k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(options).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def grow(folder):
+    subprocess.run(["mount", "-o", "remount,size=50m", str(folder)], check=True)
+
+
+def test_a_database_without_room_keeps_what_is_finished(bench, small):
+    words = [*RUN, "--model", "prior", "--seeds", "12", "--db", small / "x.db"]
+    assert_full(bench(*words), "x.db", "full", "the same command")
+    grow(small)
+    done = bench(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(states(small / "x.db")) == 12
+    assert sorted(file.name for file in small.iterdir()) == ["x.db", "x.db.lock"]
