@@ -62,25 +62,32 @@ def test_a_unit_that_finds_a_full_disk_has_not_failed(bench, tmp_path):
 
 @pytest.fixture
 def small(tmp_path):
-    """A file system of 240 kB; `grow` gives it room."""
+    """A file system of 1 MB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=240k", "tmpfs", str(folder)]
+    options = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(options).returncode:
         pytest.skip("mounting a small file system needs root")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def grow(folder):
-    subprocess.run(["mount", "-o", "remount,size=50m", str(folder)], check=True)
+def fill(file, spare):
+    """Write a file that takes all room but `spare` bytes."""
+    with open(file, "wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while True:
+            stream.write(bytes(4096))
+    os.truncate(file, file.stat().st_size - spare)
 
 
 def test_a_database_without_room_keeps_what_is_finished(bench, small):
-    words = [*RUN, "--model", "prior", "--seeds", "12", "--db", small / "x.db"]
-    assert_full(bench(*words), "x.db", "full", "the same command")
-    grow(small)
-    done = bench(*words)
+    words = [*RUN, "--model", "prior", "--db", small / "x.db"]
+    assert bench(*words, "--seeds", "1").returncode == 0
+    fill(small / "filler", spare=80_000)
+    assert_full(bench(*words, "--seeds", "6"), "x.db", "full", "the same command")
+    assert {state for _, state in states(small / "x.db")} == {"done"}
+    (small / "filler").unlink()
+    done = bench(*words, "--seeds", "6")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(states(small / "x.db")) == 12
+    assert len(states(small / "x.db")) == 6
     assert sorted(file.name for file in small.iterdir()) == ["x.db", "x.db.lock"]
