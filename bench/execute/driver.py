@@ -193,9 +193,9 @@ class Driver:
         shutil.rmtree(folder, ignore_errors=True)
         if ended.exit_code == NO_ROOM_EXIT:
             raise UserError(
-                f"There is no room left on the disk of {self.settings.work}, of {self.settings.cache}, "
-                "or of the temporary files; make room, and the same command goes on. What is "
-                "finished is kept."
+                f"There is no room left on the disk of {self.settings.work}, of "
+                f"{self.settings.cache}, or of the temporary files; make room, and the same "
+                "command goes on. What is finished is kept."
             )
         seconds = (ended.finished - ended.started).total_seconds()
         self._failed(job, KILLED, seconds, error)
