@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import random
 import shutil
@@ -187,12 +188,10 @@ def test_a_worker_that_is_killed_is_a_sentence(write_scan, tmp_path: Path, monke
     files = scans(tmp_path / "scans", write_scan, n=4)
     reading = read_all(list(enumerate(files * 500)), Job(CONFORM), workers=2)
     next(reading)
-    parents = {pid: parent for pid, (parent, _) in processes().items()}
-    # The fork server is our child, and the processes that read are its own.
-    workers = [pid for pid, parent in parents.items() if parents.get(parent) == os.getpid()]
-    assert len(workers) >= 2
-    for pid in workers:
-        os.kill(pid, signal.SIGKILL)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        worker.kill()
     with pytest.raises(UserError, match="A process that read scans was killed"):
         for _ in reading:
             pass
