@@ -29,7 +29,7 @@ def report(
     out: Out = None,
     checklist: Annotated[
         str | None,
-        typer.Option("--checklist", help="Fill in a checklist instead: claim or tripod-ai."),
+        typer.Option("--checklist", help="Fill in claim, comparison or tripod-ai."),
     ] = None,
     standalone: Standalone = False,
     wide: Wide = False,

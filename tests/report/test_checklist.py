@@ -18,7 +18,7 @@ from tests.store.conftest import make_study
 EXAMPLE = Path(__file__).parents[2] / "results.db"
 
 
-def answers(bench, kind="claim"):
+def answers(bench, kind="comparison"):
     """Return (answer, state) by item of the only table."""
     (section,) = build_checklist(bench.store, kind).sections
     (found,) = section.tables
@@ -59,6 +59,21 @@ def test_tripod_has_its_52_items_and_names_its_source(bench):
     )
     report = build_checklist(bench.store, "tripod-ai")
     assert "BMJ 2024;385:e078378" in every_word(report)
+
+
+def test_claim_has_the_44_items_of_2024_in_order(bench):
+    two(bench)
+    report = build_checklist(bench.store, "claim")
+    (found,) = report.tables
+    assert [row[0].text.split()[0] for row in found.rows] == [str(i) for i in range(1, 45)]
+    names = {row[0].text: row[2].text for row in found.rows}
+    assert names["20 disjoint"].startswith("By subject")
+    assert names["27 ensembles"] == "No."
+    assert names["44 funding"].startswith("To be answered")
+    assert "e240300" in every_word(report)
+    own = every_word(build_checklist(bench.store, "comparison"))
+    assert "not a published checklist" in own
+    assert "CLAIM" not in own
 
 
 def test_a_whole_grid_is_said_to_be_whole(bench):
@@ -269,7 +284,7 @@ def test_the_command_fills_it_for_the_example(tmp_path, environment):
             env=environment,
         )
 
-    found = report("--checklist", "claim", "--format", "json")
+    found = report("--checklist", "comparison", "--format", "json")
     assert found.returncode == 0, found.stderr
     (section,) = json.loads(found.stdout)["sections"]
     rows = {row["item"]["text"]: row["answer"] for row in section["tables"][0]["rows"]}

@@ -176,7 +176,7 @@ def test_estimators_have_no_epochs_initialisation_or_validation(bench):
         assert "A seed draws the training subset at n=24 (the same for every model)." in text
         assert "At n=96 (all) linear-voxels and prior are one fit each whatever the seed." in text
         assert "linear-voxels vs prior, one fit against 3 runs" in text
-    for kind in ("claim", "tripod-ai"):
+    for kind in ("claim", "comparison", "tripod-ai"):
         answers = " ".join(
             c.text
             for t in build_checklist(bench.store, kind).tables
@@ -235,7 +235,7 @@ def test_changed_settings_stand_beside_what_was_not_tuned(bench):
     bench.cohort()
     params = {**bench.arm("cnn3d").params, "epochs": 12}
     bench.grid([bench.arm("cnn3d", params=params), bench.arm("slice2d-own", params=params)])
-    (section,) = build_checklist(bench.store, "claim").sections
+    (section,) = build_checklist(bench.store, "comparison").sections
     answers = {row[0].text: row[2].text for row in section.tables[0].rows}
     assert "but for epochs=12" in answers["tuning"]
     assert "every model has its card's settings" not in answers["tuning"]

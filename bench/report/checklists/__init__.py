@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bench.report.checklists.claim import claim_items
+from bench.report.checklists.comparison import comparison_items
 from bench.report.checklists.known import Item, Known, load_known
 from bench.report.checklists.tripod import tripod_items
 from bench.report.select import Protocol, select_protocols
@@ -25,10 +26,18 @@ class _Checklist:
 
 CHECKLISTS: dict[str, _Checklist] = {
     "claim": _Checklist(
-        "Checklist for a claim about architectures",
+        "CLAIM 2024, in our own words",
         claim_items,
-        "Made for this project: what a reader needs to judge a claim that one architecture is "
-        "better than another.",
+        "Numbered as in the update of 2024, worded anew and shortened: a help to fill in the "
+        "original, not a replacement. Tejani AS, Klontzas ME, Gatti AA, et al. Checklist for "
+        "Artificial Intelligence in Medical Imaging (CLAIM): 2024 Update. Radiol Artif Intell "
+        "2024;6(4):e240300.",
+    ),
+    "comparison": _Checklist(
+        "Checklist for a comparison of architectures",
+        comparison_items,
+        "Made for this project, and not a published checklist: what a reader needs to judge a "
+        "claim that one architecture is better than another.",
     ),
     "tripod-ai": _Checklist(
         "TRIPOD+AI, in our own words",

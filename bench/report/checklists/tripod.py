@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.report.checklists.claim import metric_labels, tuning, versions
+from bench.report.checklists.comparison import metric_labels, tuning, versions
 from bench.report.checklists.known import Item, Known
 from bench.report.claims import chosen, is_network, validation_words
 from bench.report.tables.leaderboard import score_cell
@@ -64,8 +64,6 @@ def _participants(known: Known) -> list[Item]:
     data, settings = known.data, known.settings
     adapter = one_line(str(settings.get("adapter", "")))
     left_out = [(what, n) for what, n in data["flow"] if str(what).startswith("left out: ")]
-    shape = " x ".join(map(str, data["shape"]))
-    prepared = [f"{key} {settings[key]}" for key in _PREPARED if settings.get(key)]
     sites = {person["site"] for person in known.people if person["site"]}
     return [
         Item(
@@ -84,14 +82,14 @@ def _participants(known: Known) -> list[Item]:
         Item(
             "6b eligibility",
             "Who could take part?",
-            _flow(left_out) if left_out else "No scan was left out here.",
+            flow_words(left_out) if left_out else "No scan was left out here.",
             "the cohort's own criteria.",
         ),
         Item("6c treatment", "Which treatments, and were they accounted for?", "", "describe."),
         Item(
             "7 preparation",
             "How were data prepared, and equally for all groups?",
-            " ".join([f"Volumes of {shape} voxels; {', '.join(prepared)}.", *chosen(settings)]),
+            " ".join([prepared_words(known), *chosen(settings)]),
             "what was done before (skull stripping, quality control)?",
         ),
     ]
@@ -130,7 +128,8 @@ def _variables(known: Known) -> list[Item]:
         Item(
             "11 missing data",
             "What was done about missing values?",
-            f"Scans without image or label are left out and counted; none imputed. {_flow(flow)}"
+            "Scans without image or label are left out and counted; none imputed. "
+            f"{flow_words(flow)}"
             if flow
             else "Scans without image or label are left out; here none was.",
         ),
@@ -189,7 +188,7 @@ def _analysis(known: Known) -> list[Item]:
         Item(
             "13 imbalance",
             "Were rare classes treated specially?",
-            f"{_class_counts(known)}. Class weights: {' and '.join(sorted(weights)) or 'none'}."
+            f"{class_counts(known)}. Class weights: {' and '.join(sorted(weights)) or 'none'}."
             if known.classes
             else "Not a question of classes.",
         ),
@@ -242,9 +241,9 @@ def _openness(known: Known) -> list[Item]:
 
 
 def _results(known: Known) -> list[Item]:
-    people = [_people(name, known.on(side)) for side, name in SIDES.items() if known.on(side)]
+    people = people_words(known)
     return [
-        Item("20a flow", "Who came in, who was left out?", _flow(known.data["flow"])),
+        Item("20a flow", "Who came in, who was left out?", flow_words(known.data["flow"])),
         Item(
             "20b people",
             "Who are they?",
@@ -259,7 +258,7 @@ def _results(known: Known) -> list[Item]:
         Item(
             "21 numbers",
             "How many people and events in each analysis?",
-            f"{_class_counts(known)}." if known.classes else f"{known.data['n_test']} tested.",
+            f"{class_counts(known)}." if known.classes else f"{known.data['n_test']} tested.",
         ),
         Item(
             "22 full model",
@@ -270,7 +269,7 @@ def _results(known: Known) -> list[Item]:
         Item(
             "23a performance",
             "How good is it, with intervals, and in groups?",
-            *_performance(known),
+            *performance(known),
         ),
         Item("23b clusters", "How does performance differ between centres?", "", "describe."),
         Item("24 updating", "What did an update change?", "Nothing was updated."),
@@ -287,11 +286,25 @@ def _discussion() -> list[Item]:
     ]
 
 
-def _flow(steps: Sequence[Sequence[Any]]) -> str:
+def prepared_words(known: Known) -> str:
+    """Return the shape of volumes and how they were made."""
+    shape = " x ".join(map(str, known.data["shape"]))
+    prepared = [f"{key} {known.settings[key]}" for key in _PREPARED if known.settings.get(key)]
+    return f"Volumes of {shape} voxels; {', '.join(prepared)}."
+
+
+def people_words(known: Known) -> list[str]:
+    """Return number, age and sex of the subjects of every side."""
+    return [_people(name, known.on(side)) for side, name in SIDES.items() if known.on(side)]
+
+
+def flow_words(steps: Sequence[Sequence[Any]]) -> str:
+    """Return how many scans were found, left out and used."""
     return f"{'; '.join(f'{one_line(str(what))}: {n}' for what, n in steps)}."
 
 
-def _class_counts(known: Known) -> str:
+def class_counts(known: Known) -> str:
+    """Return how many subjects of each class are on every side."""
     parts = []
     for side, name in SIDES.items():
         truth = [person["truth"] for person in known.on(side)]
@@ -313,7 +326,8 @@ def _people(name: str, people: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join([words, *counts])
 
 
-def _performance(known: Known) -> tuple[str, str]:
+def performance(known: Known) -> tuple[str, str]:
+    """Return the primary metric of every model at the primary size, and what it leaves open."""
     groups = "subgroups by sex, site and age."
     if known.evidence is None:
         return "", f"the runs cannot be compared; {groups}"
