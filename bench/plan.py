@@ -103,7 +103,8 @@ def make_plan(
         fit its contract, a declaration that cannot be kept, or a grid of which nothing can run.
     """
     cards = [catalogue.model(name) for name in dict.fromkeys(request.models)]
-    settings = _parse_settings(request.settings, cards)
+    settings = {card.name: _parse_settings(request.settings, card) for card in cards}
+    _refuse_unknown_settings(request.settings, cards)
     sizes = resolve_sizes(request.sizes, cohort)
     if request.encoders and not any(c.encoder and not c.encoder_fixed for c in cards):
         raise UserError("--encoder was given, but none of the chosen models takes an encoder.")
@@ -115,7 +116,7 @@ def make_plan(
     for card in cards:
         for encoder in _encoders_of(card, request.encoders):
             label = card.name if encoder is None else f"{card.name} with {encoder.name}"
-            params = resolve_params(card, settings)
+            params = resolve_params(card, settings[card.name])
             reason = _impossible(card, encoder, params, cohort)
             if not reason and not request.allow_overlap and _overlaps(card, encoder, cohort):
                 reason = (
@@ -125,7 +126,7 @@ def make_plan(
             if reason:
                 dropped.append((label, reason))
                 continue
-            arm, file = _make_arm(card, encoder, params, request, cohort, precision, settings)
+            arm, file = _make_arm(card, encoder, params, request, cohort, precision)
             arms[arm.key], arm_cards[arm.key], weights[arm.key] = arm, card, file
     if not arms:
         reasons = "; ".join(f"{what}: {why}" for what, why in dropped)
@@ -200,23 +201,26 @@ def resolve_sizes(sizes: Sequence[int | str], cohort: Cohort) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _parse_settings(settings: Mapping[str, str], cards: Sequence[ModelCard]) -> dict[str, Value]:
-    parsed: dict[str, Value] = {}
-    known = {name: option for card in cards for name, option in options_of(card).items()}
+def _parse_settings(settings: Mapping[str, str], card: ModelCard) -> dict[str, Value]:
+    """Return what was set of a model's options, each as its own option reads it."""
+    options, parsed = options_of(card), {}
     for name, text in settings.items():
+        if name in options:
+            try:
+                parsed[name] = options[name].parse(text)
+            except ValueError as error:
+                raise UserError(f"--set {name}={text}: {error} ({card.name}).") from None
+    return parsed
+
+
+def _refuse_unknown_settings(settings: Mapping[str, str], cards: Sequence[ModelCard]) -> None:
+    known = {name for card in cards for name in options_of(card)}
+    for name in settings:
         if name not in known:
             raise UserError(
                 f"--set {name}: none of the chosen models has this setting"
                 f"{did_you_mean(name, known)}; `bench show MODEL` lists them."
             )
-        for card in cards:
-            option = options_of(card).get(name)
-            if option is not None:
-                try:
-                    parsed[name] = option.parse(text)
-                except ValueError as error:
-                    raise UserError(f"--set {name}={text}: {error}.") from None
-    return parsed
 
 
 def _encoders_of(card: ModelCard, chosen: Sequence[str]) -> list[EncoderCard | None]:
@@ -262,7 +266,6 @@ def _make_arm(
     request: Request,
     cohort: Cohort,
     precision: str,
-    settings: Mapping[str, Value],
 ) -> tuple[Arm, str]:
     """Return the arm and the file of its encoder's weights, if it has pretrained ones."""
     file, component = "", None
@@ -284,7 +287,7 @@ def _make_arm(
     space = {
         name: dimension_to_plain(dimension)
         for name, dimension in card.space.items()
-        if name not in settings
+        if name not in request.settings
     }
     trials = request.trials if space else None
     tuned = bool(trials)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bench.room import is_full
 from bench.spec import dimension_from_plain
+from bench.train.selection import Diverged
 from registry.cards import Choice, Float, Value
 
 if TYPE_CHECKING:
@@ -38,6 +40,10 @@ Score = Callable[[Mapping[str, Value], Callable[[int, int, float], None]], float
 
 class NoCompletedTrial(Exception):
     """Every trial of a study failed or was pruned: there is nothing to train with."""
+
+    def __init__(self, words: str, trials: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(words)
+        self.trials = trials
 
 
 def run_study(unit: Unit, score: Score, report: Callable[[str, float], None]) -> dict[str, Any]:
@@ -60,7 +66,8 @@ def run_study(unit: Unit, score: Score, report: Callable[[str, float], None]) ->
     Returns
     -------
     dict
-        ``best`` (the winning settings) and ``trials`` (every trial, as stored).
+        ``best`` (the winning settings), ``trials`` (every trial, as stored) and ``error`` (why
+        trials failed, in words).
 
     Raises
     ------
@@ -80,9 +87,12 @@ def run_study(unit: Unit, score: Score, report: Callable[[str, float], None]) ->
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS),
     )
     seconds: list[float] = []
+    reasons: dict[int, str] = {}
     for line in read_history(file):
         study.add_trial(trial_from_plain(line))
         seconds.append(line["seconds"])
+        if line.get("error"):
+            reasons[line["number"]] = line["error"]
     for number in range(len(study.trials), budget):
         report(f"tuning {number + 1}/{budget}", number / budget)
         study.sampler = optuna.samplers.TPESampler(
@@ -100,32 +110,58 @@ def run_study(unit: Unit, score: Score, report: Callable[[str, float], None]) ->
         ) -> None:
             share = (number + epoch / epochs) / budget
             report(f"tuning {number + 1}/{budget} epoch {epoch}/{epochs}", share)
+            _refuse_not_finite(value, f" in epoch {epoch}")
             trial.report(value, epoch)
             if trial.should_prune():
                 raise optuna.TrialPruned
 
         try:
             value = score({**unit.params, **trial.params}, on_epoch)
+            _refuse_not_finite(value)
         except optuna.TrialPruned:
             finished = study.tell(trial, state=TrialState.PRUNED)
         except Exception as error:
             if is_full(error):
                 raise
             # A setting that fails is a result of the study, not its end.
-            print(f"tuning trial {number} failed: {type(error).__name__}: {error}", flush=True)
+            kind = "" if isinstance(error, Diverged) else f"{type(error).__name__}: "
+            reasons[number] = f"{kind}{error}".split("\n")[0]
+            print(f"tuning trial {number} failed: {reasons[number]}", flush=True)
             finished = study.tell(trial, state=TrialState.FAIL)
         else:
             finished = study.tell(trial, value)
         seconds.append(time.perf_counter() - started)
-        append_history(file, {**trial_to_plain(finished), "seconds": seconds[-1]})
-    completed = [t for t in study.trials if t.state == TrialState.COMPLETE]
-    if not completed:
-        raise NoCompletedTrial(f"none of the {budget} tuning trials completed")
+        append_history(
+            file,
+            {
+                **trial_to_plain(finished),
+                "seconds": seconds[-1],
+                "error": reasons.get(number, ""),
+            },
+        )
     trials = [
         {**trial_to_plain(trial), "seconds": spent}
         for trial, spent in zip(study.trials, seconds, strict=True)
     ]
-    return {"best": dict(study.best_params), "trials": trials}
+    why = _failures(reasons, budget)
+    if not any(trial.state == TrialState.COMPLETE for trial in study.trials):
+        detail = f": {why}" if why else ""
+        raise NoCompletedTrial(f"none of the {budget} tuning trials completed{detail}", trials)
+    return {"best": dict(study.best_params), "trials": trials, "error": why}
+
+
+def _refuse_not_finite(value: float, where: str = "") -> None:
+    if not math.isfinite(value):
+        raise Diverged(f"diverged: the validation score is {value}{where}")
+
+
+def _failures(reasons: Mapping[int, str], budget: int) -> str:
+    """Return in words which trials failed and why, equal reasons together."""
+    numbers: dict[str, list[str]] = {}
+    for number, reason in sorted(reasons.items()):
+        numbers.setdefault(reason, []).append(str(number))
+    each = [f"{reason} (number {', '.join(which)})" for reason, which in numbers.items()]
+    return f"{len(reasons)} of {budget} tuning trials failed: {'; '.join(each)}" if each else ""
 
 
 def trial_to_plain(trial: FrozenTrial) -> dict[str, Any]:

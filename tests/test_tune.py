@@ -128,12 +128,39 @@ def test_a_setting_that_fails_is_a_failed_trial_and_the_study_goes_on(tmp_path):
     assert result["best"]["pool"] == "max"
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("when", ["in epoch 2", "at the end"])
+def test_a_score_that_is_no_number_fails_its_trial_and_says_why(tmp_path, value, when):
+    def overflows_sometimes(params, on_epoch):
+        score = objective(params, on_epoch)
+        if params["pool"] == "max":
+            return score
+        if when == "in epoch 2":
+            on_epoch(2, 4, value)
+        return value
+
+    result = run_study(unit(tmp_path), overflows_sometimes, silent)
+    failed = [trial["number"] for trial in result["trials"] if trial["state"] == "fail"]
+    assert failed[0] == 0
+    assert all(trial["value"] is None for trial in result["trials"] if trial["number"] in failed)
+    assert result["best"]["pool"] == "max"
+    epoch = " in epoch 2" if when == "in epoch 2" else ""
+    assert result["error"].startswith(
+        f"{len(failed)} of 9 tuning trials failed: diverged: the validation score is {value}{epoch}"
+    )
+    assert f"(number {', '.join(map(str, failed))})" in result["error"]
+    again = run_study(unit(tmp_path), overflows_sometimes, silent)
+    assert again["error"] == result["error"]
+
+
 def test_a_study_without_a_completed_trial_fails(tmp_path):
     def fails(params, on_epoch):
         raise FloatingPointError("diverged")
 
-    with pytest.raises(NoCompletedTrial, match="none of the 9"):
+    with pytest.raises(NoCompletedTrial, match="none of the 9") as error:
         run_study(unit(tmp_path), fails, silent)
+    assert "FloatingPointError: diverged (number 0, 1, 2" in str(error.value)
+    assert [trial["state"] for trial in error.value.trials] == ["fail"] * BUDGET
     assert [line["state"] for line in lines(tmp_path)] == ["fail"] * BUDGET
 
 

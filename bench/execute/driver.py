@@ -212,7 +212,8 @@ class Driver:
             self.observer.warn(f"{job.label}: {note}.")
         if isinstance(job.spec, StudySpec):
             result = self._study_result(job.spec, outcome, seconds)
-            self.store.add_study(result, replace=self._replace)
+            removed = self.store.add_study(result, replace=self._replace)
+            self._forget(job.label, removed, _trials_of(job.plan, job.spec))
         else:
             self.store.add_trial(
                 self._trial_result(job, job.spec, outcome, seconds),
@@ -233,24 +234,39 @@ class Driver:
         )
         self._keep_weights(folder, job.spec.key)
         shutil.rmtree(folder.parent, ignore_errors=True)
+        if isinstance(job.spec, StudySpec):
+            problem = mirror_study(self.store, job.spec.key)
+            if problem:
+                self.observer.warn(problem)
         if state == FAILED:
             self._failed(job, FAILED, seconds, error)
             return
         if isinstance(job.spec, TrialSpec):
             self.summary.done += 1
-        self.observer.ended(job.spec.key, job.label, DONE, seconds, "")
+        # Of a study: why some of its trials failed.
+        self.observer.ended(job.spec.key, job.label, DONE, seconds, error)
         if isinstance(job.spec, StudySpec):
-            problem = mirror_study(self.store, job.spec.key)
-            if problem:
-                self.observer.warn(problem)
             for trial in _trials_of(job.plan, job.spec):
                 self._start(_Job(job.plan, trial.spec, label_of(trial.spec)), pending)
 
     def _keep_weights(self, outcome: Path, key: str) -> None:
+        if self._replace:
+            shutil.rmtree(self.settings.weights / key, ignore_errors=True)
         for file in outcome.glob("*.safetensors"):
             target = self.settings.weights / key
             target.mkdir(parents=True, exist_ok=True)
             shutil.move(file, target / file.name)
+
+    def _forget(self, study: str, removed: Sequence[str], again: Sequence[PlannedTrial]) -> None:
+        """Remove the weights of trials that went with the study that had tuned them."""
+        for key in removed:
+            shutil.rmtree(self.settings.weights / key, ignore_errors=True)
+        others = set(removed) - {trial.spec.key for trial in again}
+        if others:
+            self.observer.warn(
+                f"{study} gave other settings than before: {len(others)} stored trials of "
+                "other seeds were removed with the old ones; ask for those seeds to run them again"
+            )
 
     def _failed(self, job: _Job, state: str, seconds: float, error: str) -> None:
         self.observer.ended(job.spec.key, job.label, state, seconds, error)
@@ -264,6 +280,7 @@ class Driver:
                 self.store.add_trial(
                     TrialResult(trial.spec, FAILED, dict(trial.spec.arm.params), reason),
                     self.settings.command,
+                    replace=self._replace,
                 )
 
     def _unit(self, job: _Job) -> Unit | None:

@@ -195,16 +195,19 @@ def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
         notes = fitter.notes
         environment |= fitter.environment()
         if unit.kind == "study":
-            from bench.tune import run_study
+            from bench.tune import NoCompletedTrial, run_study
 
-            result = run_study(unit, fitter.score, report)
+            try:
+                result = run_study(unit, fitter.score, report)
+            except NoCompletedTrial as error:
+                result = {"state": "failed", "error": str(error), "trials": error.trials}
         else:
             result = fitter.trial(folder, report)
             save_predictions(folder, **result.pop("predictions"))
             result["timings"]["start"] = fitter.ready - begun
         environment |= fitter.environment()
         refuse_late_edits(unit, loaded)
-        result |= {"state": "done", "error": ""}
+        result = {"state": "done", "error": "", **result}
     except OtherCode:
         raise
     except Diverged as error:
@@ -341,6 +344,8 @@ class _Estimator:
         """Return the validation score of one setting."""
         data = self.unit.data
         predictions = self._predict(self._fit(params), data.validation_rows)
+        if not np.isfinite(predictions).all():
+            raise Diverged("diverged: a validation prediction is not finite")
         targets = np.asarray(data.validation_targets, dtype=np.float64)
         return selection_score(self.unit.arm.task, targets, predictions, str(params["select"]))
 

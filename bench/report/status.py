@@ -62,11 +62,23 @@ def _section(store: Store, protocol: Protocol, number: int) -> Section:
 
 
 def _studies(store: Store, protocol: Protocol) -> list[str]:
-    """Return how many tuning studies are in which state."""
+    """Return how many tuning studies are in which state, and why trials of theirs failed."""
     table = schema.studies.c
-    query = select(table.state).where(table.arm.in_([row.key for row in protocol.rows]))
-    counts = Counter(row["state"] for row in read(store, query))
+    labels = {row.key: row.label for row in protocol.rows}
+    query = (
+        select(table.arm, table.n_train, table.seed, table.state, table.error)
+        .where(table.arm.in_(labels))
+        .order_by(table.arm, table.n_train, table.seed)
+    )
+    studies = read(store, query)
+    counts = Counter(study["state"] for study in studies)
     if not counts:
         return []
     words = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-    return [f"Tuning: {count(counts.total(), 'study', 'studies')} stored: {words}."]
+    found = [f"Tuning: {count(counts.total(), 'study', 'studies')} stored: {words}."]
+    for study in studies:
+        if study["error"]:
+            seed = "" if study["seed"] is None else f" for seed {study['seed']}"
+            place = f"{labels[study['arm']]} at {study['n_train']} subjects{seed}"
+            found.append(f"Tuning of {place}: {one_line(study['error'])}.")
+    return found

@@ -155,10 +155,16 @@ class Store:
         with self.engine.begin() as connection:
             _insert_once(connection, schema.attempts, **attempt.__dict__)
 
-    def add_study(self, result: StudyResult, *, replace: bool = False) -> None:
+    def add_study(self, result: StudyResult, *, replace: bool = False) -> list[str]:
         """Record a finished study, in place of a failed one of the same key.
 
-        A stored success is kept unless `replace`.
+        A stored success is kept unless `replace`. The trials that it tuned go with it where the
+        new one has other settings, or none because it failed.
+
+        Returns
+        -------
+        list of str
+            The keys of the trials that were removed.
 
         Raises
         ------
@@ -178,7 +184,7 @@ class Store:
                         f"Study {spec.key} is stored with other tuned settings than this outcome "
                         "has; one key must have one result, so nothing was changed."
                     )
-                return
+                return []
             row = {
                 "key": spec.key,
                 "arm": spec.arm.key,
@@ -191,9 +197,14 @@ class Store:
                 "seconds": result.seconds,
                 "environment": _environment(connection, result.environment),
             }
+            removed: list[str] = []
             if known is None:
                 connection.execute(insert(schema.studies).values(**row))
             else:
+                if known.state == DONE and known.best != row["best"]:
+                    tuned = schema.trials.c.study == spec.key
+                    removed = list(connection.scalars(select(schema.trials.c.key).where(tuned)))
+                    connection.execute(delete(schema.trials).where(tuned))
                 connection.execute(
                     update(schema.studies).where(schema.studies.c.key == spec.key).values(**row)
                 )
@@ -205,6 +216,7 @@ class Store:
                     insert(schema.tuning_trials),
                     [{**trial, "study": spec.key} for trial in result.trials],
                 )
+            return removed
 
     def add_trial(self, result: TrialResult, command: int, *, replace: bool = False) -> None:
         """Record a finished trial with everything it left, in one transaction.

@@ -139,3 +139,19 @@ def test_readers_see_what_is_committed_while_the_driver_writes(store):
     store.add_trial(make_trial(arm), number)
     assert len(reader.frame(schema.trials)) == 1
     reader.close()
+
+
+def test_a_study_that_is_replaced_takes_the_trials_that_it_tuned_along(store):
+    arm = make_arm(trials=2)
+    command = store.add_command(["bench"], [(arm, False)], sizes={}, seeds=[0], dropped=[])
+    study = make_study(arm)
+    store.add_study(study)
+    trials = [make_trial(arm, seed, study=study.spec.key) for seed in (0, 1)]
+    for trial in trials:
+        store.add_trial(trial, command)
+    assert store.add_study(study, replace=True) == []
+    assert len(store.frame(schema.trials)) == 2
+    removed = store.add_study(make_study(arm, best={"lr": 0.5}), replace=True)
+    assert set(removed) == {trial.spec.key for trial in trials}
+    assert store.frame(schema.trials).empty
+    assert store.frame(schema.predictions).empty

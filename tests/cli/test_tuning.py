@@ -1,0 +1,68 @@
+"""Tuning as its user sees it: what failed and why, and nothing old beside what is new."""
+
+from bench.store import schema
+from bench.store.store import Store
+
+MODEL = '''
+import numpy as np
+from pathlib import Path
+from registry import model
+from registry.cards import Int, Option
+
+@model("fragile", kind="estimator", options={"size": Option(1, "size", low=1, high=100)},
+       space={"size": Int(1, 100)})
+def build(params, task, shape):
+    """The mean, where its size is not too large."""
+    return Fragile(params["size"])
+
+class Fragile:
+    def __init__(self, size):
+        self.size = size
+    def fit(self, volumes, targets):
+        if Path(__file__).with_name("broken").exists():
+            raise RuntimeError("broken today")
+        self.mean = targets.mean() + self.size / 100
+        return self
+    def predict(self, volumes):
+        return np.full(len(volumes), np.inf if self.size > 20 else self.mean)
+'''
+RUN = [
+    *("run", "--model", "fragile", "--plugins", "fragile.py", "--data", "synthetic-age-4mm"),
+    *("--train-sizes", "16", "--trials", "6", "--threads", "1"),
+]
+
+
+def ran(done, code=0):
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return " ".join(done.stdout.split())
+
+
+def states(folder):
+    store = Store.for_reading(folder / "results.db")
+    found = {
+        table.name.removeprefix("bench_"): list(store.frame(table)["state"])
+        for table in (schema.studies, schema.tuning_trials, schema.trials)
+    }
+    store.close()
+    return found
+
+
+def test_an_infinite_score_fails_its_trial_and_a_failed_study_leaves_nothing_old(bench, tmp_path):
+    (tmp_path / "fragile.py").write_text(MODEL)
+    why = "6 tuning trials failed: diverged: a validation prediction is not finite (number"
+    assert why in ran(bench(*RUN, "--seeds", "2"))
+    assert why in ran(bench("status"))
+    found = states(tmp_path)
+    assert found["studies"] == ["done"]
+    assert set(found["tuning_trials"]) == {"complete", "fail"}
+    assert found["trials"] == ["done", "done"]
+    (tmp_path / "broken").touch()
+    out = ran(bench(*RUN, "--seeds", "1", "--reuse", "no"), code=1)
+    assert "none of the 6 tuning trials completed: 6 of 6 tuning trials failed: RuntimeErr" in out
+    assert "1 stored trials of other seeds were removed" in out
+    found = states(tmp_path)
+    assert found["studies"] == ["failed"]
+    assert found["tuning_trials"] == ["fail"] * 6
+    assert found["trials"] == ["failed"]
+    assert "broken today" in ran(bench("status"))
