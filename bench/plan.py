@@ -43,6 +43,8 @@ class Request:
     precision: str = "fp32"
     reuse: str = "yes"
     weights: Mapping[str, str] = field(default_factory=dict)
+    """Files of encoders' pretrained weights, by name; `must_use` names those that must serve."""
+    must_use: Sequence[str] = ()
     cache: Path = Path()
     allow_overlap: bool = False
     """Test encoders also on the cohorts that their weights have seen."""
@@ -108,6 +110,7 @@ def make_plan(
     sizes = resolve_sizes(request.sizes, cohort)
     if request.encoders and not any(c.encoder and not c.encoder_fixed for c in cards):
         raise UserError("--encoder was given, but none of the chosen models takes an encoder.")
+    _refuse_unused_weights(request, cards)
     precision = _resolve_precision(request, cards, cohort, store)
     dropped: list[tuple[str, str]] = []
     arms: dict[str, Arm] = {}
@@ -117,7 +120,7 @@ def make_plan(
         for encoder in _encoders_of(card, request.encoders):
             label = card.name if encoder is None else f"{card.name} with {encoder.name}"
             params = resolve_params(card, settings[card.name])
-            reason = _impossible(card, encoder, params, cohort)
+            reason = _impossible(card, encoder, params, cohort, request.weights)
             if not reason and not request.allow_overlap and _overlaps(card, encoder, cohort):
                 reason = (
                     f"its weights have seen {cohort.tested_on}, which it would be tested on "
@@ -230,8 +233,30 @@ def _encoders_of(card: ModelCard, chosen: Sequence[str]) -> list[EncoderCard | N
     return [catalogue.encoder(name) for name in names]
 
 
+def _refuse_unused_weights(request: Request, cards: Sequence[ModelCard]) -> None:
+    """Refuse a file that no model would start from: its name would promise what is not done."""
+    starts = {
+        encoder.name
+        for card in cards
+        if card.pretrained
+        for encoder in _encoders_of(card, request.encoders)
+        if encoder is not None
+    }
+    for name in request.must_use:
+        if catalogue.encoder(name).name not in starts:
+            raise UserError(
+                f"--weights {name}={request.weights[name]}: none of the chosen models starts from "
+                f"pretrained weights of the encoder {name}; leave it out, or choose one that does, "
+                f"such as slice2d-imagenet with --encoder {name}."
+            )
+
+
 def _impossible(
-    card: ModelCard, encoder: EncoderCard | None, params: Mapping[str, Value], cohort: Cohort
+    card: ModelCard,
+    encoder: EncoderCard | None,
+    params: Mapping[str, Value],
+    cohort: Cohort,
+    given: Mapping[str, str],
 ) -> str:
     """Return why this combination cannot run, or nothing."""
     task = cohort.task
@@ -241,8 +266,11 @@ def _impossible(
         return "select=accuracy needs classes"
     if encoder is None:
         return ""
-    if card.pretrained and encoder.weights is None:
-        return f"the encoder {encoder.name} has no pretrained weights"
+    if card.pretrained and encoder.weights is None and encoder.name not in given:
+        return (
+            f"the encoder {encoder.name} has no pretrained weights (--weights {encoder.name}=FILE "
+            "gives it some)"
+        )
     axis = params.get("axis")
     if isinstance(axis, str):
         height, width = (cohort.shape[i] for i in AXES[axis])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +21,12 @@ from bench.cli.parsing import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bench.data.cohort import Cohort
+
+PREPARATION = ("grid", "crop", "zscore", "space")
+"""Settings of a cohort that decide what the same scan's volume is."""
 
 
 def predict(
@@ -60,7 +65,9 @@ def predict(
         raise UserError(f"--which {which}: it is one of best, last.")
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist.")
-    weights = _find(weights_folder(database_file(db or config.db)), trial, which)
+    database = database_file(db or config.db)
+    weights = _find(weights_folder(database), trial, which)
+    trained = _preparation(weights, database)
     options = dataset_options(
         data_set,
         table,
@@ -73,8 +80,11 @@ def predict(
     request = cohort_request(
         data, config.data.get(data, {}), root=root, options=options, target=target
     )
+    # What can be told before scans are read; their space shows only then.
+    _refuse_other({**trained, **dict(request.options), "space": trained["space"]}, trained)
     with stoppable():
         cohort = open_cohort(request, config.cache, Ticker(f"{data}: preparing scan"))
+    _refuse_other(cohort.settings, trained)
     n = _write(weights, cohort, device, out)
     print(f"{n} subjects of {data} predicted by trial {weights.parent.name}: {out}")
 
@@ -94,6 +104,42 @@ def _find(folder: Path, trial: str, which: str) -> Path:
             "--keep-weights best (or both) and --reuse no. Estimators keep none."
         )
     return found[0] / f"{which}.safetensors"
+
+
+def _preparation(weights: Path, database: Path) -> dict[str, Any]:
+    """Return how the volumes were prepared that a trial was trained on."""
+    from bench.store import schema
+    from bench.store.store import Store
+    from bench.train.keep import read_spec
+    from registry.errors import UserError
+
+    store = Store.for_reading(database)
+    try:
+        cohorts = store.frame(schema.datasets).set_index("fingerprint")["settings"]
+    finally:
+        store.close()
+    fingerprint = read_spec(weights)["arm"]["fingerprint"]
+    if fingerprint not in cohorts.index:
+        raise UserError(
+            f"{database} does not say how the volumes of trial {weights.parent.name} were "
+            "prepared; name the database of its run by --db."
+        )
+    return {name: cohorts[fingerprint][name] for name in PREPARATION}
+
+
+def _refuse_other(found: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
+    """Refuse volumes that were prepared in another way than those trained on, alike or not."""
+    from registry.errors import UserError
+
+    other = {name: value for name, value in trained.items() if found[name] != value}
+    if other:
+        theirs = ", ".join(f"{name}={value}" for name, value in other.items())
+        here = ", ".join(f"{name}={found[name]}" for name in other)
+        options = " ".join(f"--data-set {name}={value}" for name, value in other.items())
+        raise UserError(
+            f"The trial was trained on volumes with {theirs}, and these have {here}: it would "
+            f"predict nonsense. Prepare the cohort in the same way: {options}."
+        )
 
 
 def _write(weights: Path, cohort: Cohort, device: str, out: Path) -> int:

@@ -177,6 +177,7 @@ def run(
     if time_limit is not None and not time_limit > 0:
         raise UserError(f"--time-limit {time_limit}: it is more than 0 minutes.")
     settings = parse_pairs("--set", set_)
+    files = parse_pairs("--weights", weights)
     if epochs is not None:
         settings["epochs"] = str(epochs)
     request = Request(
@@ -190,7 +191,8 @@ def run(
         device=device,
         precision=precision,
         reuse=reuse,
-        weights={**config.weights, **parse_pairs("--weights", weights)},
+        weights={**config.weights, **files},
+        must_use=tuple(files),
         cache=config.cache,
         allow_overlap=allow_overlap,
         declared=Declared(metric, parse_size(primary_size), reference, margin),

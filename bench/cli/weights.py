@@ -7,24 +7,29 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.catalogue import Plugins
+
 app = typer.Typer(no_args_is_help=True, help="List or fetch pretrained weights.")
 
 
 @app.command("list")
-def list_weights() -> None:
+def list_weights(plugins: Plugins = None) -> None:
     """List encoders with pretrained weights and where they are on this machine."""
+    from bench.cli.catalogue import load_plugins
     from bench.config import load_config
     from bench.train.encoder import encoder_handle
     from bench.train.weights import locate
     from registry.core import catalogue
 
     config = load_config()
-    catalogue.load_entry_points()
+    load_plugins(plugins, strict=True)
     for card in catalogue.encoders:
-        if card.weights is None:
+        if card.weights is None and card.name not in config.weights:
             continue
         file = locate(card, config.weights, config.cache)
-        print(f"{card.name}\n  source   {card.weights.source}\n  licence  {card.weights.licence}")
+        source = card.weights.source if card.weights else "[weights] of bench.toml"
+        licence = card.weights.licence if card.weights else "not stated"
+        print(f"{card.name}\n  source   {source}\n  licence  {licence}")
         if file is None:
             print(
                 f"  here     no; `bench weights get {card.name} --out DIR` where there is internet"
@@ -37,12 +42,14 @@ def list_weights() -> None:
 def get(
     encoder: Annotated[str, typer.Argument(help="An encoder; also timm/NAME or torchvision/NAME.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to put the file in.")],
+    plugins: Plugins = None,
 ) -> None:
     """Fetch an encoder's weights into a file to carry to a machine without internet."""
+    from bench.cli.catalogue import load_plugins
     from bench.train.weights import cached_file, download_weights
     from registry.core import catalogue
 
-    catalogue.load_entry_points()
+    load_plugins(plugins, strict=True)
     card = catalogue.encoder(encoder)
     file = download_weights(card, out / cached_file(card, out).name)
     print(f"{file}\nUse it with --weights {encoder}={file.name}")

@@ -57,11 +57,22 @@ class EncoderHandle:
         Raises
         ------
         UserError
-            When the card states another digest: the file is not what it claims to be.
+            When the card states another digest: the file is not what it claims to be. Also when
+            the encoder is left with random numbers.
         """
         if self.state is None:
             return ""
-        digest = tensors_digest(self.make().state_dict())
+        digests = set()
+        for seed in range(2):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                digests.add(tensors_digest(self.make().state_dict()))
+        if len(digests) > 1:
+            raise UserError(
+                f"The encoder {self.name} does not start from the weights that it was given: its "
+                "build(card, pretrained) must load `pretrained` into all of its layers."
+            )
+        (digest,) = digests
         stated = self.card.weights.sha256 if self.card.weights else ""
         if stated and stated != digest:
             raise UserError(

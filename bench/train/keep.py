@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save
 
-from bench.spec import arm_from_plain, plain
+from bench.spec import Component, arm_from_plain, plain
 from bench.train.encoder import encoder_handle
 from bench.train.feed import Feed
 from bench.train.learner import Learner
 from bench.train.numerics import configure
-from registry.cards import Value
-from registry.core import catalogue, resolve
+from registry.cards import EncoderCard, ModelCard, Value
+from registry.core import catalogue, plugin_digest, resolve
 from registry.errors import UserError
 from registry.models import complete_params
 
@@ -88,7 +88,8 @@ def predict_with(
     Raises
     ------
     UserError
-        When the volumes have another shape than those trained on, or a plugin is not loaded.
+        When the volumes have another shape than those trained on, or the model is not the one that
+        was trained.
     """
     spec = read_spec(file)
     shape = tuple(spec["shape"])
@@ -99,15 +100,25 @@ def predict_with(
         )
     arm = arm_from_plain(spec["arm"])
     card = catalogue.model(arm.model.name)
+    _refuse_other_code("model", arm.model, card)
     handle = None
     if arm.encoder is not None:
         # The trained tensors replace whatever it starts with.
         handle = encoder_handle(catalogue.encoder(arm.encoder.name), None)
+        _refuse_other_code("encoder", arm.encoder, handle.card)
     params = complete_params(card, spec["params"])
     configure(device, deterministic=False)
     network = resolve(card.target)(params, arm.task, shape, handle)
     with safe_open(file, framework="pt") as tensors:
-        network.load_state_dict({name: tensors.get_tensor(name) for name in tensors.keys()})  # noqa: SIM118
+        state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        # Libraries build other layers in other versions.
+        raise UserError(
+            f"The weights in {file} do not fit the model {card.name} as it is built here; use the "
+            "versions of libraries that the trial's record names (`bench report`)."
+        ) from None
     learner = Learner(
         network,
         arm.task,
@@ -119,3 +130,12 @@ def predict_with(
         precision=arm.precision or "fp32",
     )
     return learner.predict(Feed(volumes, rows, None, device))
+
+
+def _refuse_other_code(kind: str, trained: Component, card: ModelCard | EncoderCard) -> None:
+    if (plugin_digest(card), card.version) != (trained.plugin, trained.version):
+        where = f" ({card.plugin})" if card.plugin else ""
+        raise UserError(
+            f"The {kind} {trained.name}{where} is not the one that the trial was trained with: its "
+            "code has changed since. Use that code, or run the trial again."
+        )

@@ -32,12 +32,48 @@ def test_kept_weights_predict_what_was_stored_and_other_cohorts(bench, tmp_path,
     again = predicted.set_index("subject_id").loc[ids, "p_AD"].to_numpy()
     # Batches are made up differently, so sums may round differently.
     assert np.allclose(again, stored.values[:, 0], atol=1e-6)
-    words = ["--data", "synthetic-null-4mm", "--db", "p.db", "--out", "null.csv"]
-    found = bench("predict", folder.name, *words)
+    words = ["--data", "synthetic-null-4mm", "--db", "p.db"]
+    found = bench("predict", folder.name, *words, "--out", "null.csv")
     assert found.returncode == 0, found.stderr
     other = pd.read_csv(tmp_path / "null.csv")
     assert other["p_AD"].between(0, 1).all()
     assert len(other) == 160
+    for option in ("zscore=brain", "grid=mni-2mm", "crop=brain", "space=native"):
+        name = option.partition("=")[0]
+        refused = bench("predict", folder.name, "--data-set", option, *words, "--out", "no.csv")
+        assert refused.returncode == 2, option
+        assert f"and these have {option}" in " ".join(refused.stderr.split())
+        assert f"--data-set {name}=" in refused.stderr
+    assert not (tmp_path / "no.csv").exists()
+
+
+EDITED = """
+from registry import encoder
+
+@encoder("small", channels=1, min_size=16)
+def build(card, pretrained):
+    from torch import nn
+    return nn.Sequential(nn.Conv2d(1, 8, 5, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
+
+
+def test_an_edited_plugin_predicts_nothing_with_the_weights_of_before(bench, tmp_path):
+    (tmp_path / "small.py").write_text(EDITED)
+    plugin = ["--plugins", "small.py"]
+    found = bench(
+        *("run", "--data", "synthetic-ad-4mm", "--model", "slice2d-scratch", "--encoder", "small"),
+        *("--set", "stride=16", "--train-sizes", "16", "--seeds", "1", "--trials", "0"),
+        *("--epochs", "1", "--threads", "1", "--db", "p.db", "--keep-weights", "best", *plugin),
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    (folder,) = (tmp_path / "p.db.weights").iterdir()
+    words = ["predict", folder.name, "--data", "synthetic-ad-4mm", "--db", "p.db", *plugin]
+    assert "160 subjects" in bench(*words).stdout
+    # The same tensors in another network.
+    (tmp_path / "small.py").write_text(EDITED.replace("ReLU", "Tanh"))
+    refused = bench(*words)
+    assert refused.returncode == 2
+    assert "is not the one that the trial was trained with" in " ".join(refused.stderr.split())
 
 
 @pytest.mark.parametrize(
