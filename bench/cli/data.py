@@ -28,6 +28,8 @@ from bench.cli.parsing import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bench.config import Config
     from bench.data.listing import CohortRequest
 
@@ -54,7 +56,13 @@ def check(
     withdrawals: Withdrawals = None,
     hold_out_site: HoldOutSite = None,
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write the report with pictures to this page.")
+        Path | None,
+        typer.Option(
+            "--html", help="Write the report with pictures and every scan left out to this page."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the manifest to this CSV file.")
     ] = None,
     workers: Workers = None,
     plugins: Plugins = None,
@@ -79,8 +87,9 @@ def check(
         hold_out_site=hold_out_site,
     )
     config, request = _request(name, root, options, target, plugins)
-    if html is not None:
-        _refuse_missing_folder("--html", html)
+    for option, file in (("--html", html), ("--out", out)):
+        if file is not None:
+            _refuse_missing_folder(option, file)
     listing = list_scans(request, config.cache, Ticker(f"{name}: making scan"))
     found = inspect(listing, config.cache, Ticker(f"{name}: reading scan"), workers)
     report = build_cohort_report(found)
@@ -88,6 +97,8 @@ def check(
     if html is not None:
         html.write_text(render(report, "html"), encoding="utf-8")
         print(f"Written to {html}.")
+    if out is not None:
+        print(_write_manifest(found.scans, request.target, out))
     if found.problem:
         raise UserError(found.problem)
 
@@ -102,29 +113,63 @@ def manifest(
     target: Target = None,
     visits: Visits = None,
     classes: Classes = None,
+    crop: Crop = None,
+    space: Space = None,
+    register: Register = None,
     withdrawals: Withdrawals = None,
+    hold_out_site: HoldOutSite = None,
     plugins: Plugins = None,
 ) -> None:
-    """List every scan found: who, when, which label, used or why not. No voxel is read."""
+    """List every scan found: who, when, which label, used or why not. No voxel is read.
+
+    What `check` or `prepare` read before is known: the list is then the one that `run` uses.
+    """
     from bench.cli.progress import Ticker
-    from bench.data.cache import write_csv
-    from bench.data.listing import list_scans, manifest_table
+    from bench.data.inspect import recall
+    from bench.data.listing import list_scans
+    from bench.data.manifest import count_flow
 
     options = dataset_options(
-        data_set, table, visits=visits, classes=classes, withdrawals=withdrawals
+        data_set,
+        table,
+        visits=visits,
+        classes=classes,
+        crop=crop,
+        space=space,
+        register=register,
+        withdrawals=withdrawals,
+        hold_out_site=hold_out_site,
     )
     config, request = _request(name, root, options, target, plugins)
     _refuse_missing_folder("--out", out)
     listing = list_scans(request, config.cache, Ticker(f"{name}: making scan"))
-    rows = manifest_table(listing)
-    write_csv(rows, out)
-    used = int((rows["used"] == "yes").sum())
-    subjects = rows.loc[rows["used"] == "yes", "subject_id"].nunique()
-    print(f"{len(rows)} scans found, {used} used, of {subjects} subjects. Written to {out}.")
-    for reason, count in rows.loc[rows["used"] == "no", "reason"].value_counts().items():
+    known = recall(listing)
+    print(_write_manifest(known.scans, request.target, out))
+    for reason, count in count_flow(known.scans["reason"]):
         print(f"  left out: {reason}: {count}")
-    for warning in listing.scans.attrs.get("warnings", ()):
+    for warning in known.warnings:
         print(f"  warning: {warning}")
+    if known.unread:
+        print(
+            f"  {known.unread} of them were not read yet, so it is not known whether all can be: "
+            "`bench data prepare` reads them, and `bench data check`."
+        )
+    elif known.problem:
+        print(f"  cannot be used as asked: {known.problem}")
+
+
+def _write_manifest(scans: pd.DataFrame, target: str, out: Path) -> str:
+    """Write one row a scan found; return a sentence of how many there are."""
+    from bench.data.cache import write_csv
+    from bench.data.listing import manifest_table
+
+    rows = manifest_table(scans, target)
+    write_csv(rows, out)
+    used = rows[rows["used"] == "yes"]
+    return (
+        f"{len(rows)} scans found, {len(used)} used, of {used['subject_id'].nunique()} subjects. "
+        f"Written to {out}."
+    )
 
 
 @app.command("prepare")

@@ -2,23 +2,27 @@
 
 A folder ``volumes/<digest>`` holds ``volumes.npy``, (N, X, Y, Z), one row for each scan that was
 chosen, and ``index.csv``, which says what each scan is (`bench.data.facts.FACTS`) and the checksum
-of its row; the row of a scan that cannot be used is zeros, and nothing points to it. The digest is
-that of the scans' voxels and the settings. A folder is complete or absent, whatever is killed when:
-rows are written into ``.building-*`` in the cohort's folder with a journal, from which the next
-process goes on.
+of its row; the row of a scan that cannot be used is zeros, and nothing points to it. Where other
+images of the visit could stand in for it, the first that can be used does. The digest is that of
+the scans' voxels and the settings. What was said of every file that was read, those that could not
+be used included, is in ``scans.csv`` of the cohort's folder.
+
+A folder is complete or absent, whatever is killed when: rows are written into ``.building-*`` in
+the cohort's folder with a journal, from which the next process goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +50,21 @@ BUILDING = ".building-"
 
 @dataclass(frozen=True)
 class Cached:
-    """A complete cache: its folder, and the facts of each scan, one row a row of the array."""
+    """A complete cache.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds the array.
+    facts : DataFrame
+        Of each scan, one row a row of the array.
+    unusable : dict
+        Why a file cannot be used, for every file that was read in vain.
+    """
 
     folder: Path
     facts: pd.DataFrame
+    unusable: dict[Path, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -80,6 +95,7 @@ def prepare(
     cache_dir: Path,
     progress: Progress | None = None,
     *,
+    spare: Mapping[int, Sequence[Path]] | None = None,
     root: Path | None = None,
     workers: int | None = None,
     verify: bool = False,
@@ -101,6 +117,8 @@ def prepare(
         Holds ``volumes/``.
     progress : callable, optional
         Called after each scan that is read.
+    spare : mapping, optional
+        By row, the files that stand in for its own if that cannot be used, in order.
     root : Path, optional
         Where the dataset lies, for those who list what is prepared.
     workers : int, optional
@@ -119,25 +137,26 @@ def prepare(
     OSError
         When the cache cannot be written; `cohort_folder` turns it into a sentence.
     """
-    found = complete(files, conform, cohort, cache_dir)
+    found = complete(files, conform, cohort, cache_dir, spare)
     if found is not None and not (verify and _damaged(found, conform)):
         return found
-    stamps = [(str(file), *formats.stamp(file)) for file in files]
-    building = cohort / f"{BUILDING}{sha256_of([_settings(conform), stamps])[:16]}"
+    images = images_of(files, spare)
+    building = cohort / f"{BUILDING}{sha256_of([_settings(conform), _stamps(images)])[:16]}"
     for other in cohort.glob(f"{BUILDING}*"):
         if other != building:
             shutil.rmtree(other)
     rows = _Rows(building, len(files), conform)
     try:
         if rows.fresh and not verify:
-            _copy_earlier(rows, stamps, cohort, cache_dir, conform)
+            _copy_earlier(rows, images, cohort, cache_dir, conform)
         todo = [number for number in range(len(files)) if number not in rows.done]
         job = Job(conform, str(building / VOLUMES), rows.start)
-        for number, row in read_all([(i, files[i]) for i in todo], job, workers):
+        for number, row in read_all([(i, images[i]) for i in todo], job, workers):
             rows.add(number, row)
             if progress is not None:
                 progress(len(rows.done), len(files))
         index = rows.finish()
+        said = [rows.done[number] for number in range(len(files))]
     finally:
         rows.close()
     folder = _folder(cache_dir, _identities(index), conform)
@@ -145,25 +164,162 @@ def prepare(
     if folder.is_dir() and (verify or not _is_complete(folder, len(files), conform)):
         shutil.rmtree(folder)
     _publish(building, folder)
-    table = pd.DataFrame(stamps, columns=["path", "size", "mtime_ns"], dtype=object)
-    write_csv(table.assign(identity=_identities(index)), cohort / STAMPS)
+    note(images, said, conform, cohort)
     about = {"settings": _settings(conform), "in": folder.name, "root": str(root or "")}
     _write_whole(cohort / ABOUT, json.dumps(about).encode())
-    return Cached(folder, index)
+    return Cached(folder, index, unusable_of(images, said))
 
 
 def complete(
-    files: Sequence[Path], conform: Conform, cohort: Path, cache_dir: Path
+    files: Sequence[Path],
+    conform: Conform,
+    cohort: Path,
+    cache_dir: Path,
+    spare: Mapping[int, Sequence[Path]] | None = None,
 ) -> Cached | None:
-    """Return the cache of these scans if it is there, None if anything must be read."""
-    known = _known_identities(cohort / STAMPS)
-    identities = [known.get((str(file), *formats.stamp(file))) for file in files]
-    if any(identity is None for identity in identities):
+    """Return the cache of these scans if it is there, None if anything must be read.
+
+    Where the scans were read last with other settings, what these say of them is noted.
+    """
+    images = images_of(files, spare)
+    found = _remembered(images, cohort, conform)
+    rows = [row for row in found if row is not None]
+    if len(rows) < len(found):
         return None
-    folder = _folder(cache_dir, [str(identity) for identity in identities], conform)
+    folder = _folder(cache_dir, [_identity(row) for row in rows], conform)
     if not _is_complete(folder, len(files), conform):
         return None
-    return Cached(folder, _read_index(folder))
+    index = _read_index(folder)
+    for number in spare or ():
+        # What other settings could use these may not, and then another image is tried.
+        if (index["reason"][number] == "") != (rows[number]["reason"] == ""):
+            return None
+    if _noted_settings(cohort) != sha256_of(_settings(conform)):
+        said: list[dict[Any, Any]] = index.to_dict("records")
+        for one, row in zip(said, rows, strict=True):
+            one |= {"tried": row["tried"]} if "tried" in row else {}
+        with contextlib.suppress(OSError):
+            note(images, said, conform, cohort)
+    return Cached(folder, index, unusable_of(images, rows))
+
+
+def remembered(
+    files: Sequence[Path], cohort: Path, spare: Mapping[int, Sequence[Path]] | None = None
+) -> tuple[pd.DataFrame, dict[Path, str]]:
+    """Return what was said of these scans when they were read last, whatever the settings.
+
+    Parameters
+    ----------
+    files, cohort, spare
+        See `prepare`.
+
+    Returns
+    -------
+    facts : DataFrame
+        Indexed by row; rows that were never read, or have changed since, are not in it.
+    unusable : dict
+        See `Cached`.
+    """
+    images = images_of(files, spare)
+    said = dict(enumerate(_remembered(images, cohort)))
+    rows = {number: row for number, row in said.items() if row is not None}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*facts.FACTS])
+    return facts.typed(table), unusable_of([images[number] for number in rows], list(rows.values()))
+
+
+def note(
+    images: Sequence[Sequence[Path]],
+    said: Sequence[Mapping[str, Any]],
+    conform: Conform,
+    cohort: Path,
+) -> None:
+    """Write down what was said of every file that was read; `remembered` finds it.
+
+    Parameters
+    ----------
+    images : sequence of sequence of Path
+        The files of each row, in the order in which they are tried.
+    said : sequence of mapping
+        What `bench.data.scanning.read_all` yields for each row.
+    conform, cohort
+        See `prepare`.
+    """
+    rows = [
+        {"path": stamp[0], "size": stamp[1], "mtime_ns": stamp[2], **fact}
+        for files, row in zip(images, said, strict=True)
+        for stamp, fact in zip(_stamps([files])[0], row.get("tried", [row]), strict=False)
+    ]
+    columns = ["path", "size", "mtime_ns", "settings", *facts.FACTS]
+    table = pd.DataFrame(rows, dtype=object).assign(settings=sha256_of(_settings(conform)))
+    write_csv(table.reindex(columns=columns), cohort / STAMPS)
+
+
+def images_of(
+    files: Sequence[Path], spare: Mapping[int, Sequence[Path]] | None
+) -> list[list[Path]]:
+    """Return the files of each row, in the order in which they are tried; see `prepare`."""
+    return [[file, *(spare or {}).get(row, ())] for row, file in enumerate(files)]
+
+
+def _stamps(images: Sequence[Sequence[Path]]) -> list[list[tuple[str, int, int]]]:
+    return [[(str(file), *formats.stamp(file)) for file in files] for files in images]
+
+
+def unusable_of(
+    images: Sequence[Sequence[Path]], said: Sequence[Mapping[str, Any]]
+) -> dict[Path, str]:
+    """Return why files cannot be used, for every file that was read in vain; see `note`."""
+    return {
+        file: str(fact["reason"])
+        for files, row in zip(images, said, strict=True)
+        for file, fact in zip(files, row.get("tried", [row]), strict=False)
+        if fact["reason"]
+    }
+
+
+def _remembered(
+    images: Sequence[Sequence[Path]], cohort: Path, conform: Conform | None = None
+) -> list[dict[str, Any] | None]:
+    """Return what `read_all` would yield for each row, None where something must be read.
+
+    Settings decide whether a scan that can be read can be used; under others than those it was read
+    with it is taken for usable.
+    """
+    known: dict[tuple[str, int, int], dict[str, Any]] = {}
+    settings = None if conform is None else sha256_of(_settings(conform))
+    try:
+        # Not by pandas, whose texts must be UTF-8.
+        with open(cohort / STAMPS, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            for row in csv.DictReader(file):
+                fact = {name: row[name] for name in facts.FACTS}
+                if settings not in (None, row["settings"]) and fact["sha256"]:
+                    fact["reason"] = ""
+                known[row["path"], int(row["size"]), int(row["mtime_ns"])] = fact
+    except (OSError, KeyError):
+        # None, or one of an earlier version that says less.
+        return [None] * len(images)
+    return [_said(files, known) for files in _stamps(images)]
+
+
+def _noted_settings(cohort: Path) -> str:
+    """Return the digest of the settings that scans were read with last."""
+    with open(cohort / STAMPS, encoding="utf-8", errors="replace", newline="") as stream:
+        return next(csv.DictReader(stream), {}).get("settings", "")
+
+
+def _said(
+    stamps: Sequence[tuple[str, int, int]], known: Mapping[tuple[str, int, int], dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Return what is known of the first usable file, or of the first if none can be used."""
+    tried: list[dict[str, Any]] = []
+    for stamp in stamps:
+        if stamp not in known:
+            return None
+        tried.append(known[stamp])
+        if not tried[-1]["reason"]:
+            break
+    taken = tried[0] if tried[-1]["reason"] else tried[-1]
+    return {**taken, "tried": tried} if len(tried) > 1 else taken
 
 
 class _Rows:
@@ -260,7 +416,7 @@ class _Rows:
 
 def _copy_earlier(
     rows: _Rows,
-    stamps: Sequence[tuple[str, int, int]],
+    images: Sequence[Sequence[Path]],
     cohort: Path,
     cache_dir: Path,
     conform: Conform,
@@ -275,17 +431,21 @@ def _copy_earlier(
         stored = np.load(folder / VOLUMES, mmap_mode="r")
     except (OSError, ValueError, KeyError):
         return
-    known = _known_identities(cohort / STAMPS)
+    if not set(facts.FACTS) <= set(index.columns):
+        return
     at = {identity: number for number, identity in enumerate(_identities(index))}
-    for number, stamp in enumerate(stamps):
-        place = at.get(known.get(stamp, ""))
-        if place is None or index["sha256"][place] == "":
+    for number, said in enumerate(_remembered(images, cohort, conform)):
+        if said is None or said["sha256"] == "":
+            continue
+        place = at.get(_identity(said))
+        if place is None:
             continue
         content = stored[place].tobytes()
         row = {str(name): value for name, value in index.iloc[place].to_dict().items()}
         if checksum(content) == row["checksum"]:
             rows.write(number, content)
-            rows.add(number, {name: row[name] for name in row if name != "row"})
+            tried = {"tried": said["tried"]} if "tried" in said else {}
+            rows.add(number, {name: row[name] for name in row if name != "row"} | tried)
 
 
 def _damaged(found: Cached, conform: Conform) -> bool:
@@ -304,9 +464,12 @@ def _folder(cache_dir: Path, identities: Sequence[str], conform: Conform) -> Pat
 
 
 def _identities(index: pd.DataFrame) -> list[str]:
-    """Return what decides each row: the scan's voxels and affine, or why it has none."""
-    rows = zip(index["sha256"], index["affine"], index["reason"], strict=True)
-    return [f"{digest} {affine}" if digest else reason for digest, affine, reason in rows]
+    return [_identity(row) for row in index[["sha256", "affine", "reason"]].to_dict("records")]
+
+
+def _identity(fact: Mapping[Any, Any]) -> str:
+    """Return what decides a row: the scan's voxels and affine, or why it has none."""
+    return f"{fact['sha256']} {fact['affine']}" if fact["sha256"] else str(fact["reason"])
 
 
 def _publish(building: Path, folder: Path) -> None:
@@ -326,22 +489,14 @@ def _is_complete(folder: Path, n: int, conform: Conform) -> bool:
         found = np.load(folder / VOLUMES, mmap_mode="r")
     except (OSError, ValueError):
         return False
-    return found.shape == (n, *conform.target.shape) and (folder / INDEX).is_file()
+    if found.shape != (n, *conform.target.shape) or not (folder / INDEX).is_file():
+        return False
+    # One that an earlier version made may say less.
+    return set(facts.FACTS) <= set(pd.read_csv(folder / INDEX, nrows=0).columns)
 
 
 def _read_index(folder: Path) -> pd.DataFrame:
     return facts.typed(pd.read_csv(folder / INDEX, dtype=str, keep_default_na=False))
-
-
-def _known_identities(file: Path) -> dict[tuple[str, int, int], str]:
-    if not file.is_file():
-        return {}
-    # Not by pandas, whose texts must be UTF-8.
-    with open(file, encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        return {
-            (row["path"], int(row["size"]), int(row["mtime_ns"])): row["identity"]
-            for row in csv.DictReader(stream)
-        }
 
 
 def write_csv(table: pd.DataFrame, file: Path) -> None:

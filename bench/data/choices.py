@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.data import manifest
 from bench.data.adapters.reading import MISSING, listed
 from bench.data.adapters.walk import natural
 from bench.data.diagnosis import FOLLOWED, normalise, parse_classes, spelled
@@ -20,6 +21,11 @@ from registry.errors import UserError
 
 NOT_CHOSEN = "another image of the same visit is used"
 WITHDRAWN = "withdrawn"
+
+REPLACED = "; the next image of the visit is used"
+"""After why an image cannot be used, where another one stands in for it."""
+
+OTHER_SPACE = "the first image of the visit cannot be used, and this one is in another space"
 
 MONTH = 365.25 / 12
 """Days."""
@@ -79,6 +85,82 @@ def _join_spellings(scans: pd.DataFrame) -> None:
     scans["diagnosis"] = words.str.casefold().map(best)
 
 
+def spares(scans: pd.DataFrame, target: str) -> dict[int, list[int]]:
+    """Return which images stand in for a chosen one that turns out to be unusable, in order.
+
+    They are of the same visit, have a label, and are said to be in the same space: an image that is
+    not registered never stands in for one that is.
+
+    Parameters
+    ----------
+    scans : DataFrame
+        As `choose` left them.
+    target : str
+        What must be known of a scan.
+
+    Returns
+    -------
+    dict
+        Indices of `scans` by the index of a chosen scan, for those that have any.
+    """
+
+    def visits(rows: pd.DataFrame) -> Iterator[tuple[int, tuple[str, ...]]]:
+        columns = (rows[name] for name in ("subject_id", "session_id", "space"))
+        return zip(rows.index, zip(*columns, strict=True), strict=True)
+
+    chosen = {visit: index for index, visit in visits(scans[scans["reason"] == ""])}
+    others = scans[(scans["reason"] == NOT_CHOSEN) & manifest.labelled(scans, target)]
+    found: dict[int, list[int]] = {}
+    for index, visit in visits(_by_rank(others)):
+        if visit in chosen:
+            found.setdefault(chosen[visit], []).append(index)
+    return found
+
+
+def replace(
+    scans: pd.DataFrame, target: str, unusable: Mapping[int, str]
+) -> tuple[pd.DataFrame, dict[int, int]]:
+    """Return the scans with the next usable image of a visit chosen where the first is not usable.
+
+    Parameters
+    ----------
+    scans : DataFrame
+        As `choose` left them.
+    target : str
+        See `spares`.
+    unusable : mapping
+        Why scans that were read cannot be used, by index.
+
+    Returns
+    -------
+    scans : DataFrame
+        Every image that was read in vain has its reason, but for chosen ones without a substitute:
+        those stay chosen, for what reading them said gives them one.
+    taken : dict
+        The index of the substitute by that of the image that it stands in for.
+    """
+    scans = scans.copy()
+    in_order, lost, taken = spares(scans, target), [], {}
+    for one in scans.index[(scans["reason"] == "") & scans.index.isin(list(unusable))]:
+        others = in_order.get(one, [])
+        good = next((spare for spare in others if spare not in unusable), None)
+        if good is None:
+            lost.append(one)
+        else:
+            scans.loc[one, "reason"] = unusable[one] + REPLACED
+            scans.loc[good, "reason"] = ""
+            taken[int(one)] = good
+        for spare in others:
+            if spare in unusable:
+                scans.loc[spare, "reason"] = unusable[spare] + ("" if good is None else REPLACED)
+    visits = pd.MultiIndex.from_frame(scans[["subject_id", "session_id"]])
+    stranded = visits.isin(visits[scans.index.isin(lost)]) & (scans["reason"] == NOT_CHOSEN)
+    labelled = manifest.labelled(scans, target)
+    scans.loc[stranded & labelled, "reason"] = OTHER_SPACE
+    scans.loc[stranded & ~labelled, "reason"] = f"no {target}"
+    return scans, taken
+
+
 def _withdraw(scans: pd.DataFrame, name: str) -> None:
     if not name:
         return
@@ -90,9 +172,12 @@ def _withdraw(scans: pd.DataFrame, name: str) -> None:
 def _choose_images(scans: pd.DataFrame) -> None:
     """Use one image a visit where the adapter ranks them; others must be unique by themselves."""
     candidates = scans[(scans["reason"] == "") & (scans["rank"] != "")]
-    ranked = candidates.sort_values(["rank", "path"], key=lambda texts: texts.map(natural))
-    best = ranked.drop_duplicates(["subject_id", "session_id"])
+    best = _by_rank(candidates).drop_duplicates(["subject_id", "session_id"])
     leave_out(scans, scans.index.isin(candidates.index.difference(best.index)), NOT_CHOSEN)
+
+
+def _by_rank(scans: pd.DataFrame) -> pd.DataFrame:
+    return scans.sort_values(["rank", "path"], key=lambda texts: texts.map(natural))
 
 
 def _choose_visits(scans: pd.DataFrame, visits: str) -> None:
@@ -167,7 +252,9 @@ def _follow_up(scans: pd.DataFrame, words: pd.Series, horizon: float) -> None:
         for subject, rows in exams.groupby("subject_id")
     }
     none = np.array([]), np.array([], dtype=str)
-    mci = scans[(words == "MCI") & (scans["reason"] == "")]
+    why = pd.Series("", index=scans.index)
+    # Those that may stand in for a chosen image are of the same visit and get its class.
+    mci = scans[(words == "MCI") & scans["reason"].isin(["", NOT_CHOSEN])]
     for index, subject, day in zip(mci.index, mci["subject_id"], mci["day"], strict=True):
         days, found = of_subject.get(subject, none)
         since = (days - day) / MONTH
@@ -175,8 +262,9 @@ def _follow_up(scans: pd.DataFrame, words: pd.Series, horizon: float) -> None:
         if "AD" in within:
             words[index] = "pMCI"
         elif not (since >= horizon).any():
-            scans.loc[index, "reason"] = f"MCI followed for less than {horizon:g} months"
+            why[index] = f"MCI followed for less than {horizon:g} months"
         elif {"CN", "SMC"} & set(within):
-            scans.loc[index, "reason"] = f"MCI that reverted within {horizon:g} months"
+            why[index] = f"MCI that reverted within {horizon:g} months"
         else:
             words[index] = "sMCI"
+    leave_out(scans, why != "", why)

@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 
 from bench.data import check, manifest
 from bench.data.adapters.reading import listed
-from bench.data.cache import VOLUMES, Progress, as_csv, cohort_folder, complete, prepare, write_csv
+from bench.data.cache import (
+    VOLUMES,
+    Cached,
+    Progress,
+    as_csv,
+    cohort_folder,
+    complete,
+    prepare,
+    write_csv,
+)
 from bench.data.listing import GROWING, CohortRequest, Listing, list_scans
 from bench.data.settle import SPLIT_SEED, Settled, balance, settle
 from bench.data.split import SIDES, strata, subset, validation_subset
@@ -252,11 +261,12 @@ def open_cohort(
     listing = list_scans(request, cache_dir, progress)
     conform, folder = listing.conform, listing.folder
     listing.task  # noqa: B018  refuses what cannot be learned before hours of reading
-    cached = None if verify else complete(listing.files, conform, folder, cache_dir)
+    spare = listing.spare
+    cached = None if verify else complete(listing.files, conform, folder, cache_dir, spare)
     if cached is not None:
-        settled = settle(listing, cached.facts, stored_split(listing))
+        settled, rows = _settled(listing, cached)
         if _is_kept(listing, settled):
-            return _cohort(listing, settled, cached.folder, conform)
+            return _cohort(listing, settled, rows, cached.folder, conform)
     with cohort_folder(folder):
         cached = prepare(
             listing.files,
@@ -264,16 +274,26 @@ def open_cohort(
             folder,
             cache_dir,
             progress,
+            spare=spare,
             root=request.root and request.root.expanduser().resolve(),
             workers=workers,
             verify=verify,
         )
-        settled = settle(listing, cached.facts, stored_split(listing))
+        settled, rows = _settled(listing, cached)
         keep_split(listing, settled)
-    return _cohort(listing, settled, cached.folder, conform)
+    return _cohort(listing, settled, rows, cached.folder, conform)
 
 
-def _cohort(listing: Listing, settled: Settled, folder: Path, conform: Conform) -> Cohort:
+def _settled(listing: Listing, cached: Cached) -> tuple[Settled, pd.Series]:
+    """Return who is on which side, and the row of each scan in the array."""
+    listing, scans = listing.after_reading(cached.unusable)
+    settled = settle(listing, cached.facts.set_axis(scans), stored_split(listing))
+    return settled, pd.Series(range(len(scans)), scans)
+
+
+def _cohort(
+    listing: Listing, settled: Settled, rows: pd.Series, folder: Path, conform: Conform
+) -> Cohort:
     request, used, task = listing.request, settled.used, settled.task
     settings = _settings(request, conform)
     manifest_digest = manifest.digest(settled.scans)
@@ -289,7 +309,6 @@ def _cohort(listing: Listing, settled: Settled, folder: Path, conform: Conform) 
             settings,
         ]
     )
-    rows = pd.Series(np.arange(len(listing.chosen)), index=listing.chosen.index)
     columns = ["row", "subject", "y", "age", "sex", "site", "side"]
     people = settled.scans.drop_duplicates("subject").sort_values("subject")
     return Cohort(
@@ -306,7 +325,7 @@ def _cohort(listing: Listing, settled: Settled, folder: Path, conform: Conform) 
         settings=settings,
         synthetic=request.card.synthetic,
         tested_on=(request.test or request).cohort,
-        n_volumes=len(listing.chosen),
+        n_volumes=len(rows),
         ids=tuple(people["subject_id"]),
     )
 

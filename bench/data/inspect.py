@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,7 +13,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.data.cache import VOLUMES, Cached, Progress, complete
+from bench.data.cache import (
+    VOLUMES,
+    Progress,
+    complete,
+    images_of,
+    note,
+    remembered,
+    unusable_of,
+)
 from bench.data.cohort import stored_split
 from bench.data.facts import FACTS, thumbnail, typed
 from bench.data.listing import Listing
@@ -41,6 +50,12 @@ class Inspection:
         Why the dataset cannot be used as asked, empty when it can.
     conform : Conform
         How its volumes are or would be made.
+    rows : Index
+        The index of each scan that was read, in the order of the cache.
+    volumes : Path or None
+        Where the cache has them, None where nothing is cached.
+    taken : mapping
+        Thumbnails by index in `scans`, where nothing is cached.
     """
 
     listing: Listing
@@ -48,7 +63,8 @@ class Inspection:
     settled: Settled | None
     problem: str
     conform: Conform
-    cached: Cached | None
+    rows: pd.Index
+    volumes: Path | None
     taken: Pictures
 
     @property
@@ -82,10 +98,10 @@ class Inspection:
 
     def pictures(self, scans: Sequence[int]) -> Pictures:
         """Return the thumbnails of scans, by their index in `scans`."""
-        if self.cached is None:
+        if self.volumes is None:
             return {index: self.taken[index] for index in scans if index in self.taken}
-        volumes = np.load(self.cached.folder / VOLUMES, mmap_mode="r")
-        rows = {index: row for row, index in enumerate(self.listing.chosen.index)}
+        volumes = np.load(self.volumes, mmap_mode="r")
+        rows = {index: row for row, index in enumerate(self.rows)}
         return {index: thumbnail(np.asarray(volumes[rows[index]], np.float32)) for index in scans}
 
 
@@ -99,7 +115,7 @@ def inspect(
     listing : Listing
         The scans.
     cache_dir : Path
-        Where volumes would be; nothing is written.
+        Where volumes would be; only what was said of the scans is written down, for `recall`.
     progress : callable, optional
         Called after each scan that is read.
     workers : int, optional
@@ -118,36 +134,100 @@ def inspect(
         # Read as they are, so that all else can be said.
         options = {**listing.request.options, "space": "native", "crop": "none"}
         conform = replace(listing, request=replace(listing.request, options=options)).conform
-    cached = complete(listing.files, conform, listing.folder, cache_dir)
-    taken: dict[int, NDArray[np.uint8]] = {}
+    cached = complete(listing.files, conform, listing.folder, cache_dir, listing.spare)
+    pictures: Pictures = {}
     if cached is not None:
-        facts = cached.facts
+        facts, unusable = cached.facts, cached.unusable
     else:
-        facts, taken = _read(listing, conform, progress, workers)
-    scans, settled = with_facts(listing, facts), None
+        facts, unusable, pictures = _read(listing, conform, progress, workers)
+    listing, rows = listing.after_reading(unusable)
+    scans, settled, words = _judged(listing, facts.set_axis(rows))
+    return Inspection(
+        listing=listing,
+        scans=scans,
+        settled=None if problem else settled,
+        problem=problem or words,
+        conform=conform,
+        rows=rows,
+        volumes=None if cached is None else cached.folder / VOLUMES,
+        taken={rows[row]: picture for row, picture in pictures.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a dataset without reading a voxel now.
+
+    Parameters
+    ----------
+    scans : DataFrame
+        Every scan found; where all that were chosen have been read, with final reasons.
+    unread : int
+        Chosen scans that were never read, or have changed since.
+    warnings : list of str
+        What a user should know.
+    problem : str
+        Why the dataset cannot be used as asked, as far as is known; empty when it can.
+    """
+
+    scans: pd.DataFrame
+    unread: int
+    warnings: list[str]
+    problem: str
+
+
+def recall(listing: Listing) -> Known:
+    """Return what is known of a dataset from its tables and from when it was read last.
+
+    Parameters
+    ----------
+    listing : Listing
+        The scans.
+
+    Returns
+    -------
+    Known
+        After `inspect` or `bench.data.cohort.open_cohort` of the same scans what these said.
+    """
+    facts, unusable = remembered(listing.files, listing.folder, listing.spare)
+    unread = len(listing.chosen) - len(facts)
+    listing, rows = listing.after_reading(unusable)
+    facts = facts.set_axis(rows[facts.index])
+    if unread:
+        scans = with_facts(listing, facts)
+        return Known(scans, unread, list(scans.attrs.get("warnings", ())), "")
+    scans, settled, problem = _judged(listing, facts)
+    warnings = settled.warnings if settled else list(scans.attrs.get("warnings", ()))
+    return Known(scans, 0, warnings, problem)
+
+
+def _judged(listing: Listing, facts: pd.DataFrame) -> tuple[pd.DataFrame, Settled | None, str]:
+    """Return every scan, the split if it can be made, and else why not."""
     try:
         settled = settle(listing, facts, stored_split(listing))
-        scans = settled.scans
     except UserError as error:
-        problem = problem or str(error)
-    if problem:
-        settled = None
-    return Inspection(listing, scans, settled, problem, conform, cached, taken)
+        return with_facts(listing, facts), None, str(error)
+    return settled.scans, settled, ""
 
 
 def _read(
     listing: Listing, conform: Conform, progress: Progress | None, workers: int | None
-) -> tuple[pd.DataFrame, dict[int, NDArray[np.uint8]]]:
-    indices = list(listing.chosen.index)
-    rows: dict[int, dict[str, Any]] = {}
-    taken: dict[int, NDArray[np.uint8]] = {}
-    job = Job(conform, pictures=True)
-    for number, row in read_all(list(enumerate(listing.files)), job, workers):
+) -> tuple[pd.DataFrame, dict[Path, str], Pictures]:
+    """Return the facts of each chosen scan, which files cannot be used, and thumbnails, by row."""
+    images = images_of(listing.files, listing.spare)
+    found: dict[int, dict[str, Any]] = {}
+    pictures: dict[int, NDArray[np.uint8]] = {}
+    for number, row in read_all(list(enumerate(images)), Job(conform, pictures=True), workers):
         picture = row.pop("picture")
         if picture is not None:
-            taken[indices[number]] = picture
-        rows[number] = row
+            pictures[number] = picture
+        found[number] = row
         if progress is not None:
-            progress(len(rows), len(indices))
-    facts = pd.DataFrame([rows[number] for number in range(len(indices))], columns=list(FACTS))
-    return typed(facts), taken
+            progress(len(found), len(images))
+    said = [found[number] for number in range(len(images))]
+    # The manifest then knows it, too; where the cache cannot be written it does without.
+    with contextlib.suppress(OSError):
+        listing.folder.mkdir(parents=True, exist_ok=True)
+        note(images, said, conform, listing.folder)
+    facts = typed(pd.DataFrame(said, columns=list(FACTS)))
+    return facts, unusable_of(images, said), pictures

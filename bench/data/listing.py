@@ -170,6 +170,38 @@ class Listing:
         return [Path(file) for file in self.chosen["file"]]
 
     @property
+    def spare(self) -> dict[int, list[Path]]:
+        """By the number of a chosen scan, the files that stand in for it, in order."""
+        number = {index: row for row, index in enumerate(self.chosen.index)}
+        found = choices.spares(self.scans, self.request.target)
+        return {
+            number[one]: [Path(file) for file in self.scans.loc[others, "file"]]
+            for one, others in found.items()
+        }
+
+    def after_reading(self, unusable: Mapping[Path, str]) -> tuple[Listing, pd.Index]:
+        """Return the listing with substitutes for what cannot be used.
+
+        Parameters
+        ----------
+        unusable : mapping
+            Why files that were read cannot be used.
+
+        Returns
+        -------
+        listing : Listing
+            What is chosen now.
+        rows : Index
+            For each scan that was chosen before, in order, the index in `scans` of the one that
+            took its place, or its own.
+        """
+        reasons = self.scans["file"].map({str(file): why for file, why in unusable.items()})
+        bad = {int(str(index)): why for index, why in reasons.dropna().items()}
+        scans, taken = choices.replace(self.scans, self.request.target, bad)
+        rows = pd.Index([taken.get(one, one) for one in self.chosen.index])
+        return dataclasses.replace(self, scans=scans), rows
+
+    @property
     def task(self) -> Task:
         """What the labels of the chosen scans pose; UserError when they pose nothing."""
         return manifest.task_of(self.scans[~self.scans["external"]], self.request.target)
@@ -222,13 +254,19 @@ def list_scans(
 MANIFEST = ("subject_id", "session_id", "path", "age", "sex", "diagnosis", "site")
 
 
-def manifest_table(listing: Listing) -> pd.DataFrame:
+def manifest_table(scans: pd.DataFrame, target: str) -> pd.DataFrame:
     """Return one row a scan found, for people to read.
 
     Columns ``subject_id, session_id, path, age, sex, diagnosis, site, raw_label`` (what the label
     came from), ``used`` (yes or no) and ``reason``.
+
+    Parameters
+    ----------
+    scans : DataFrame
+        Of a `Listing`, or as reading them left them (`bench.data.inspect.Inspection`).
+    target : str
+        What must be known of a scan that is used.
     """
-    scans, target = listing.scans, listing.request.target
     rows = scans[list(MANIFEST)].assign(age=scans["age"].round(2), raw_label=scans["source"])
     reasons = scans["reason"].where(
         (scans["reason"] != "") | manifest.labelled(scans, target), f"no {target}"

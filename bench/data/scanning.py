@@ -54,14 +54,14 @@ class Job:
 
 
 def read_all(
-    scans: Sequence[tuple[int, Path]], job: Job, workers: int | None = None
+    scans: Sequence[tuple[int, Sequence[Path]]], job: Job, workers: int | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Read scans, in whatever order they are done.
 
     Parameters
     ----------
-    scans : sequence of (int, Path)
-        The row of each scan and its file.
+    scans : sequence of (int, sequence of Path)
+        Each row and its files, of which the first that can be used is taken.
     job : Job
         What is done with each.
     workers : int, optional
@@ -70,8 +70,9 @@ def read_all(
     Yields
     ------
     number, row : int, dict
-        The row, its facts (`bench.data.facts.FACTS`), its ``checksum``, and ``picture`` if the job
-        asks for one. The volume is on disk by then, if the job names an array.
+        The row, its facts (`bench.data.facts.FACTS`), its ``checksum``, ``picture`` if the job
+        asks for one, and ``tried``, the facts of each file that was read, if the first of several
+        cannot be used. The volume is on disk by then, if the job names an array.
 
     Raises
     ------
@@ -79,13 +80,13 @@ def read_all(
         When a process is killed from outside.
     """
     if workers is None:
-        much = sum(max(0, formats.stamp(file)[0]) for _, file in scans) >= WORTH_A_POOL
+        much = sum(max(0, formats.stamp(files[0])[0]) for _, files in scans) >= WORTH_A_POOL
         registering = job.conform.register != "none"
         workers = cores() if much or registering else 1
     workers = min(workers, len(scans))
     if workers <= 1:
-        for number, file in scans:
-            yield number, do_scan(number, file, job)
+        for number, files in scans:
+            yield number, do_scan(number, files, job)
         return
     # Not the fork server: it is kept for training, with torch imported.
     context = multiprocessing.get_context("spawn")
@@ -125,13 +126,15 @@ def _begin() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def do_scan(number: int, file: Path, job: Job) -> dict[str, Any]:
+def do_scan(number: int, files: Sequence[Path], job: Job) -> dict[str, Any]:
     """Read one scan, write its volume, and return its facts; see `read_all`."""
     from threadpoolctl import threadpool_limits
 
     # One thread: the bits must not depend on how many processes share the cores.
     with threadpool_limits(1):
-        data, row, picture = read_scan(file, job.conform, picture=job.pictures)
+        data, row, picture, tried = _first_usable(files, job)
+    if len(tried) > 1:
+        row["tried"] = tried
     content = data.tobytes()
     row["checksum"] = checksum(content)
     if job.pictures:
@@ -143,6 +146,24 @@ def do_scan(number: int, file: Path, job: Job) -> dict[str, Any]:
         finally:
             os.close(descriptor)
     return row
+
+
+def _first_usable(
+    files: Sequence[Path], job: Job
+) -> tuple[NDArray[Any], dict[str, Any], NDArray[np.uint8] | None, list[dict[str, Any]]]:
+    """Return what `read_scan` does of the first file that can be used, else of the first file.
+
+    The last item is what was said of each file that was read, in order.
+    """
+    first, tried = None, []
+    for file in files:
+        found = read_scan(file, job.conform, picture=job.pictures)
+        tried.append(dict(found[1]))
+        first = first or found
+        if not found[1]["reason"]:
+            return *found, tried
+    assert first is not None
+    return *first, tried
 
 
 def read_scan(

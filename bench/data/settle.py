@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench.data import check, manifest
 from bench.data.adapters.reading import listed
-from bench.data.choices import leave_out
+from bench.data.choices import REPLACED, leave_out
 from bench.data.listing import Listing
 from bench.data.split import DEAL, DEAL_WITHOUT_TEST, SIDES, split, strata
 from registry.cards import Task
@@ -72,10 +72,10 @@ def settle(listing: Listing, facts: pd.DataFrame, stored: pd.Series | None = Non
     Parameters
     ----------
     listing : Listing
-        The scans that the tables chose.
+        The scans that were chosen, `Listing.after_reading`.
     facts : DataFrame
-        What reading said of each chosen scan, in their order: ``sha256`` of its voxels, ``reason``
-        if it cannot be used, and more.
+        What reading said of each chosen scan, indexed as they are: ``sha256`` of its voxels,
+        ``reason`` if it cannot be used, and more.
     stored : Series of str, optional
         Sides by subject id of an earlier split.
 
@@ -88,16 +88,17 @@ def settle(listing: Listing, facts: pd.DataFrame, stored: pd.Series | None = Non
     UserError
         When no scan is left, there are too few subjects, or sides that are given would leak.
     """
-    request, chosen = listing.request, listing.chosen.index
+    request = listing.request
     task = listing.task
     scans = with_facts(listing, facts)
-    if len(chosen) and facts["reason"].ne("").all():
-        first = chosen[0]
+    if len(facts) and facts["reason"].ne("").all():
+        first = facts.index[0]
         raise UserError(
-            f"None of the {len(chosen)} scans of {request.name} can be read; the first is "
+            f"None of the {len(facts)} scans of {request.name} can be read; the first is "
             f"{scans.loc[first, 'path']}: {scans.loc[first, 'reason']}."
         )
     warnings = [str(words) for words in scans.attrs.get("warnings", ())]
+    warnings += _substitutes(scans)
     shared = _leave_out_copies(scans, request.target, warnings)
     site = str(request.options["hold_out_site"])
     _refuse_shared_images(shared, scans)
@@ -119,14 +120,20 @@ def settle(listing: Listing, facts: pd.DataFrame, stored: pd.Series | None = Non
 
 
 def with_facts(listing: Listing, facts: pd.DataFrame) -> pd.DataFrame:
-    """Return every scan found with what reading the chosen ones said, and who has no label."""
-    scans, chosen = listing.scans.copy(), listing.chosen.index
+    """Return every scan found with what reading the chosen ones said, and who has no label.
+
+    Parameters
+    ----------
+    listing, facts
+        See `settle`; scans that were not read may be missing in the facts.
+    """
+    scans = listing.scans.copy()
     for name in facts.columns:
-        values = pd.Series(facts[name].to_numpy(), index=chosen)
         if name == "reason":
-            scans.loc[chosen, name] = values
+            scans.loc[facts.index, name] = facts[name]
         else:
-            scans[name] = values.reindex(scans.index, fill_value="" if name == "sha256" else None)
+            fill = "" if name == "sha256" else None
+            scans[name] = facts[name].reindex(scans.index, fill_value=fill)
     unlabelled = ~manifest.labelled(scans, listing.request.target)
     leave_out(scans, unlabelled, f"no {listing.request.target}")
     return scans
@@ -140,6 +147,24 @@ def flow_of(scans: pd.DataFrame) -> list[tuple[str, int]]:
         *((f"left out: {reason}", n) for reason, n in manifest.count_flow(scans["reason"])),
         ("scans used", len(used)),
         ("subjects used", used["subject_id"].nunique()),
+    ]
+
+
+def _substitutes(scans: pd.DataFrame) -> list[str]:
+    """Say which images stand in for others that cannot be used."""
+    torn = scans[scans["reason"].str.endswith(REPLACED)]
+    if torn.empty:
+        return []
+    first = torn.iloc[0]
+    visit = (scans["subject_id"] == first["subject_id"]) & (
+        scans["session_id"] == first["session_id"]
+    )
+    used = scans.loc[visit & (scans["reason"] == ""), "path"].iloc[0]
+    n = len(torn.drop_duplicates(["subject_id", "session_id"]))
+    why = first["reason"].removesuffix(REPLACED)
+    return [
+        f"In {n} visit{'s' * (n > 1)} another image stands in for one that cannot be used; the "
+        f"first is {first['path']} ({why}), for which {used} stands in."
     ]
 
 

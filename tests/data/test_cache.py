@@ -175,7 +175,9 @@ def test_reading_alone_says_the_same_as_preparing(write_scan, tmp_path: Path) ->
     files = scans(tmp_path / "scans", write_scan, n=4)
     files[2].write_bytes(b"")
     cached = prepared(files, tmp_path / "cache").facts.set_index("row")
-    for number, row in read_all(list(enumerate(files)), Job(CONFORM, pictures=True)):
+    for number, row in read_all(
+        [(i, [file]) for i, file in enumerate(files)], Job(CONFORM, pictures=True)
+    ):
         picture = row.pop("picture")
         assert {name: str(value) for name, value in row.items()} == {
             name: str(cached.loc[str(number), name]).replace("nan", "").removesuffix(".0")
@@ -186,7 +188,7 @@ def test_reading_alone_says_the_same_as_preparing(write_scan, tmp_path: Path) ->
 
 def test_a_worker_that_is_killed_is_a_sentence(write_scan, tmp_path: Path, monkeypatch) -> None:
     files = scans(tmp_path / "scans", write_scan, n=4)
-    reading = read_all(list(enumerate(files * 500)), Job(CONFORM), workers=2)
+    reading = read_all([(i, [file]) for i, file in enumerate(files * 500)], Job(CONFORM), workers=2)
     next(reading)
     workers = multiprocessing.active_children()
     assert len(workers) == 2

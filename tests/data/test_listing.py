@@ -53,7 +53,9 @@ def test_raw_scans_need_a_word_on_their_space(tmp_path: Path) -> None:
 
 def test_the_manifest_says_what_is_used_and_why_not(tmp_path: Path) -> None:
     expected = adni.write(tmp_path)
-    table = manifest_table(list_scans(request("adni", tmp_path), tmp_path / "cache"))
+    table = manifest_table(
+        list_scans(request("adni", tmp_path), tmp_path / "cache").scans, "diagnosis"
+    )
     assert list(table.columns) == [
         *("subject_id", "session_id", "path", "age", "sex", "diagnosis", "site"),
         *("raw_label", "used", "reason"),
@@ -66,7 +68,7 @@ def test_the_manifest_says_what_is_used_and_why_not(tmp_path: Path) -> None:
 def test_what_the_manifest_uses_is_what_is_opened(tmp_path: Path) -> None:
     adni.write(tmp_path / "tree", n_subjects=24, registered=True)
     listing = list_scans(request("adni", tmp_path / "tree"), tmp_path / "cache")
-    used = manifest_table(listing).query("used == 'yes'")
+    used = manifest_table(listing.scans, "diagnosis").query("used == 'yes'")
     cohort = opened(tmp_path / "tree", tmp_path / "cache")
     assert {cohort.ids[subject] for subject in cohort.frame["subject"]} == set(used["subject_id"])
     assert len(cohort.frame) == len(used)

@@ -59,7 +59,8 @@ def facts(of: Listing, same: tuple[tuple[str, ...], ...] = (), bad: tuple[str, .
             "sha256": [alias.get(path, path) for path in paths],
             "affine": "",
             "reason": ["the gzip file is damaged" if path in bad else "" for path in paths],
-        }
+        },
+        index=of.chosen.index,
     )
 
 

@@ -74,7 +74,11 @@ def main() -> None:
                     start = time.perf_counter()
                     list(pool.map(read_by_nibabel, files))
                     nibabel = time.perf_counter() - start
-                reading = read_all(list(enumerate(files)), Job(settings, pictures=True), WORKERS)
+                reading = read_all(
+                    [(i, [file]) for i, file in enumerate(files)],
+                    Job(settings, pictures=True),
+                    WORKERS,
+                )
                 for _ in range(WORKERS):  # processes start and import, like nibabel's
                     next(reading)
                 start = time.perf_counter()
