@@ -181,3 +181,17 @@ def every_word(report):
         lines += [*section.caption, *section.notes, *section.methods]
         lines += [note for each in section.tables for note in each.notes]
     return "\n".join(lines)
+
+
+@pytest.fixture
+def reading(bench):
+    """Open the store as `bench plot` does, after everything is planted."""
+    opened = []
+
+    def read():
+        opened.append(Store.for_reading(bench.store.file))
+        return opened[-1]
+
+    yield read
+    for store in opened:
+        store.close()

@@ -7,12 +7,11 @@ is imported only when something is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from bench.report.evidence import Evidence
+from bench.report.data import SectionData
 from bench.report.plots import (
     ages,
     calibration,
@@ -26,9 +25,7 @@ from bench.report.plots import (
 )
 from bench.report.plots.source import Request, Source, open_source, task_of
 from bench.report.plots.style import FORMATS, MEDIA, styled, to_bytes
-from bench.report.select import Protocol, Row
 from bench.report.table import Picture
-from bench.stats.metrics import metric as metric_of
 from bench.store.store import Store
 from registry.core import did_you_mean
 from registry.errors import UserError
@@ -119,41 +116,29 @@ def check(name: str, format_: str) -> None:
         )
 
 
-def pictures_for(
-    store: Store,
-    protocol: Protocol,
-    evidence: Evidence,
-    rows: Sequence[Row],
-    reference: str | None = None,
-) -> tuple[Picture, ...]:
+def pictures_for(data: SectionData) -> tuple[Picture, ...]:
     """Return the figures of a report's section, small enough for a page that holds everything.
 
     Parameters
     ----------
-    store : Store
-        Open for reading.
-    protocol, evidence
-        As the section has them.
-    rows : sequence of Row
-        Best first.
-    reference : str, optional
-        What the reader of the report wants all others compared with.
+    data : SectionData
+        What the section is made from.
 
     Returns
     -------
     tuple of Picture
         SVG. A figure for which the store holds too little is left out.
     """
-    everyone = tuple(rows)
+    protocol, everyone = data.protocol, tuple(data.rows)
     source = Source(
-        store=store,
+        store=data.store,
         protocol=protocol,
-        evidence=evidence,
+        evidence=data.evidence,
         everyone=everyone,
         rows=everyone,
-        metric=metric_of(protocol.primary_metric),
+        metric=data.primary,
         size=protocol.primary_size,
-        reference=reference,
+        reference=data.reference,
         most=MOST_POINTS,
     )
     pictures = []
@@ -165,11 +150,11 @@ def pictures_for(
             continue
         shown = everyone[:most_rows]
         try:
-            data = kind.steps.gather(replace(source, rows=shown))
+            shape = kind.steps.gather(replace(source, rows=shown))
         except UserError:
             continue
-        drawn = _draw(kind, data, "svg")
-        title = f"{kind.title}, {data.title}"
+        drawn = _draw(kind, shape, "svg")
+        title = f"{kind.title}, {shape.title}"
         if len(shown) < len(everyone):
             title += f", the first {len(shown)} of {len(everyone)} models"
         pictures.append(Picture(title, drawn.data, drawn.words, MEDIA))

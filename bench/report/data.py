@@ -1,0 +1,153 @@
+"""What every table and figure of a report's section is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from bench.report.evidence import Evidence, load_covariates, load_evidence
+from bench.report.family import Design, design_tests
+from bench.report.pairs import Pair, make_pairs
+from bench.report.select import Protocol, Row
+from bench.report.tables.failures import Failure, find_failures
+from bench.report.tables.leaderboard import best_first
+from bench.report.tables.provenance import environments_of
+from bench.report.words import one_line
+from bench.stats.metric import Metric
+from bench.stats.metrics import metric as metric_of
+from bench.stats.metrics import metrics_for
+from bench.store.store import Store
+
+
+@dataclass(frozen=True)
+class SectionData:
+    """One protocol and everything that was read and computed once for all its tables.
+
+    Parameters
+    ----------
+    store : Store
+        Open for reading.
+    protocol : Protocol
+        The runs that may stand in one table.
+    evidence : Evidence
+        Their scores and test predictions.
+    metrics : sequence of Metric
+        Those that were asked for.
+    primary : Metric
+        The primary one.
+    rows : sequence of Row
+        The models, best first by the primary metric.
+    design : Design
+        Which pairs are tested, and what may be claimed.
+    family, others : sequence of Pair
+        The tested pairs of the primary cell, and all others.
+    failures : tuple of Failure
+        Runs without a result.
+    reference : str or None
+        What the reader wants all others compared with.
+    prefix : str
+        What makes the names of this section's tables unique in its report.
+    """
+
+    store: Store
+    protocol: Protocol
+    evidence: Evidence
+    metrics: Sequence[Metric]
+    primary: Metric
+    rows: Sequence[Row]
+    design: Design
+    family: Sequence[Pair]
+    others: Sequence[Pair]
+    failures: tuple[Failure, ...]
+    reference: str | None
+    prefix: str
+
+    def name(self, table: str) -> str:
+        """Return the name of one of the section's tables, unique within the report."""
+        return f"{self.prefix}{table}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all metrics of the task."""
+        return metrics_for(self.protocol.kind, self.protocol.n_classes)
+
+    @property
+    def sides(self) -> dict[str, int]:
+        """How many subjects are in the training pool, in validation and in the test set."""
+        data = self.protocol.dataset
+        return {side: int(data[f"n_{side}"]) for side in ("pool", "validation", "test")}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every run that was asked for has a result."""
+        return all(not runs.failed and not runs.missing for runs in self.protocol.runs.values())
+
+    @cached_property
+    def covariates(self) -> Mapping[str, Sequence[Any]]:
+        """Age, sex and site of the test subjects."""
+        return load_covariates(self.store, self.protocol, self.evidence)
+
+    @cached_property
+    def environments(self) -> Sequence[Mapping[str, Any]]:
+        """The machines and versions of the runs."""
+        return environments_of(self.store, self.protocol)
+
+
+def section_data(
+    store: Store,
+    protocol: Protocol,
+    metrics: Sequence[Metric],
+    reference: str | None,
+    place: int | None,
+) -> SectionData:
+    """Read and compute what the section of one protocol is made from.
+
+    Parameters
+    ----------
+    store, protocol, metrics, reference
+        As in `SectionData`.
+    place : int or None
+        Which of several sections it is, from 1; None for the only one.
+    """
+    evidence = load_evidence(store, protocol)
+    primary = metric_of(protocol.primary_metric)
+    rows = best_first(protocol, evidence, primary)
+    design = design_tests(protocol, rows, reference)
+    family, others = _pairs(protocol, evidence, rows, metrics, design)
+    return SectionData(
+        store=store,
+        protocol=protocol,
+        evidence=evidence,
+        metrics=metrics,
+        primary=primary,
+        rows=rows,
+        design=design,
+        family=family,
+        others=others,
+        failures=find_failures(store, protocol),
+        reference=reference,
+        prefix="" if place is None else f"{one_line(protocol.dataset['name'])}-{place}-",
+    )
+
+
+def _pairs(
+    protocol: Protocol,
+    evidence: Evidence,
+    rows: Sequence[Row],
+    metrics: Sequence[Metric],
+    design: Design,
+) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs of the primary cell and all others."""
+    family: list[Pair] = []
+    others: list[Pair] = []
+    for metric in metrics:
+        if not metric.tested:
+            continue
+        # The primary size comes first, the others follow in their order.
+        for size in sorted(protocol.sizes, key=lambda n: (n != protocol.primary_size, n)):
+            primary = (metric.name, size) == (protocol.primary_metric, protocol.primary_size)
+            pairs = make_pairs(protocol, evidence, rows, metric, size, design.reference)
+            (family if primary else others).extend(pairs)
+    return family, others
