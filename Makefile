@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-gpu lint speed simulate reference clean
+.PHONY: install demo test test-fast test-gpu lint speed simulate reference clean
 
 install: .venv/installed
 
@@ -22,6 +22,10 @@ demo: install
 
 test: install lint
 	$(BIN)/python -m pytest
+
+# The loop of daily work: everything but what trains, reads many scans or starts many processes.
+test-fast: install
+	$(BIN)/python -m pytest -m "not slow"
 
 # What only a GPU can show; skipped by `make test` where there is none.
 test-gpu: install

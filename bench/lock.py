@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
-import sys
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+logger = logging.getLogger(__name__)
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 """What a file system says that has no locks (some network disks)."""
@@ -45,7 +47,7 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
     except Timeout as held:
         if not wait:
             raise
-        print(f"Waiting for another process, which holds {held.lock_file}", file=sys.stderr)
+        logger.warning("waiting for another process, which holds %s", held.lock_file)
         lock = _acquired(file, -1.0)
     try:
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import time
@@ -27,6 +28,8 @@ from bench.room import is_full
 from bench.spec import dimension_from_plain
 from bench.train.selection import Diverged
 from registry.cards import Choice, Float, Value
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from bench.execute.unit import Unit
@@ -126,7 +129,7 @@ def run_study(unit: Unit, score: Score, report: Callable[[str, float], None]) ->
             # A setting that fails is a result of the study, not its end.
             kind = "" if isinstance(error, Diverged) else f"{type(error).__name__}: "
             reasons[number] = f"{kind}{error}".split("\n")[0]
-            print(f"tuning trial {number} failed: {reasons[number]}", flush=True)
+            logger.warning("tuning trial %d failed: %s", number, reasons[number])
             finished = study.tell(trial, state=TrialState.FAIL)
         else:
             finished = study.tell(trial, value)

@@ -50,8 +50,17 @@ app.add_typer(db.app, name="db")
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    log_level: Annotated[
+        str, typer.Option("--log-level", help="debug, info, warning, error or critical.")
+    ] = "warning",
 ) -> None:
     """Say which architecture to train, given how many brain scans there are."""
+    import logging
+
+    levels = ("debug", "info", "warning", "error", "critical")
+    if log_level not in levels:
+        raise UserError(f"--log-level {log_level}: it is one of {', '.join(levels)}.")
+    logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
 
 
 def main() -> None:

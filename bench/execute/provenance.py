@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import socket
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from registry.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).resolve().parents[2]
 """Our source tree, where this code runs from a checkout of it."""
@@ -72,7 +75,7 @@ def refuse_tracked_file(file: Path) -> None:
     done = _git(file.parent, *ANYBODY, *words)
     if done is None:
         if any((folder / ".git").exists() for folder in file.parents):
-            print(f"warning: git could not be asked whether it tracks {file}")
+            logger.warning("git could not be asked whether it tracks %s", file)
         return
     if done.returncode == 0:
         raise UserError(

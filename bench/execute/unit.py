@@ -7,6 +7,7 @@ under a temporary name and published by rename. It never sees the database or a 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import shutil
@@ -153,6 +154,7 @@ def _work(unit: Unit, attempt: str, pipe: Connection) -> None:
     log = os.open(folder / "log.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
     threading.Thread(target=_end_with_driver, args=(pipe,), daemon=True).start()
     if unit.time_limit is not None:
         limit = threading.Timer(unit.time_limit, os._exit, (TIME_LIMIT_EXIT,))

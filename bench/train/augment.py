@@ -1,4 +1,8 @@
-"""Augmentations: whole batches on the device, every number fixed by draw, epoch and scan."""
+"""Augmentations: whole batches on the device, every number fixed by draw, epoch and scan.
+
+torchvision's transforms change two-dimensional images and take one random change for a whole
+batch from the global state; here each scan of a batch has a three-dimensional one of its own.
+"""
 
 from __future__ import annotations
 

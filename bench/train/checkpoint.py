@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 SPARE = 50
 """Saving is put off until so many times its own duration has passed: it costs 2 % at most."""
@@ -41,7 +44,7 @@ class Checkpoint:
             state: dict[str, Any] = torch.load(self.file, map_location=device, weights_only=True)
         except Exception as error:
             # Only a broken disk leaves such a file; the run begins anew, and its log says so.
-            print(f"checkpoint not read: {type(error).__name__}", flush=True)
+            logger.warning("checkpoint not read: %s", type(error).__name__)
             return None
         return state if state["identity"] == self.identity else None
 
@@ -62,7 +65,7 @@ class Checkpoint:
             part.replace(self.file)
         except (OSError, RuntimeError) as error:
             # torch's own error, when it cannot finish the file.
-            print(f"checkpoint not written: {error}", flush=True)
+            logger.warning("checkpoint not written: %s", error)
             part.unlink(missing_ok=True)
         self._last = time.perf_counter()
         self._cost = self._last - started

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -37,6 +38,8 @@ from bench.train.numerics import (
 from registry.cards import ModelCard, Value
 from registry.core import catalogue, resolve
 from registry.models import AUGMENT, COMMON, RECIPE, SLICING, STRIDE, complete_params
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from bench.execute.unit import Report, Unit
@@ -216,7 +219,7 @@ class NetworkFits:
                 head, trained = tried.predict(features), tried.train().slices(volume)
             except Exception as error:
                 # They are something else of these names.
-                print(f"features not kept: {type(error).__name__}: {error}", flush=True)
+                logger.warning("features not kept: %s: %s", type(error).__name__, error)
                 return False
         frozen = not any(parameter.requires_grad for parameter in network.slices.parameters())  # type: ignore[union-attr]
         return frozen and _alike(whole, head) and _alike(features, trained)
@@ -279,7 +282,7 @@ def _arithmetic(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, in
         counts["multiply_adds"] = multiply_adds(network, shape)
     except Exception as error:
         # A stranger's network may not run without numbers; then its cost is not known.
-        print(f"multiply-adds not counted: {type(error).__name__}", flush=True)
+        logger.warning("multiply-adds not counted: %s", type(error).__name__)
     return counts
 
 

@@ -163,7 +163,9 @@ def keep_freed_memory() -> None:
     glibc gives large blocks back to the system at once, and the system hands out zeros page by
     page at the next touch. At 91 x 109 x 91 this takes as long as the arithmetic of a step; kept,
     the process's peak is 1.2 to 1.8 times as high (tests/speed/training_speed.py). Who has set
-    glibc's own MALLOC_MMAP_MAX_ has decided; other C libraries have no such switch.
+    glibc's own MALLOC_MMAP_MAX_ has decided; other C libraries have no such switch. The
+    environment of the worker processes would do the same for them, but `bench predict` computes
+    in a process that runs already.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and "MALLOC_MMAP_MAX_" not in os.environ:

@@ -91,6 +91,11 @@ def test_what_a_run_declares_is_in_its_report(bench, tmp_path):
     assert "nothing here is confirmatory" in " ".join(ran(bench("report")).split())
 
 
+def test_what_libraries_say_is_shown_on_request(bench, example):
+    assert ran(bench("--log-level", "debug", "report")) == ran(bench("report"))
+    assert "it is one of debug, info" in ran(bench("--log-level", "loud", "report"), 2)
+
+
 KAPPA = '''
 import numpy as np
 from registry import metric

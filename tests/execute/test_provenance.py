@@ -113,13 +113,13 @@ def test_a_tracked_file_in_the_repository_of_somebody_else_is_refused(repository
 
 
 def test_without_git_a_run_goes_on_and_says_what_was_not_asked(
-    repository, tmp_path, monkeypatch, capsys
+    repository, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
     refuse_tracked_file(tmp_path / "new.db")
-    assert capsys.readouterr().out == ""
+    assert not caplog.messages
     refuse_tracked_file(repository / "runs" / "old.db")
-    assert "warning: git could not be asked whether it tracks" in capsys.readouterr().out
+    assert "git could not be asked whether it tracks" in caplog.text
 
 
 def test_a_repository_that_git_cannot_read_is_refused_with_a_remedy(repository):
