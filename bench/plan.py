@@ -23,9 +23,7 @@ from bench.store.store import DONE, FAILED, Store
 from registry.cards import EncoderCard, ModelCard, Value
 from registry.core import catalogue, did_you_mean, plugin_digest
 from registry.errors import UserError
-from registry.models import options_of
-
-AXES = {"sagittal": (1, 2), "coronal": (0, 2), "axial": (0, 1)}
+from registry.models import options_of, slice_plane
 
 
 @dataclass(frozen=True)
@@ -145,10 +143,7 @@ def make_plan(
                 dropped.append((what, f"it needs at least {least}"))
                 continue
             for seed in dict.fromkeys(request.seeds):
-                study = None
-                if arm.trials:
-                    study = StudySpec(arm, size, seed if arm.tune == "per-seed" else None)
-                specs.append((TrialSpec(arm, size, seed, study.key if study else None), study))
+                specs.append((TrialSpec.of(arm, size, seed), StudySpec.of(arm, size, seed)))
     trials, studies = _look_up(specs, store, request.reuse)
     if any(trial.action == "run" for trial in trials):
         running = {trial.spec.arm.key for trial in trials if trial.action == "run"}
@@ -273,7 +268,7 @@ def _impossible(
         )
     axis = params.get("axis")
     if isinstance(axis, str):
-        height, width = (cohort.shape[i] for i in AXES[axis])
+        height, width = (cohort.shape[i] for i in slice_plane(axis))
         if min(height, width) < encoder.min_size:
             return (
                 f"its slices of {height} x {width} are smaller than the {encoder.min_size} "

@@ -128,6 +128,13 @@ class StudySpec:
     n_train: int
     seed: int | None
 
+    @classmethod
+    def of(cls, arm: Arm, n_train: int, seed: int) -> StudySpec | None:
+        """Return the study that tunes the trial of a seed, None where nothing is tuned."""
+        if not arm.trials:
+            return None
+        return cls(arm, n_train, seed if arm.tune == "per-seed" else None)
+
     @cached_property
     def key(self) -> str:
         """The study's key."""
@@ -137,6 +144,11 @@ class StudySpec:
     def draw(self) -> str:
         """What the seeds of the study derive from: never the name of a reported seed."""
         return "tune" if self.seed is None else f"tune-{self.seed}"
+
+    @property
+    def subset(self) -> str:
+        """What the training subset derives from: where every seed tunes by itself, the seed's."""
+        return self.draw if self.seed is None else str(self.seed)
 
 
 @dataclass(frozen=True)
@@ -148,10 +160,26 @@ class TrialSpec:
     seed: int
     study: str | None
 
+    @classmethod
+    def of(cls, arm: Arm, n_train: int, seed: int) -> TrialSpec:
+        """Return the trial of a seed, keyed on its study where it is tuned."""
+        study = StudySpec.of(arm, n_train, seed)
+        return cls(arm, n_train, seed, study.key if study else None)
+
     @cached_property
     def key(self) -> str:
         """The trial's key."""
         return key_of(self)
+
+    @property
+    def draw(self) -> str:
+        """What the seeds of the trial derive from."""
+        return str(self.seed)
+
+    @property
+    def subset(self) -> str:
+        """What the training subset derives from."""
+        return self.draw
 
 
 def dimension_to_plain(dimension: Dimension) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -27,12 +27,10 @@ from optuna.trial import FrozenTrial, TrialState
 from bench.room import is_full
 from bench.spec import dimension_from_plain
 from bench.train.selection import Diverged
+from bench.unit import Progress, Unit
 from registry.cards import Choice, Float, Value
 
 logger = logging.getLogger(__name__)
-
-if TYPE_CHECKING:
-    from bench.execute.unit import Unit
 
 HISTORY = "history.jsonl"
 STARTUP_TRIALS = 5
@@ -49,7 +47,7 @@ class NoCompletedTrial(Exception):
         self.trials = trials
 
 
-def run_study(unit: Unit, score: Score, report: Callable[[str, float], None]) -> dict[str, Any]:
+def run_study(unit: Unit, score: Score, report: Progress) -> dict[str, Any]:
     """Run the trials of a study that its history does not hold yet.
 
     Each finished trial is appended to the history and synced before the next one is asked for;

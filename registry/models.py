@@ -66,8 +66,11 @@ AUGMENT: dict[str, Option] = {
 }
 """Random changes of training volumes, off as in the papers."""
 
+AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
+"""Slicing axis: its place among the volume's three."""
+
 SLICING: dict[str, Option] = {
-    "axis": Option("sagittal", "slicing axis", choices=("sagittal", "coronal", "axial")),
+    "axis": Option("sagittal", "slicing axis", choices=tuple(AXES)),
     "normalise": Option(
         "none",
         "what the encoder sees: the z-scored volume, or the volume brought to [0, 1] and "
@@ -237,6 +240,12 @@ MODELS: tuple[ModelCard, ...] = (
         deterministic=True,
     ),
 )
+
+
+def slice_plane(axis: str) -> tuple[int, int]:
+    """Return the places of the two axes that a slice across `axis` has."""
+    first, second = (place for name, place in AXES.items() if name != axis)
+    return first, second
 
 
 def options_of(card: ModelCard) -> dict[str, Option]:

@@ -3,11 +3,13 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+OURS = {"bench", "registry", "baselines"}
 HEAVY = {"torch", "sqlalchemy", "optuna", "pandas", "numpy", "scipy", "timm", "sklearn"}
 
 
@@ -20,7 +22,8 @@ def imports_of(file: Path, *, top_only: bool = False) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{file} has a relative import"
-            found.add(node.module)
+            names = {f"bench.{alias.name}" for alias in node.names}
+            found |= names if node.module == "bench" else {node.module}
     return found
 
 
@@ -44,7 +47,7 @@ def test_baselines_import_nothing_of_ours_but_themselves(file):
 
 @pytest.mark.parametrize("file", files("bench/stats"), ids=lambda f: f.name)
 def test_statistics_import_nothing_of_ours(file):
-    ours = {n for n in imports_of(file) if n.split(".")[0] in {"bench", "registry", "baselines"}}
+    ours = {n for n in imports_of(file) if n.split(".")[0] in OURS}
     assert all(name.startswith("bench.stats") for name in ours)
 
 
@@ -58,6 +61,28 @@ def test_torch_is_imported_only_where_networks_are_trained(file):
     if place != "bench/execute/unit.py":
         assert "torch" not in imports_of(file)
     assert "baselines" not in {name.split(".")[0] for name in imports_of(file)}
+
+
+def package_of(name: str) -> str:
+    """Return the package of ours that a module is in, or the module itself."""
+    return ".".join(name.split(".")[:2]) if name.startswith("bench.") else name.split(".")[0]
+
+
+def test_no_package_imports_in_a_circle():
+    """Imports inside functions count, too."""
+    imported = {}
+    for file in files("bench", "registry", "baselines"):
+        place = package_of(".".join(file.relative_to(ROOT).with_suffix("").parts))
+        ours = {package_of(n) for n in imports_of(file) if n.split(".")[0] in OURS}
+        imported.setdefault(place, set()).update(ours - {place})
+    assert "bench.store" in imported["bench.plan"]
+    TopologicalSorter(imported).prepare()
+
+
+@pytest.mark.parametrize("file", files("bench/train"), ids=lambda f: f.name)
+def test_training_knows_neither_the_plan_nor_the_store(file):
+    known = {package_of(name) for name in imports_of(file)}
+    assert not known & {"bench.plan", "bench.store", "bench.execute", "bench.data", "bench.report"}
 
 
 @pytest.mark.parametrize("file", files("bench/cli"), ids=lambda f: f.name)

@@ -97,6 +97,20 @@ def test_a_study_draws_from_no_reported_seed():
     assert StudySpec(arm(), 24, 3).draw == "tune-3"
 
 
+def test_the_study_of_a_trial_follows_from_its_arm_size_and_seed():
+    shared, own = arm(trials=9, tune="shared"), arm(trials=9, tune="per-seed")
+    assert StudySpec.of(shared, 24, 3) == StudySpec(shared, 24, None)
+    assert StudySpec.of(own, 24, 3) == StudySpec(own, 24, 3)
+    assert StudySpec.of(arm(trials=None, tune=None), 24, 3) is None
+    assert TrialSpec.of(own, 24, 3).study == StudySpec(own, 24, 3).key
+    assert TrialSpec.of(arm(trials=None, tune=None), 24, 3).study is None
+
+
+def test_tuning_sees_the_subset_of_the_seed_that_it_is_for():
+    assert (StudySpec(arm(), 24, None).subset, StudySpec(arm(), 24, 3).subset) == ("tune", "3")
+    assert TrialSpec(arm(), 24, 3, None).subset == TrialSpec(arm(), 24, 3, None).draw == "3"
+
+
 @given(st.text(min_size=1), st.integers(), st.integers())
 def test_seeds_are_derived_not_shared(part, one, two):
     seed = seed_for(part, one)

@@ -4,9 +4,9 @@ import math
 import optuna
 import pytest
 
-from bench.execute.unit import Unit, UnitData
 from bench.spec import Arm, Component, dimension_to_plain
 from bench.tune import HISTORY, NoCompletedTrial, read_history, run_study
+from bench.unit import Unit, UnitData
 from registry.cards import Choice, Float, Int, Task
 
 BUDGET = 9

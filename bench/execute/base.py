@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from bench.execute.unit import Unit
+from bench.unit import Unit
 
 OnProgress = Callable[[str, str, float], None]
 """Told (unit key, words, share done) while a unit runs."""

@@ -24,8 +24,6 @@ from bench.execute.unit import (
     OTHER_CODE_EXIT,
     OUTCOME,
     TIME_LIMIT_EXIT,
-    Unit,
-    UnitData,
     read_outcome,
 )
 from bench.plan import Plan, PlannedTrial
@@ -42,6 +40,7 @@ from bench.store.store import (
     StudyResult,
     TrialResult,
 )
+from bench.unit import Unit, UnitData
 from registry.core import catalogue
 from registry.errors import UserError
 

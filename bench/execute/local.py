@@ -17,8 +17,9 @@ from multiprocessing.process import BaseProcess
 from typing import IO
 
 from bench.execute.base import OnProgress, WorkerExit
-from bench.execute.unit import Unit, work
+from bench.execute.unit import work
 from bench.processes import choose_short_socket_folder, importing_safely
+from bench.unit import Unit
 
 
 class LocalExecutor:

@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,9 @@ from numpy.typing import NDArray
 
 from bench.processes import import_as_usual
 from bench.room import is_full
-from bench.spec import Arm, Component, arm_from_plain, seed_for
+from bench.spec import Component, seed_for
 from bench.train.selection import Diverged, selection_score
+from bench.unit import Progress, Unit
 from registry.cards import Card, ModelCard, Value
 from registry.core import catalogue, plugin_digest, resolve
 from registry.errors import UserError
@@ -46,69 +46,6 @@ OTHER_CODE_EXIT = 76
 
 class OtherCode(Exception):
     """A plugin is not what it was when the run was planned: its numbers have other keys."""
-
-
-@dataclass(frozen=True)
-class UnitData:
-    """What a unit may see of a cohort: rows of the memory map, no label of the test set."""
-
-    volumes: str
-    n_train: int
-    """Training subjects; they may have several scans each."""
-    n_pool: int
-    train_rows: list[int]
-    train_targets: list[float]
-    validation_rows: list[int]
-    validation_targets: list[float]
-    test_rows: list[int]
-    """Empty for a study: it must not touch the test set."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """The complete description of a unit; it travels as JSON."""
-
-    kind: str
-    key: str
-    draw: str
-    """What the unit's seeds derive from: the seed, or a study's own draw."""
-    arm: Arm
-    params: Mapping[str, Value]
-    data: UnitData
-    device: str
-    threads: int
-    weights: str
-    """File of the encoder's pretrained weights; empty for none."""
-    plugins: list[str]
-    folder: str
-    """The unit's own folder in the work folder: attempts, outcome, history, checkpoint."""
-    cache: str
-    """The harness's cache folder: measured layouts, features of frozen encoders."""
-    layout: Mapping[str, str] | None = None
-    """How earlier runs of this arm at this size were computed here; None to find out."""
-    deterministic: bool = False
-    """Whether a GPU must repeat its numbers to the last bit."""
-    keep: tuple[str, ...] = ()
-    """Which weights a trial keeps: ``best``, ``last``."""
-    time_limit: float | None = None
-    """Seconds after which the process ends, to go on from its checkpoint another time."""
-
-    def to_json(self) -> str:
-        """Return the unit as JSON."""
-        return json.dumps(asdict(self), allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Unit:
-        """Read what `to_json` wrote."""
-        fields = json.loads(text)
-        fields["arm"] = arm_from_plain(fields["arm"])
-        fields["data"] = UnitData(**fields["data"])
-        fields["keep"] = tuple(fields["keep"])
-        return cls(**fields)
-
-
-Report = Callable[[str, float], None]
-"""Told what is happening, in words, and the share that is done."""
 
 
 def work(text: str, attempt: str, pipe: Connection, gpu: int | None = None) -> None:
@@ -173,7 +110,7 @@ def _work(unit: Unit, attempt: str, pipe: Connection) -> None:
     publish(folder)
 
 
-def run(unit: Unit, folder: Path, report: Report) -> dict[str, Any]:
+def run(unit: Unit, folder: Path, report: Progress) -> dict[str, Any]:
     """Run a unit and return its outcome; arrays are left in `folder`.
 
     Every exception of the unit becomes a failed outcome: its traceback is in the log.
@@ -351,7 +288,7 @@ class _Estimator:
         targets = np.asarray(data.validation_targets, dtype=np.float64)
         return selection_score(self.unit.arm.task, targets, predictions, str(params["select"]))
 
-    def trial(self, folder: Path, report: Report) -> dict[str, Any]:
+    def trial(self, folder: Path, report: Progress) -> dict[str, Any]:
         """Fit once, predict validation and test once."""
         started = time.perf_counter()
         estimator = self._fit(self.unit.params)

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from bench.declared import NOTHING, Declared, declared_from
 from bench.report.words import one_line
-from bench.spec import Arm, StudySpec, TrialSpec, arm_from_plain, canonical_json
+from bench.spec import Arm, arm_from_plain, canonical_json
 from bench.stats.metrics import metrics_for, primary_metric
 from bench.store import schema
 from bench.store.store import DONE, FAILED, Store
@@ -230,16 +230,6 @@ def read(store: Store, query: Any) -> list[dict[str, Any]]:
     """Return the rows of a query as mappings."""
     with store.engine.connect() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def trial_key(arm: Arm, n_train: int, seed: int) -> str:
-    """Return the key of a trial that may not be stored, as planning makes it."""
-    return TrialSpec(arm, n_train, seed, study_key(arm, n_train, seed) if arm.trials else None).key
-
-
-def study_key(arm: Arm, n_train: int, seed: int) -> str:
-    """Return the key of the study that a tuned trial waits for."""
-    return StudySpec(arm, n_train, seed if arm.tune == "per-seed" else None).key
 
 
 def label_rows(arms: Sequence[tuple[Arm, bool]]) -> tuple[Row, ...]:

@@ -17,11 +17,10 @@ from torch import Tensor
 
 from bench.spec import seed_for
 from registry.cards import Value
+from registry.models import AXES
 
 OPTIONS = ("flip", "shift", "rotate", "intensity", "noise", "drop_slices")
 """The recipe's options that are augmentations; each is off at 0 or false."""
-
-AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
 def is_on(params: Mapping[str, Value]) -> bool:

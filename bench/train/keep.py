@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +17,11 @@ from bench.train.encoder import encoder_handle
 from bench.train.feed import Feed
 from bench.train.learner import Learner
 from bench.train.numerics import configure
+from bench.unit import Unit
 from registry.cards import EncoderCard, ModelCard, Value
 from registry.core import catalogue, plugin_digest, resolve
 from registry.errors import UserError
 from registry.models import complete_params
-
-if TYPE_CHECKING:
-    from bench.execute.unit import Unit
 
 SPEC = "slicebench"
 

@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.plan import AXES
 from bench.spec import canonical_json, plain, seed_for
 from bench.train.augment import is_on
 from bench.train.checkpoint import Checkpoint
@@ -35,14 +34,20 @@ from bench.train.numerics import (
     libraries,
     peak_vram_mb,
 )
+from bench.unit import Progress, Unit
 from registry.cards import ModelCard, Value
 from registry.core import catalogue, resolve
-from registry.models import AUGMENT, COMMON, RECIPE, SLICING, STRIDE, complete_params
+from registry.models import (
+    AUGMENT,
+    COMMON,
+    RECIPE,
+    SLICING,
+    STRIDE,
+    complete_params,
+    slice_plane,
+)
 
 logger = logging.getLogger(__name__)
-
-if TYPE_CHECKING:
-    from bench.execute.unit import Report, Unit
 
 CHECKPOINT = "checkpoint.pt"
 SLICE_OPTIONS = {*SLICING, *STRIDE, "k", "spacing", "form", "first_slice", "last_slice"} - {
@@ -226,7 +231,7 @@ class NetworkFits:
 
     def _filled_slices(self, axis: str) -> dict[str, Value]:
         """Return the first and the last slice that is not background in every training volume."""
-        others = tuple(1 + i for i in AXES[axis])
+        others = tuple(1 + i for i in slice_plane(axis))
         filled = np.zeros(1, bool)
         for row in self.unit.data.train_rows:
             volume = self.volumes[row : row + 1]
@@ -242,7 +247,7 @@ class NetworkFits:
         """Return the validation score of one setting."""
         return float(self._fit(params, on_epoch)[1].best_score)
 
-    def trial(self, folder: Path, report: Report) -> dict[str, Any]:
+    def trial(self, folder: Path, report: Progress) -> dict[str, Any]:
         """Train once, predict validation and test once."""
 
         def on_epoch(epoch: int, epochs: int, score: float) -> None:

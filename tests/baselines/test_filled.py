@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from baselines.position import position
-from baselines.slices import every, filled
+from baselines.slices import AXES, every, filled
+from registry import models
 
 
 def test_slices_outside_of_the_head_are_left_out_and_the_others_keep_their_numbers():
@@ -14,6 +15,12 @@ def test_slices_outside_of_the_head_are_left_out_and_the_others_keep_their_numbe
     found = filled(kept, {"first_slice": 5, "last_slice": 22})
     assert list(found) == [7, 10, 13, 16, 19, 22]
     assert kept.index(found.start) == 2
+
+
+def test_an_axis_is_the_same_one_in_models_and_harness():
+    """Models import nothing of the harness, so they name the axes themselves."""
+    assert AXES == models.AXES
+    assert [models.slice_plane(axis) for axis in AXES] == [(1, 2), (0, 2), (0, 1)]
 
 
 def test_no_slice_left_is_a_sentence():

@@ -12,8 +12,9 @@ import pytest
 
 from bench.execute.driver import describe_exit
 from bench.execute.local import LocalExecutor
-from bench.execute.unit import OUTCOME, Unit, UnitData, publish, read_outcome
+from bench.execute.unit import OUTCOME, publish, read_outcome
 from bench.spec import Arm, Component
+from bench.unit import Unit, UnitData
 from registry.cards import Task
 
 SLOW = """
@@ -160,7 +161,8 @@ def test_a_unit_travels_as_json_without_loss(make):
 def test_a_unit_of_an_estimator_imports_no_torch(make, tmp_path):
     (tmp_path / "unit.json").write_text(make("linear-voxels", "a" * 16).to_json())
     code = (
-        "import sys; from pathlib import Path; from bench.execute.unit import Unit, run\n"
+        "import sys; from pathlib import Path; from bench.unit import Unit\n"
+        "from bench.execute.unit import run\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "unit = Unit.from_json((folder / 'unit.json').read_text())\n"
         "unit.params.update(block=2, n_components=3, penalty=1.0)\n"

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from bench.execute.local import LocalExecutor
-from bench.execute.unit import OUTCOME, TIME_LIMIT_EXIT, Unit, UnitData, read_outcome
+from bench.execute.unit import OUTCOME, TIME_LIMIT_EXIT, read_outcome
 from bench.plan import resolve_params
 from bench.spec import Arm, Component
+from bench.unit import Unit, UnitData
 from registry.cards import Task
 from registry.core import catalogue
 
@@ -144,7 +145,8 @@ def test_a_compiled_layout_that_works_no_more_is_measured_again(make, tmp_path):
     layout = {"memory_format": "contiguous_format", "mode": "default"}
     unit = dataclasses.replace(make("a" * 16, epochs=1), layout=layout, keep=())
     code = (
-        "import json, sys; from pathlib import Path; from bench.execute.unit import Unit, run; "
+        "import json, sys; from pathlib import Path; from bench.unit import Unit; "
+        "from bench.execute.unit import run; "
         "found = run(Unit.from_json(sys.stdin.read()), Path('.'), lambda *words: None); "
         "print(json.dumps([found[k] for k in ('state', 'error', 'notes', 'environment')]))"
     )

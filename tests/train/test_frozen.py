@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench.execute.unit import OtherCode, Unit, UnitData, run
+from bench.execute.unit import OtherCode, run
 from bench.plan import resolve_params
 from bench.spec import Arm, Component
+from bench.unit import Unit, UnitData
 from registry.cards import Task
 from registry.core import catalogue, plugin_digest
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import select
 
-from bench.report.select import Protocol, Row, read, study_key, trial_key
+from bench.report.select import Protocol, Row, read
 from bench.report.table import Cell, Column, Table
 from bench.report.words import one_line
+from bench.spec import StudySpec, TrialSpec
 from bench.store import schema
 from bench.store.store import DONE, FAILED, Store
 
@@ -116,10 +117,9 @@ def log_table(failures: tuple[Failure, ...], name: str) -> Table:
 
 def _attempt(attempts: Mapping[str, Any], row: Row, size: int, seed: int) -> Any:
     """Return the last attempt at a trial, or at the study it waits for."""
-    trial = attempts.get(trial_key(row.arm, size, seed))
-    if trial is not None or not row.arm.trials:
-        return trial
-    return attempts.get(study_key(row.arm, size, seed))
+    trial = attempts.get(TrialSpec.of(row.arm, size, seed).key)
+    study = StudySpec.of(row.arm, size, seed)
+    return attempts.get(study.key) if trial is None and study is not None else trial
 
 
 def _failure(row: Row, size: int, seed: int, record: Mapping[str, Any]) -> Failure:
