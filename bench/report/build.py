@@ -71,7 +71,7 @@ def build_report(
         title=f"slicebench: {one_line(store.file.name)}",
         sections=tuple(sections),
         notes=tuple(
-            f"Not shown, because it may not be compared with this: bench report {words}"
+            f"Not shown, because it is not comparable with these results: bench report {words}"
             for words in selection.others
         ),
     )
@@ -81,8 +81,8 @@ def _section(data: SectionData, *, appendix: bool, pictures: bool) -> Section:
     notes = [*data.design.notes, *facts(data.protocol, data.evidence)]
     if data.failures:
         notes.append(
-            f"{count(len(data.failures), 'run')} without a result: means and tests are of the runs "
-            "that succeeded, and a cell with a failed run is never marked as the best."
+            f"{count(len(data.failures), 'run')} failed: means and tests use only the runs that "
+            "succeeded, and a cell with a failed run is never marked as the best."
         )
     figures: tuple[Picture, ...] = ()
     if pictures:
@@ -117,6 +117,6 @@ def _check_metric(asked: str | None, protocols: Sequence[Protocol]) -> None:
         name for each in protocols for name in metrics_for(each.kind, each.n_classes)
     )
     raise UserError(
-        f"--metric {asked}: there is no such metric of these results"
-        f"{did_you_mean(asked, known)}; there are {', '.join(known)}, and all."
+        f"--metric {asked} is not available for these results{did_you_mean(asked, known)}; choose "
+        f"one of {', '.join(known)}, or all."
     )

@@ -18,12 +18,12 @@ TOO_SHORT = 5
 
 COVERS = {
     None: "with the published settings",
-    "shared": "with these tuned settings; the variance of tuning is not in the interval",
-    "per-seed": "architecture, tuning included",
+    "shared": "with these tuned settings; the variance due to tuning is not included",
+    "per-seed": "with tuning as part of each architecture",
 }
 """What the interval and the test cover, by how settings were found."""
 
-SEEN = "its encoder was pretrained on the cohort that it is tested on"
+SEEN = "encoder pretrained on the test cohort"
 
 CONDITIONAL = "conditional on this training set"
 
@@ -32,7 +32,7 @@ def covered(rows: Sequence[Row]) -> str:
     """Return what a comparison of these rows covers; rows of one protocol are tuned one way."""
     mode = next((row.arm.tune for row in rows if row.arm.tune is not None), None)
     changed = changed_settings(rows)
-    return f"{COVERS[mode]} but for {changed}" if changed and mode is None else COVERS[mode]
+    return f"{COVERS[mode]} except {changed}" if changed and mode is None else COVERS[mode]
 
 
 def changed_settings(rows: Sequence[Row]) -> str:
@@ -65,7 +65,7 @@ def changed_settings(rows: Sequence[Row]) -> str:
 def changed_words(protocol: Protocol) -> list[str]:
     """Return the note on settings that are not the published ones, if there are any."""
     changed = changed_settings(protocol.rows)
-    return [f"Settings that are not the published ones: {changed}."] if changed else []
+    return [f"Settings that differ from the published ones: {changed}."] if changed else []
 
 
 def captions(protocol: Protocol, evidence: Evidence, metrics: Sequence[Metric]) -> list[str]:
@@ -77,42 +77,46 @@ def captions(protocol: Protocol, evidence: Evidence, metrics: Sequence[Metric]) 
     )
     n_test = evidence.n_subjects or int(protocol.dataset["n_test"])
     lines = [
-        "Mean over seeds [95 % t interval over seeds, cut at the metric's bounds] on the same "
-        f"{count(n_test, 'test subject')}; {directions}. Training sizes are counted in "
-        "subjects; ^: the best of a column; ~: not separable from it at .05 (headline test against "
-        "the best, Holm within the column); ?: not tested against it (one run, no variance).",
-        f"{_claim(protocol)}: {covered(protocol.rows)}.",
+        "Mean across seeds [95 % t interval, truncated at the metric's bounds], n = "
+        f"{count(n_test, 'test subject')}; {directions}. Training sizes are numbers of subjects. "
+        "Best of each column marked ^; ~ not significantly different from the best at .05 "
+        "(headline test, Holm within the column); ? not tested against the best (single run or "
+        "no variance).",
+        f"{_claim(protocol)}. Models are compared {covered(protocol.rows)}.",
     ]
     conditional = [size for size in protocol.sizes if protocol.conditional(size)]
     if conditional:
         share = [
-            *(["nearly the same"] if not all(map(protocol.is_all, conditional)) else []),
-            *(["the same"] if any(map(protocol.is_all, conditional)) else []),
+            *(["nearly identical"] if not all(map(protocol.is_all, conditional)) else []),
+            *(["identical"] if any(map(protocol.is_all, conditional)) else []),
         ]
         lines.append(
-            f"†: above half of the {protocol.dataset['n_pool']} subjects to train on, seeds have "
-            f"{' or '.join(share)} training set: {CONDITIONAL}."
+            f"† More than half of the {protocol.dataset['n_pool']} training subjects: the "
+            f"training sets of different seeds are {' or '.join(share)}, and results are "
+            f"{CONDITIONAL}."
         )
     if words := validation_words(protocol):
         lines.append(words)
     seen = [row.label for row in protocol.rows if row.arm.encoder and row.arm.encoder.overlap]
     if seen:
-        lines.append(f"Not to be trusted as a test, {SEEN}: {', '.join(seen)}.")
+        lines.append(f"Not a valid test ({SEEN}): {', '.join(seen)}.")
     return lines + chosen(dict(protocol.dataset["settings"]))
 
 
 CHOSEN = {
     "space": {"native": "Scans were centred on the head, not registered (space=native)."},
     "register": {"affine": "Scans were registered to the MNI152 template by an affine transform."},
-    "crop": {"brain": "Volumes were cut to the box of the brain (crop=brain)."},
-    "image": {"T1_brain_to_MNI": "T1_brain_to_MNI is warped to MNI space non-linearly."},
+    "crop": {"brain": "Volumes were cropped to the bounding box of the brain (crop=brain)."},
+    "image": {
+        "T1_brain_to_MNI": "T1_brain_to_MNI images are registered non-linearly to MNI space."
+    },
     "visits": {
         "baseline": "Only the first visit of each subject was used.",
         "last": "Only the last visit of each subject was used.",
     },
     "labels": {
-        "baseline": "Labels are those at the subject's baseline, not at the scan.",
-        "group": "Labels are the research group of the subject, not the diagnosis at the scan.",
+        "baseline": "Labels are those of the baseline visit, not of the time of the scan.",
+        "group": "Labels are the subject's research group, not the diagnosis at the scan.",
     },
 }
 """What a caption says of options of the dataset that are not at their defaults."""
@@ -122,17 +126,23 @@ def chosen(settings: Mapping[str, Any]) -> list[str]:
     """Return what was chosen of a cohort's scans, in sentences."""
     lines = [words[settings[name]] for name, words in CHOSEN.items() if settings.get(name) in words]
     if settings.get("image"):
-        lines.append(f"Image of a visit: {one_line(str(settings['image']))}.")
+        lines.append(f"Image used for each visit: {one_line(str(settings['image']))}.")
     if settings.get("classes"):
-        lines.append(f"Classes were formed of diagnoses as {one_line(str(settings['classes']))}.")
+        lines.append(f"Classes were formed from diagnoses as {one_line(str(settings['classes']))}.")
     if {"sMCI", "pMCI"} & set(str(settings.get("classes", "")).replace("+", ",").split(",")):
-        lines.append(f"MCI was told apart by a follow-up of {settings['horizon']:g} months.")
+        lines.append(
+            "Stable and progressive MCI were distinguished by a follow-up of "
+            f"{settings['horizon']:g} months."
+        )
     if settings.get("within_days"):
         lines.append(
-            f"A scan has the label of the nearest exam within {settings['within_days']:g} days."
+            "Each scan has the label of the nearest examination within "
+            f"{settings['within_days']:g} days."
         )
     if settings.get("hold_out_site"):
-        lines.append(f"The test set is the site {one_line(str(settings['hold_out_site']))}.")
+        lines.append(
+            f"The test set is the held-out site {one_line(str(settings['hold_out_site']))}."
+        )
     if settings.get("test_cohort"):
         lines.append(f"The test set is the cohort {one_line(str(settings['test_cohort']))}.")
     return lines
@@ -147,7 +157,10 @@ def scope(protocol: Protocol, size: int) -> str:
     """Return over what a difference at a training size may vary."""
     rows = [row for row in protocol.rows if protocol.at(row, size).keys]
     if rows and all(protocol.one_fit(row, size) for row in rows):
-        return "new test subjects, not new training runs: every model is one fit to all subjects"
+        return (
+            "new test subjects but not new training runs (every model is a single fit to all "
+            "subjects)"
+        )
     given = f", {CONDITIONAL}" if protocol.conditional(size) else ""
     return f"new training runs and new test subjects{given}"
 
@@ -159,8 +172,11 @@ def _claim(protocol: Protocol) -> str:
     )
     if not several:
         at = protocol.size_label(size)
-        return f"Nothing is claimed of new training runs, because no model has two at n={at}"
-    return f"The claim covers {scope(protocol, size)}"
+        return (
+            "Results do not generalise to new training runs, because no model has two runs at "
+            f"n={at}"
+        )
+    return f"Tests generalise to {scope(protocol, size)}"
 
 
 def validation_words(protocol: Protocol) -> str:
@@ -172,18 +188,18 @@ def validation_words(protocol: Protocol) -> str:
     full = protocol.values["val_size"] == "full"
     total = int(protocol.dataset["n_validation"])
     if len(set(counts.values())) == 1:
-        said = f"{counts[protocol.sizes[0]]} at every size"
+        said = f"{counts[protocol.sizes[0]]} at every training size"
     else:
         said = ", ".join(f"{n} at n={protocol.size_label(size)}" for size, n in counts.items())
     rule = "val_size=full"
     if not full:
-        rule = f"a third of the size, at least {MIN_VALIDATION}, at most all {total}"
+        rule = f"one third of the training size, at least {MIN_VALIDATION} and at most all {total}"
     words = (
-        "Training sizes do not count the validation subjects whose labels chose "
+        "Training sizes exclude the validation subjects used to select "
         f"{' and '.join(_chosen_by_validation(rows))}: {said} ({rule})"
     )
     if any(row.arm.tune == "shared" for row in rows):
-        words += "; a study of tuning draws training and validation subjects of its own"
+        words += "; each tuning study samples its own training and validation subjects"
     return f"{words}."
 
 
@@ -202,7 +218,7 @@ def _validated(protocol: Protocol) -> dict[int, int]:
 
 
 def _chosen_by_validation(rows: Sequence[Row]) -> list[str]:
-    epochs = ["the epochs of networks"] if any(map(is_network, rows)) else []
+    epochs = ["the best epoch of networks"] if any(map(is_network, rows)) else []
     return [*epochs, *(["tuned settings"] if any(row.arm.trials for row in rows) else [])]
 
 
@@ -223,7 +239,7 @@ def what_seeds_draw(protocol: Protocol) -> list[str]:
         found += ["the initialisation of networks", "the order of scans in training"]
     random = [r.label for r in protocol.rows if not is_network(r) and not r.deterministic]
     if random:
-        found.append(f"what {', '.join(random)} draw at random")
+        found.append(f"the random state of {', '.join(random)}")
     return found
 
 
@@ -237,12 +253,12 @@ def facts(protocol: Protocol, evidence: Evidence) -> list[str]:
     """Return the notes of a section: cohort, settings, what was left out."""
     data, values = protocol.dataset, protocol.values
     lines = [
-        f"Cohort {one_line(data['name'])}: {data['n_pool']} subjects to train on, "
-        f"{data['n_validation']} validation, {data['n_test']} test; target "
+        f"Cohort {one_line(data['name'])}: {data['n_pool']} training, {data['n_validation']} "
+        f"validation and {data['n_test']} test subjects; target "
         f"{one_line(data['target'])}{_classes(data['classes'])}."
     ]
     seeds = sorted({trial["seed"] for trial in protocol.trials})
-    uneven = "" if same_seeds(protocol) else "; not every cell has all of them"
+    uneven = "" if same_seeds(protocol) else "; some models or training sizes lack some of them"
     lines.append(f"Seeds: {', '.join(map(str, seeds))}{uneven}.")
     encoders = chosen_encoders(row.arm for row in protocol.rows)
     if len(encoders) == 1:
@@ -250,18 +266,18 @@ def facts(protocol: Protocol, evidence: Evidence) -> list[str]:
     if values["precision"] is not None:
         lines.append(f"Precision of networks: {values['precision']}.")
     if values["epochs"] is not None:
-        rule = " of the largest size, with as many optimiser steps at every other one"
+        rule = " at the largest training size and the same number of optimiser steps at every other"
         at_most = (
             "at most " if any(r.arm.params.get("early_stopping") for r in protocol.rows) else ""
         )
         lines.append(
-            f"Networks trained for {at_most}{count(int(values['epochs']), 'epoch')}"
+            f"Networks were trained for {at_most}{count(int(values['epochs']), 'epoch')}"
             f"{rule if values['length'] == 'steps' else ''}."
         )
         if values["epochs"] <= TOO_SHORT:
             lines.append(
-                f"{count(int(values['epochs']), 'epoch')}: too short to rank models; this shows "
-                "that everything runs."
+                f"Training for {count(int(values['epochs']), 'epoch')} is too short to rank "
+                "models; it only shows that the software runs."
             )
     lines.append(tuning_words(protocol))
     lines += changed_words(protocol)
@@ -270,7 +286,7 @@ def facts(protocol: Protocol, evidence: Evidence) -> list[str]:
         for name, why in sorted(evidence.reasons.items())
     ]
     lines += [
-        f"Dropped from the latest command: {one_line(what)}: {one_line(why)}."
+        f"Excluded from the latest command: {one_line(what)} ({one_line(why)})."
         for dataset, what, why in protocol.command["dropped"]
         if dataset == data["name"]
     ]
@@ -281,19 +297,22 @@ def tuning_words(protocol: Protocol) -> str:
     """Return how the settings of models were found."""
     tuned = {row.arm.tune for row in protocol.rows if row.arm.trials}
     if not tuned:
-        return "Nothing was tuned."
+        return "No hyperparameters were tuned."
     how = {
-        "shared": "one study a model and training size, on seeds that are not reported",
-        "per-seed": "one study a model, training size and seed",
+        "shared": "one study per model and training size, with seeds other than those reported",
+        "per-seed": "one study per model, training size and seed",
     }
     budget = count(int(protocol.values["trials"]), "Optuna trial")
     others = [row.label for row in protocol.rows if not row.arm.trials]
     rest = f"; not tuned: {', '.join(others)}" if others else ""
-    return f"Tuned: {budget} a study, {how[protocol.values['tune']]}{rest}."
+    return (
+        f"Hyperparameters were tuned with {budget} per study "
+        f"({how[protocol.values['tune']]}){rest}."
+    )
 
 
 def _classes(classes: Sequence[str]) -> str:
     names = [one_line(name) for name in classes]
     if len(names) == 2:
-        return f", {names[0]} against {names[1]} (positive)"
+        return f", {names[1]} (positive class) vs. {names[0]}"
     return f", classes {', '.join(names)}" if names else ""

@@ -44,9 +44,9 @@ def build_cohort_report(found: Inspection) -> Report:
     shape = " x ".join(map(str, conform.target.shape))
     caption = (
         f"Target {one_line(request.target)}; volumes of {shape} voxels of "
-        f"{conform.target.voxel_mm:g} mm ({conform.space} space), standardised: {conform.zscore}, "
-        f"stored as {conform.storage}.",
-        "Choices: " + ", ".join(_choices(found)) + ".",
+        f"{conform.target.voxel_mm:g} mm ({conform.space} space), intensities standardised "
+        f"({conform.zscore}), stored as {conform.storage}.",
+        "Options: " + ", ".join(_choices(found)) + ".",
     )
     section = Section(
         title=f"Dataset {one_line(request.name)}",
@@ -55,7 +55,7 @@ def build_cohort_report(found: Inspection) -> Report:
         notes=tuple(f"Warning: {one_line(words)}" for words in found.warnings),
         pictures=tuple(_pictures(found)),
     )
-    problem = (f"Cannot be used as asked: {found.problem}",) if found.problem else ()
+    problem = (f"Cannot be used as requested: {found.problem}",) if found.problem else ()
     return Report(f"slicebench: check of {one_line(request.name)}", (section,), problem)
 
 
@@ -102,26 +102,26 @@ def _people(used: pd.DataFrame, target: str) -> Table:
         Column("group", "group"),
         Column("subjects", "subjects", numeric=True),
         Column("scans", "scans", numeric=True),
-        Column("age", "age: mean (sd), range"),
+        Column("age", "age: mean (SD), range"),
         Column("sex", "sex"),
     )
-    return Table("people", "Who is in it", columns, tuple(rows))
+    return Table("people", "Subjects", columns, tuple(rows))
 
 
 def _counts(used: pd.DataFrame) -> Table:
-    per_subject = used.groupby("subject_id").size().rename("scans a subject")
+    per_subject = used.groupby("subject_id").size().rename("scans per subject")
     people = used.drop_duplicates("subject_id")
     site: pd.Series = people["site"].replace("", "unknown")
-    parts: list[tuple[str, pd.Series]] = [("site", site), ("scans a subject", per_subject)]
+    parts: list[tuple[str, pd.Series]] = [("site", site), ("scans per subject", per_subject)]
     parts += [(what, used[what]) for what in ("orientation", "voxel_mm", "shape")]
     rows = [
         (_text(what), _text(value), _number(int(n)))
         for what, values in parts
         for value, n in values.value_counts().items()
     ]
-    columns = (Column("what", "what"), Column("value", "value"), Column("n", "n", numeric=True))
-    notes = ("Sites and scans a subject are counts of subjects, all else of scans.",)
-    return Table("counts", "Sites, visits and forms of scans", columns, tuple(rows), notes, lead=2)
+    columns = (Column("what", "variable"), Column("value", "value"), Column("n", "n", numeric=True))
+    notes = ("Sites and scans per subject are counted in subjects, all other rows in scans.",)
+    return Table("counts", "Sites, visits and image geometry", columns, tuple(rows), notes, lead=2)
 
 
 def _left_out(scans: pd.DataFrame) -> Table:
@@ -133,10 +133,10 @@ def _left_out(scans: pd.DataFrame) -> Table:
     columns = (
         Column("reason", "reason"),
         Column("n", "n", numeric=True),
-        Column("such", "the first"),
+        Column("such", "first example"),
     )
-    notes = ("`bench data manifest` lists every scan with its reason.",)
-    return Table("left-out", "Left out", columns, tuple(rows), notes)
+    notes = ("`bench data manifest` lists every excluded scan with its reason.",)
+    return Table("left-out", "Excluded scans", columns, tuple(rows), notes)
 
 
 def _concerns(found: Inspection) -> Table:
@@ -150,12 +150,14 @@ def _concerns(found: Inspection) -> Table:
         for concern in found.concerns
     ]
     columns = (
-        Column("what", "to look at"),
+        Column("what", "check"),
         Column("n", "scans", numeric=True),
         Column("rule", "rule"),
-        Column("such", "the first"),
+        Column("such", "first example"),
     )
-    return Table("concerns", "What to look at (nothing is left out for it)", columns, tuple(rows))
+    return Table(
+        "concerns", "Quality checks (scans are flagged, not excluded)", columns, tuple(rows)
+    )
 
 
 def _example(paths: pd.Series) -> str:
@@ -173,14 +175,14 @@ def _balance(balance: pd.DataFrame) -> Table:
         for row in balance.to_dict("records")
     ]
     columns = (
-        Column("what", "what"),
+        Column("what", "variable"),
         Column("value", "value"),
         *(Column(side, side, numeric=True) for side in SIDES),
         Column("p", "p", numeric=True),
     )
     notes = (
-        "Subjects at their first scan; p of a chi-squared test that sides are alike, by "
-        "permutation where few are expected.",
+        "Subjects at their first scan; p of a chi-squared test of homogeneity across the three "
+        "sets, by permutation where expected counts are small.",
     )
     return Table("balance", "Balance of the split", columns, tuple(rows), notes, lead=2)
 
@@ -199,7 +201,7 @@ def _pictures(found: Inspection) -> list[Picture]:
         about = [_label(scan), *of_scan.get(index, ())]
         title = f"{one_line(str(scan['path']))}: {', '.join(about)}"
         pictures.append(
-            Picture(title, _png(pixels), f"Sagittal, coronal and axial plane of {title}")
+            Picture(title, _png(pixels), f"Sagittal, coronal and axial planes of {title}")
         )
     return pictures
 

@@ -57,7 +57,9 @@ def build_comparison(store: Store, a: str, b: str, where: Mapping[str, str]) -> 
         rows = [row for protocol in selection.protocols for row in protocol.rows]
         for name in (a, b):
             one_named(name, rows, "compare")
-        raise UserError(f"{a} and {b} were never run under one protocol, so they have no test.")
+        raise UserError(
+            f"{a} and {b} were never run under the same protocol, so they cannot be compared."
+        )
     sections = []
     for protocol in known:
         sections.append(_section(store, protocol, *two_named(a, b, protocol.rows, "compare")))
@@ -84,7 +86,7 @@ def sentence(pair: Pair, adjusted: float | None, n_family: int, protocol: Protoc
     a, b, metric, found = pair.a.label, pair.b.label, pair.metric, pair.found
     at = f"at n={protocol.size_label(pair.size)}"
     if found is None or not np.isfinite(found.p):
-        return f"Nothing can be claimed of {a} and {b} {at}: {'; '.join(pair.flags)}."
+        return f"Nothing can be concluded about {a} and {b} {at}: {'; '.join(pair.flags)}."
     digits = digits_of(metric)
     unit = f"{metric.unit} {metric.label}" if metric.unit else metric.label
     low, high = found.improvement_interval
@@ -94,12 +96,14 @@ def sentence(pair: Pair, adjusted: float | None, n_family: int, protocol: Protoc
         if high < 0:
             low, high, gap = -high, -low, -gap
         certain = adjusted is not None and adjusted < LEVEL
-        said = f"{first} {'beats' if certain else 'is ahead of'} {second} {at} by"
+        said = (
+            f"{first} {'outperforms' if certain else 'is nominally better than'} {second} {at} by"
+        )
     else:
         favour = f" in favour of {a if gap > 0 else b}" if gap else ""
         if gap < 0:
             low, high, gap = -high, -low, -gap
-        said = f"{a} and {b} cannot be told apart {at}: the difference is"
+        said = f"No significant difference between {a} and {b} {at}:"
     if adjusted is None:
         p = f"p {_is(found.p)}, exploratory"
     else:
@@ -109,7 +113,7 @@ def sentence(pair: Pair, adjusted: float | None, n_family: int, protocol: Protoc
     # A part of the test set that was estimated as nothing says nothing of what seeds can bring.
     if found.paired and found.c > 0:
         share = f"{100 * gain_from_seeds(found):.0f} %"
-        parts.append(f"more seeds would narrow the interval by at most {share}")
+        parts.append(f"more seeds could narrow the interval by at most {share}")
     return f"{said} {number(gap, digits)} {unit}{favour} ({'; '.join(parts)})."
 
 
@@ -199,7 +203,10 @@ def _seed_values(protocol: Protocol, evidence: Evidence, pair: Pair) -> Table | 
             *([Column("p", f"{test.name} p", numeric=True)] if test else []),
         ),
         rows=tuple(rows),
-        notes=(f"p: conditions on {test.conditions_on}; one p a seed, not adjusted, not combined.",)
+        notes=(
+            "p: for new subjects and these two trained networks only; one p-value per seed, "
+            "neither adjusted nor combined.",
+        )
         if test
         else (),
     )
@@ -211,15 +218,16 @@ def _beside(protocol: Protocol, evidence: Evidence, pair: Pair) -> Table | None:
         return None
     tests = [test(first, second) for test in (paired_t, sign_flip, wilcoxon)]
     notes = [
-        f"These condition on {tests[0].conditions_on}: no claim about models rests on them. "
-        "The p-values are not adjusted."
+        "These tests vary only the seeds and take the test set as fixed, so no claim about "
+        "models is based on them. The p-values are not adjusted."
     ]
     share = pair.found.p_superior if pair.found is not None else np.nan
     if np.isfinite(share):
         low, high = superiority_interval(share, len(seeds))
         notes.append(
-            f"A is better in {number(share, 2)} of the {count(len(seeds), 'pair')} of runs "
-            f"(95 % CI {number(low, 2)} to {number(high, 2)}, on this test set)."
+            f"A is better in a proportion of {number(share, 2)} of the "
+            f"{count(len(seeds), 'pair')} of runs (95 % CI {number(low, 2)} to {number(high, 2)}, "
+            "on this test set)."
         )
     return Table(
         name="beside",
@@ -237,7 +245,9 @@ def _beside(protocol: Protocol, evidence: Evidence, pair: Pair) -> Table | None:
                 Cell(str(test.n), {"value": test.n}),
                 Cell(p_value(test.p), {"value": test.p}),
                 Cell(p_value(test.floor) if test.floor else "0", {"value": test.floor}),
-                Cell(test.note or ("" if test.can_reject() else "cannot reject at this n")),
+                Cell(
+                    test.note or ("" if test.can_reject() else "cannot be significant with this n")
+                ),
             )
             for test in tests
         ),
@@ -261,10 +271,10 @@ def _runs(pair: Pair) -> str:
     found = pair.found
     assert found is not None
     if found.one_fit_a and found.one_fit_b:
-        return "1 fit each"
+        return "a single fit each"
     if found.one_fit_a or found.one_fit_b:
         fit, other = (pair.a, pair.b) if found.one_fit_a else (pair.b, pair.a)
-        return f"1 fit of {fit.label} and {count(found.n_seeds, 'seed')} of {other.label}"
+        return f"a single fit of {fit.label} and {count(found.n_seeds, 'seed')} of {other.label}"
     if found.paired:
         return count(found.n_seeds, "shared seed" if found.dropped else "seed")
     a, b = (count(n, "seed") for n in (found.n_seeds_a, found.n_seeds_b))

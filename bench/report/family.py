@@ -61,38 +61,42 @@ def design_tests(protocol: Protocol, rows: Sequence[Row], asked: str | None) -> 
     notes = []
     confirmatory = protocol.declared_in_time
     if declared == declared.family == type(declared)():
-        origin = "by rule, nothing else was declared"
+        origin = "default rule, none was declared"
     else:
         parts = ", ".join(f"{name} {value}" for name, value in declared.plain().items())
         origin = f"declared before the runs: {parts}"
         if protocol.n_before:
             origin = (
-                f"declared when {protocol.n_before} of {len(protocol.trials)} runs had finished: "
+                f"declared after {protocol.n_before} of {len(protocol.trials)} runs had finished: "
                 f"{parts}"
             )
     if not confirmatory:
         notes.append(
-            "The family was declared after results were there, so nothing here is confirmatory."
+            "The primary family was declared after results were available, so all tests are "
+            "exploratory."
         )
     if protocol.declared.margin is not None and protocol.n_before:
-        notes.append("The margin was set after results were there: its verdicts are exploratory.")
+        notes.append(
+            "The margin was set after results were available, so its verdicts are exploratory."
+        )
     default = _default_reference(protocol, rows)
     reference = default
     if asked is not None:
         found = named(asked, rows)
         reference = found[0] if found else None
         if not found:
-            notes.append(f"{asked} was not run here, so all pairs are compared.")
+            notes.append(f"{asked} was not run under this protocol, so all pairs are compared.")
         if reference != default:
             confirmatory = False
-            origin = "chosen by --reference of the report, after the runs"
+            origin = "chosen after the runs by `bench report --reference`"
             notes.append(
-                "The reference was chosen after the runs, so nothing here is confirmatory; "
-                "`bench run --reference` declares it."
+                "The reference was chosen after the runs, so all tests are exploratory; declare "
+                "it with `bench run --reference`."
             )
     elif default is not None and declared.reference is None:
         notes.append(
-            f"{len(rows)} models are compared with {default.label} only; --reference names another."
+            f"The {len(rows)} models are compared with {default.label} only; choose another with "
+            "--reference."
         )
     versus = "all pairs" if reference is None else f"each model against {reference.label}"
     return Design(
@@ -133,13 +137,13 @@ def one_named(name: str, rows: Sequence[Row], where: str) -> Row:
     found = {row.key: row for row in named(name, rows)}
     if len(found) > 1:
         raise UserError(
-            f"{where} {name} fits {len(found)} rows; name one of {_quoted(tuple(found.values()))}."
+            f"{where} {name} matches {len(found)} rows; choose one of "
+            f"{_quoted(tuple(found.values()))}."
         )
     if not found:
         known = [each for row in rows for each in (row.label, row.arm.model.name)]
         raise UserError(
-            f"{where} {name}: that was not run{did_you_mean(name, known)}; there are "
-            f"{_quoted(rows)}."
+            f"{where} {name} was not run{did_you_mean(name, known)}; choose one of {_quoted(rows)}."
         )
     return next(iter(found.values()))
 
@@ -154,7 +158,7 @@ def two_named(a: str, b: str, rows: Sequence[Row], where: str) -> tuple[Row, Row
     """
     first, second = (one_named(name, rows, where) for name in (a, b))
     if first.key == second.key:
-        raise UserError(f"{a} and {b} are the same row; name two.")
+        raise UserError(f"{a} and {b} are the same row; choose two different ones.")
     return first, second
 
 

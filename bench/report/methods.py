@@ -49,11 +49,11 @@ def methods(protocol: Protocol, design: Design, family: Sequence[Pair]) -> list[
     metric = metric_of(protocol.primary_metric)
     size = protocol.primary_size
     aim = (
-        f"The estimand is the difference in expected {metric.label}"
-        f"{f' ({metric.unit})' if metric.unit else ''} between two models, each trained on "
-        f"{'all ' if protocol.is_all(size) else ''}{size} subjects of "
-        f"{one_line(protocol.dataset['name'])}, over "
-        f"{scope(protocol, size)}; {covered(protocol.rows)}."
+        "The estimand is the difference in expected "
+        f"{metric.label}{f' ({metric.unit})' if metric.unit else ''} between two models, each "
+        f"trained on {'all ' if protocol.is_all(size) else ''}{size} subjects of "
+        f"{one_line(protocol.dataset['name'])}, over {scope(protocol, size)}; models are compared "
+        f"{covered(protocol.rows)}."
     )
     sentences = [
         aim,
@@ -64,8 +64,8 @@ def methods(protocol: Protocol, design: Design, family: Sequence[Pair]) -> list[
     ]
     if design.margin is not None:
         sentences.append(
-            f"A difference of less than {design.margin:g} in {metric.label} was taken for none "
-            "(two one-sided tests at .05, not adjusted)."
+            f"Models whose {metric.label} differs by less than {design.margin:g} were considered "
+            "equivalent (two one-sided tests at .05, not adjusted)."
         )
     return [" ".join(sentences)]
 
@@ -110,14 +110,14 @@ def _runs(protocol: Protocol) -> list[str]:
         sentences = [f"{models}; finished runs by seed: {_cells(protocol)}."]
     drawn = what_seeds_draw(protocol)
     if drawn:
-        sentences.append(f"A seed draws {_and(drawn)}.")
+        sentences.append(f"The seed determines {_and(drawn)}.")
     whole = [size for size in protocol.sizes if protocol.is_all(size)]
     fits = [row.label for size in whole for row in protocol.rows if protocol.one_fit(row, size)]
     if fits:
         at = protocol.size_label(whole[0])
         sentences.append(
-            f"At n={at} {_and(fits)} {'is' if len(fits) == 1 else 'are'} one fit "
-            f"{'' if len(fits) == 1 else 'each '}whatever the seed."
+            f"At n={at} {_and(fits)} {'is' if len(fits) == 1 else 'are'} a single fit "
+            f"{'' if len(fits) == 1 else 'each, '}independent of the seed."
         )
     return sentences
 
@@ -143,13 +143,13 @@ def _subjects(protocol: Protocol) -> list[str]:
     """Say who was on which side, and what validation subjects were used for."""
     data = protocol.dataset
     sentences = [
-        f"Subjects were split once ({data['n_pool']} to train on, {data['n_validation']} for "
-        f"validation, {data['n_test']} for the test), and all runs share the test set.",
+        f"Subjects were split once into {data['n_pool']} training, {data['n_validation']} "
+        f"validation and {data['n_test']} test subjects, and all runs share the test set.",
         validation_words(protocol),
         tuning_words(protocol),
     ]
     if any(map(is_network, protocol.rows)):
-        sentences.append("The best epoch of a network was chosen on validation subjects only.")
+        sentences.append("The best epoch of each network was selected on validation subjects only.")
     return [words for words in sentences if words]
 
 
@@ -159,13 +159,13 @@ def _test(family: Sequence[Pair]) -> list[str]:
     on = "on the same seeds and the same test subjects"
     if odd:
         on = (
-            "on the same test subjects, with runs paired by seed where two models share at least "
-            "two seeds,"
+            "on the same test subjects (runs paired by seed where both models share at least two "
+            "seeds)"
         )
     return [
-        f"Two models were compared {on} by the Obuchowski-Rockette test for seeds crossed with "
-        "subjects, with Hillis' degrees of freedom, in which both vary.",
-        *([f"Of the primary cell: {'; '.join(odd)}."] if odd else []),
+        f"Models were compared pairwise {on} with the Obuchowski-Rockette test for crossed random "
+        "seeds and subjects, with Hillis' degrees of freedom.",
+        *([f"Exceptions in the primary family: {'; '.join(odd)}."] if odd else []),
     ]
 
 
@@ -175,18 +175,18 @@ def _odd(pair: Pair) -> str:
     if found is None:
         return "not compared, because one of them has no finished run"
     if found.one_fit_a and found.one_fit_b:
-        words = "one fit each, over subjects alone"
+        words = "a single fit each, tested over subjects alone"
     elif found.one_fit_a or found.one_fit_b:
-        words = f"one fit against {count(found.n_seeds, 'run')}"
+        words = f"a single fit against {count(found.n_seeds, 'run')}"
     elif not found.paired:
         words = f"unpaired, {count(found.n_seeds_a, 'run')} against {found.n_seeds_b}"
     elif found.dropped:
-        words = f"on {count(found.n_seeds, 'shared seed')}, without {_listed(found.dropped)}"
+        words = f"on {count(found.n_seeds, 'shared seed')}, without seed {_listed(found.dropped)}"
     else:
         words = ""
     if np.isfinite(found.p):
         return words
-    return f"{words}; no p" if words else "no p"
+    return f"{words}, no p-value" if words else "no p"
 
 
 def _tests(design: Design, family: Sequence[Pair]) -> list[str]:
@@ -195,20 +195,20 @@ def _tests(design: Design, family: Sequence[Pair]) -> list[str]:
     pairs = count(len(family), "pair") + ("" if tested == len(family) else f", {tested} with a p")
     if design.confirmatory:
         words = (
-            f"The primary family is {design.words} ({pairs}; {design.origin}); its p-values are "
-            "adjusted by Holm's method. Everything else is exploratory"
+            f"The primary family of tests is {design.words} ({pairs}; {design.origin}); its "
+            "p-values are adjusted by Holm's method. All other tests are exploratory"
         )
     else:
         words = (
-            f"No family of tests was fixed before the runs ({design.origin}), so that everything "
-            "is exploratory"
+            f"No family of tests was fixed before the runs ({design.origin}), so all tests are "
+            "exploratory"
         )
     return [
-        f"{words}: p-values beside a column BH p are adjusted over the rows of their table by "
-        "Benjamini and Hochberg's method, the marks of a column by Holm's over that column, and "
-        "others are not adjusted.",
-        "Differences are signed so that positive means that the first model is better; intervals "
-        "are at 95 %.",
+        f"{words}: the column BH p holds p-values adjusted over the rows of its table by the "
+        "method of Benjamini and Hochberg, the marks in a column are adjusted by Holm's method "
+        "within that column, and other p-values are not adjusted.",
+        "Differences are signed so that positive values favour the first model; intervals are 95 "
+        "% confidence intervals.",
     ]
 
 

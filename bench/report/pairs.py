@@ -127,7 +127,7 @@ def _flags(
     mode = next((row.arm.tune for row in (a, b) if row.arm.tune is not None), None)
     flags = [COVERS[mode]]
     if mode is None and changed_settings((a, b)):
-        flags = [f"{COVERS[mode]} but for those named in the notes"]
+        flags = [f"{COVERS[mode]} except those listed in the notes"]
     if protocol.conditional(size):
         flags.append(CONDITIONAL)
     for letter, row in (("A", a), ("B", b)):

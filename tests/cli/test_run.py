@@ -348,7 +348,7 @@ def test_an_encoder_is_not_tested_on_a_cohort_that_it_has_seen_unless_one_insist
     out = ran(bench(*words, "--allow-pretraining-overlap"))
     assert "6 of 6 trials done" in out
     report = " ".join(ran(bench("report", "--format", "markdown")).split())
-    assert "Not to be trusted as a test, its encoder was pretrained on the cohort" in report
+    assert "Not a valid test (encoder pretrained on the test cohort)" in report
     assert report.count("its encoder was pretrained on the cohort that it is tested on") > 1
 
 

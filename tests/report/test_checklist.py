@@ -80,13 +80,13 @@ def test_a_whole_grid_is_said_to_be_whole(bench):
     two(bench)
     found = answers(bench)
     assert found["test set shared"] == ("Yes, the same 40 in 12 runs.", "answered")
-    assert found["seeds"] == ("3 in each of 4 cells.", "answered")
+    assert found["seeds"] == ("3 in each of 4 combinations.", "answered")
     assert found["failures"] == ("None failed.", "answered")
     assert found["missing cells"] == ("Yes.", "answered")
-    assert found["training sizes"][0] == "24, 48, of 96; primary 48."
-    assert found["tuning"][0].startswith("Nothing was tuned")
+    assert found["training sizes"][0] == "24, 48, out of 96; primary 48."
+    assert found["tuning"][0].startswith("No hyperparameters were tuned")
     assert found["margin"][1] == "open"
-    assert "by rule" in found["declared"][0]
+    assert "default rule" in found["declared"][0]
 
 
 def test_failed_missing_and_unequal_runs_are_listed_and_asked_about(bench):
@@ -106,19 +106,19 @@ def test_one_seed_is_no_claim_about_an_architecture(bench):
     two(bench, seeds=[0])
     answer, state = answers(bench)["seeds"]
     assert state == "partly"
-    assert "say nothing of an architecture" in answer
+    assert "does not support a claim about an architecture" in answer
 
 
 def test_baselines_are_asked_for_until_they_are_run(bench):
     arms = two(bench)
     assert answers(bench)["baselines"] == (
-        "To be answered: what do linear-voxels and prior reach here?",
+        "To be answered: what do linear-voxels and prior achieve on these data?",
         "open",
     )
     linear = bench.estimator("linear-voxels", fingerprint=arms[0].fingerprint)
     bench.grid([*arms, linear], sizes=(24, 48))
     assert answers(bench)["baselines"] == (
-        "linear-voxels. To be answered: what does prior reach here?",
+        "linear-voxels. To be answered: what does prior achieve on these data?",
         "partly",
     )
     prior = bench.estimator("prior", fingerprint=arms[0].fingerprint)
@@ -144,11 +144,13 @@ def test_different_test_sets_are_an_answer_and_no_error(bench):
 
 def test_test_subjects_that_were_trained_on_are_counted(bench):
     two(bench)
-    assert answers(bench)["leakage"][0].startswith("Every predicted subject is on the side")
+    assert answers(bench)["leakage"][0].startswith("Every predicted subject belongs to the set")
     table = schema.subjects
     with bench.store.engine.begin() as connection:
         connection.execute(update(table).where(table.c.subject < 103).values(side="train"))
-    assert answers(bench)["leakage"][0].startswith("3 subjects predicted on a side they are not on")
+    assert answers(bench)["leakage"][0].startswith(
+        "3 subjects predicted in a set to which they do not belong"
+    )
 
 
 def test_what_was_declared_stands_there_and_what_came_too_late_too(bench):
@@ -179,12 +181,12 @@ def test_tuning_is_said_with_budget_and_mode(bench):
     bench.grid([arm], sizes=(24,))
     bench.store.add_study(make_study(arm))
     answer, state = answers(bench)["tuning"]
-    assert answer.startswith("2 Optuna trials a study for each of 1 model, shared.")
-    assert "change the order" in answer
-    assert "the variance of tuning is not in the interval" in answers(bench)["estimand"][0]
+    assert answer.startswith("2 Optuna trials per study for each of 1 model, shared.")
+    assert "change the ranking" in answer
+    assert "the variance due to tuning is not included" in answers(bench)["estimand"][0]
     with bench.store.engine.begin() as connection:
         connection.execute(schema.tuning_trials.delete().where(schema.tuning_trials.c.number == 1))
-    assert "another number of trials than 2" in answers(bench)["tuning"][0]
+    assert "a number of trials other than 2" in answers(bench)["tuning"][0]
     assert state == "partly"
 
 
@@ -199,7 +201,7 @@ def test_short_training_and_seen_cohorts_are_flagged(bench):
     bench.grid(arms, sizes=(24,))
     found = answers(bench)
     assert "too short to rank" in found["training length"][0]
-    assert "pretrained on the cohort that it is tested on" in found["contamination"][0]
+    assert "pretrained on the test cohort" in found["contamination"][0]
     assert found["contamination"][1] == "partly"
 
 

@@ -39,16 +39,16 @@ def test_older_runs_and_estimators_leave_gaps_not_zeros():
 
 
 CPU = {"cpu": "AMD EPYC", "gpu": None, "machine": "x86_64", "threads": 1}
-WARNING = "Seconds of different machines are not comparable."
+WARNING = "Times from different machines are not comparable."
 
 
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({**CPU, "cpu": "Intel Xeon"}, "AMD EPYC, 1 thread a run; Intel Xeon, 1 thread a run."),
-        ({**CPU, "gpu": "H100"}, "AMD EPYC, 1 thread a run; H100, 1 thread a run."),
-        ({**CPU, "threads": 4}, "AMD EPYC, 1 thread a run; AMD EPYC, 4 threads a run."),
-        ({"machine": "arm64"}, "AMD EPYC, 1 thread a run; arm64, threads not recorded."),
+        ({**CPU, "cpu": "Intel Xeon"}, "AMD EPYC, 1 thread per run; Intel Xeon, 1 thread per run."),
+        ({**CPU, "gpu": "H100"}, "AMD EPYC, 1 thread per run; H100, 1 thread per run."),
+        ({**CPU, "threads": 4}, "AMD EPYC, 1 thread per run; AMD EPYC, 4 threads per run."),
+        ({"machine": "arm64"}, "AMD EPYC, 1 thread per run; arm64, threads not recorded."),
     ],
 )
 def test_seconds_of_different_machines_are_said_to_be_not_comparable(other, words):
@@ -56,5 +56,5 @@ def test_seconds_of_different_machines_are_said_to_be_not_comparable(other, word
     assert first.endswith(f"Measured on {words}")
     assert warnings == [WARNING]
     first, *warnings = _notes({"a": {"environment": CPU}, "b": {"environment": dict(CPU)}})
-    assert first.endswith("Measured on AMD EPYC, 1 thread a run.")
+    assert first.endswith("Measured on AMD EPYC, 1 thread per run.")
     assert not warnings

@@ -33,7 +33,7 @@ def test_without_a_declaration_the_rule_makes_the_family(bench):
     pairs = table(found, "pairs-primary")
     assert pairs.title.startswith("Primary family: differences in MAE (years) at n=48")
     assert len(pairs.rows) == 3
-    assert "by rule, nothing else was declared" in every_word(found)
+    assert "default rule, none was declared" in every_word(found)
 
 
 def test_a_declared_metric_size_and_reference_make_the_family(bench):
@@ -62,8 +62,8 @@ def test_what_is_declared_after_results_is_exploratory(bench):
     assert "pairs-primary" not in names(found)
     pairs = table(found, "pairs-exploratory")
     assert "p_bh" in [column.key for column in pairs.columns]
-    assert "declared when 27 of 27 runs had finished" in every_word(found)
-    assert "nothing here is confirmatory" in every_word(found)
+    assert "declared after 27 of 27 runs had finished" in every_word(found)
+    assert "so all tests are exploratory" in every_word(found)
 
 
 def test_the_same_declaration_again_keeps_its_date(bench):
@@ -96,7 +96,7 @@ def test_a_late_margin_leaves_the_family_and_flags_its_verdicts(bench):
     pairs = table(found, "pairs-primary")
     assert len(pairs.rows) == 3
     assert "verdict" in [column.key for column in pairs.columns]
-    assert "The margin was set after results were there" in every_word(found)
+    assert "The margin was set after results were available" in every_word(found)
 
 
 def test_a_margin_gives_every_pair_a_verdict_by_the_primary_metric_alone(bench):

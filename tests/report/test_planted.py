@@ -124,7 +124,7 @@ def test_a_model_that_needs_twice_the_subjects_is_said_to(bench):
     store = Store.for_reading(bench.store.file)
     efficiency = table(build_report(store), "efficiency")
     store.close()
-    assert efficiency.columns[1].title == "B equals A at n=100 with n ="
+    assert efficiency.columns[1].title == "n at which B matches A at n=100"
     assert cells(efficiency, "pair")[0].text == "frugal vs hungry"
     found, bounds = cells(efficiency, "n")[0], cells(efficiency, "n_ci")[0].values
     assert found.values["value"] == pytest.approx(200, rel=0.15)

@@ -319,7 +319,7 @@ def test_numbers_stay_readable_in_markdown():
 # ------------------------------------------------------------------ terminal
 
 
-HIDDEN = re.compile(r"Columns without room here: (.*?); --wide shows all\.")
+HIDDEN = re.compile(r"Columns omitted for lack of width: (.*?); use --wide to show them\.")
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
@@ -339,7 +339,7 @@ def test_a_narrow_terminal_cuts_no_number_and_names_what_it_leaves_out(report, w
 
 def test_a_wide_table_has_every_column_on_one_line(report):
     text = to_terminal(report, width=60, wide=True)
-    assert "Columns without room" not in text
+    assert "Columns omitted" not in text
     lines = text.splitlines()
     for table in report.sections[0].tables:
         for row in table.rows:
@@ -362,7 +362,7 @@ def test_the_least_important_column_goes_first_and_the_title_never_wraps():
     assert text.count("1.234 [1.000, 2.000] n=5") == 2
     text = to_terminal(found, width=56)
     assert title in text
-    assert "Columns without room here: minor, last." in text
+    assert "Columns omitted for lack of width: minor, last." in text
     assert text.count("alpha") == 1
 
 
@@ -371,7 +371,7 @@ def test_columns_of_words_share_what_numbers_leave():
     rows = (("short", "words " * 40, "12"), ("name " * 12, "no", "3"))
     table = Table("t", "T", heads, tuple(tuple(map(Cell, row)) for row in rows))
     text = to_terminal(Report("R", (Section("S", (table,)),)), width=80)
-    assert "without room" not in text
+    assert "Columns omitted" not in text
     assert text.count("words") == 40
     assert max(map(len, text.splitlines())) <= 80
 

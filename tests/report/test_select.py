@@ -85,9 +85,9 @@ def test_two_protocols_never_share_a_table_and_the_other_is_named(bench):
     report = build_report(bench.store)
     assert len(report.sections) == 1
     assert rows(report) == ["net"]
-    assert "Networks trained for 50 epochs." in every_word(report)
+    assert "Networks were trained for 50 epochs." in every_word(report)
     assert report.notes == (
-        "Not shown, because it may not be compared with this: bench report --where epochs=2",
+        "Not shown, because it is not comparable with these results: bench report --where epochs=2",
     )
     report = build_report(bench.store, where={"epochs": "2"})
     assert sorted(rows(report)) == ["net", "other"]
@@ -182,4 +182,4 @@ def test_earlier_arms_of_the_same_protocol_are_in_the_same_table(bench):
     assert sorted(rows(report)) == ["first", "second"]
     board = table(report, "leaderboard-mae")
     (second,) = [row for row in board.rows if row[0].text == "second"]
-    assert second[1].text == "not asked for"
+    assert second[1].text == "not requested"

@@ -324,7 +324,9 @@ def test_few_subjects_bring_a_second_p(bench):
     interval = cells(pairs, "ci")[0].values
     assert interval["few_p"] >= cells(pairs, "p")[0].values["value"]
     assert f"({interval['few_p']:.3f})" in cells(pairs, "p")[0].text
-    assert any("few subjects: beside df and p" in note for note in pairs.notes)
+    assert any(
+        "few subjects: the second df and the p in parentheses" in note for note in pairs.notes
+    )
 
 
 def test_rank_tests_that_cannot_reject_say_so(bench):
@@ -332,8 +334,8 @@ def test_rank_tests_that_cannot_reject_say_so(bench):
     seeds = table(report(bench), "pairs-seeds")
     for found in cells(seeds, "p_sign_flip"):
         assert found.values["floor"] == 0.25
-        assert found.text.endswith("cannot reject at this n")
-    assert "this test set" in seeds.notes[0]
+        assert found.text.endswith("cannot be significant with this n")
+    assert "take the test set as fixed" in seeds.notes[0]
 
 
 def test_from_eight_models_on_a_baseline_is_the_reference(bench):
@@ -374,7 +376,7 @@ def test_two_classes_are_compared_by_auc(bench):
     assert cells(pairs, "p")[0].values["value"] == pytest.approx(truth.p, rel=1e-12)
     for metric in ("sensitivity", "specificity"):
         assert not any(c.bold for c in cells(table(found, f"leaderboard-{metric}"), "n48"))
-    assert "CN against AD (positive)" in every_word(found)
+    assert "AD (positive class) vs. CN" in every_word(found)
 
 
 def test_more_classes_are_compared_by_balanced_accuracy_and_one_vs_rest_is_never_tested(bench):
@@ -386,7 +388,7 @@ def test_more_classes_are_compared_by_balanced_accuracy_and_one_vs_rest_is_never
     tested = {c.values["name"] for c in cells(table(found, "pairs-exploratory"), "metric")}
     assert tested == {"balanced_accuracy", "accuracy", "log_loss"}
     titles = [c.title for c in table(found, "metrics").columns]
-    assert "AUC, MCI against the rest" in titles
+    assert "AUC, MCI vs. rest" in titles
 
 
 # ------------------------------------------------------------------ words
@@ -399,8 +401,8 @@ def tuned(bench, name, mode):
 @pytest.mark.parametrize(
     ("mode", "words"),
     [
-        ("shared", "with these tuned settings; the variance of tuning is not in the interval"),
-        ("per-seed", "architecture, tuning included"),
+        ("shared", "with these tuned settings; the variance due to tuning is not included"),
+        ("per-seed", "with tuning as part of each architecture"),
         (None, "with the published settings"),
     ],
 )
@@ -423,7 +425,7 @@ def test_settings_of_a_known_model_that_are_not_the_published_ones_are_named(ben
     published = {n: card.defaults.get(n, o.default) for n, o in options_of(card).items()}
     bench.grid([bench.arm("cnn3d", params={**published, "epochs": 2})], sizes=(48,))
     words = every_word(report(bench))
-    assert "with the published settings but for epochs=2" in words
+    assert "with the published settings except epochs=2" in words
     assert "too short to rank models" in words
 
 
@@ -436,11 +438,11 @@ def test_notes_say_who_was_left_out_and_what_was_dropped(bench):
     words = every_word(found)
     flow = next(table for table in found.tables if table.name == "flow")
     assert ["no age", "3"] in [[cell.text for cell in row] for row in flow.rows]
-    assert "net with tiny: it has no weights" in words
+    assert "net with tiny (it has no weights)" in words
     assert "space=native" in words
     assert "val_size=full" in words
-    assert "as many optimiser steps" in words
-    assert "96 subjects to train on, 32 validation, 40 test" in words
+    assert "the same number of optimiser steps" in words
+    assert "96 training, 32 validation and 40 test subjects" in words
     assert "fp32" in words
 
 
@@ -465,7 +467,7 @@ def test_a_reference_that_fits_two_rows_must_be_named_in_full(bench):
         bench.arm("net", encoder=Component(name, 1)) for name in ("resnet18", "efficientnet-lite0")
     ]
     bench.grid(arms, sizes=(48,))
-    with pytest.raises(UserError, match=r"fits 2 rows; name one of .*'net \[resnet18\]'"):
+    with pytest.raises(UserError, match=r"matches 2 rows; choose one of .*'net \[resnet18\]'"):
         report(bench, reference="net")
     pairs = table(report(bench, reference="net [resnet18]"), "pairs-exploratory")
     assert cells(pairs, "pair")[0].values["b"] == "net [resnet18]"

@@ -69,15 +69,15 @@ def test_an_uneven_grid_is_said_cell_by_cell_and_pair_by_pair(bench):
     assert "seeds each" not in text
     assert "on the same seeds" not in text
     assert "paired runs" not in text
-    assert "; not every cell has all of them." in text
+    assert "; some models or training sizes lack some of them." in text
     assert (
         "finished runs by seed: 0, 1, 2 (a at n=24, 48, b at n=24); 3, 4, 5, 6 (b at n=48); none "
         "(c at n=24); 0, 1, 4 (c at n=48)."
     ) in text
     assert "a vs b, unpaired, 3 runs against 4" in text
-    assert "a vs c, on 2 shared seeds, without 2, 4" in text
+    assert "a vs c, on 2 shared seeds, without seed 2, 4" in text
     assert "every run of A with every run of B" in text
-    assert "seeds that only one of the two has are left out: 2, 4" in text
+    assert "seeds excluded because only one of the two models has them: 2, 4" in text
     assert cell(table(report, "leaderboard-auc"), "c", "n24").text == "missing"
     assert cell(table(report, "pairs-primary"), "a vs b", "n").text == "(3, 4) x 40"
     assert "Fewer than two pairs of runs: a vs b, b vs c." in text
@@ -89,7 +89,7 @@ def test_every_format_says_the_same_of_an_uneven_grid(bench, format_):
     text = in_format(build_report(bench.store), format_)
     assert "unpaired, 3 runs against 4" in text
     assert "the same seeds" not in text
-    assert "^: the best of a column" in text.replace(r"\textasciicircum{}", "^")
+    assert "Best of each column marked ^" in text.replace(r"\textasciicircum{}", "^")
     assert "in bold" not in text
 
 
@@ -98,8 +98,8 @@ def test_the_page_of_an_unpaired_pair_says_whose_seeds_there_are(bench):
     report = build_comparison(bench.store, "a", "b", {})
     first = report.sections[0].caption[0]
     assert "3 seeds of a and 4 seeds of b, unpaired" in first
-    assert "^: the best of a column" in said(report)
-    assert "Settings that are not the published ones" not in said(report)
+    assert "Best of each column marked ^" in said(report)
+    assert "Settings that differ from the published ones" not in said(report)
 
 
 def test_a_pair_without_a_p_is_not_counted_by_holm(bench):
@@ -120,8 +120,8 @@ def test_a_dark_difference_is_said_with_its_owner_and_never_negative(bench):
     bench.grid([bench.arm("worse"), bench.arm("better")], sizes=(48,), errors=(5.2, 5.0))
     for names in (("worse", "better"), ("better", "worse")):
         first = build_comparison(bench.store, *names, {}).sections[0].caption[0]
-        if "cannot be told apart" in first:
-            assert re.search(r"the difference is \d+\.\d+ years MAE in favour of better", first)
+        if "No significant difference" in first:
+            assert re.search(r"n=48: \d+\.\d+ years MAE in favour of better", first)
         assert "lead of" not in first
 
 
@@ -132,10 +132,15 @@ def test_at_all_subjects_a_seed_draws_no_subset(bench):
     whole(bench)
     text = said(build_report(bench.store))
     assert "training subset" not in text
-    assert "A seed draws the initialisation of networks and the order of scans in training." in text
-    assert "seeds have the same training set" in text
+    assert (
+        "The seed determines the initialisation of networks and the order of scans in training."
+        in text
+    )
+    assert "the training sets of different seeds are identical" in text
     assert "conditional on this training set" in text
-    assert "32 at every size (a third of the size, at least 8, at most all 32)" in text
+    assert (
+        "32 at every training size (one third of the training size, at least 8 and at most all 32)"
+    ) in text
 
 
 def test_below_all_subjects_a_seed_draws_both_subsets(bench):
@@ -143,10 +148,11 @@ def test_below_all_subjects_a_seed_draws_both_subsets(bench):
     bench.grid([bench.arm("a"), bench.arm("b")], sizes=(24, 48, 96))
     text = said(build_report(bench.store))
     assert (
-        "A seed draws the training subset at n=24, 48 (nested across sizes and the same for every "
-        "model), the validation subset, the initialisation of networks and the order of scans"
+        "The seed determines the training subset at n=24, 48 (nested across sizes and the same "
+        "for every model), the validation subset, the initialisation of networks and the order "
+        "of scans"
     ) in text
-    assert "whose labels chose the epochs of networks: 8 at n=24, 16 at n=48, 32 at n=96" in text
+    assert "used to select the best epoch of networks: 8 at n=24, 16 at n=48, 32 at n=96" in text
     assert "with 3 seeds each (0, 1, 2)" in text
     assert "on the same seeds and the same test subjects" in text
 
@@ -157,9 +163,12 @@ def test_the_validation_subjects_of_tuning_are_named_too(bench):
     tuned = [bench.arm(name, space=space, trials=5, tune="shared") for name in "ab"]
     bench.grid([*tuned, bench.estimator("prior")], sizes=(48,))
     text = said(build_report(bench.store))
-    assert "chose the epochs of networks and tuned settings: 16 at every size" in text
-    assert "a study of tuning draws training and validation subjects of its own" in text
-    assert "on seeds that are not reported; not tuned: prior." in text
+    assert (
+        "used to select the best epoch of networks and tuned settings: 16 at every training size"
+        in text
+    )
+    assert "each tuning study samples its own training and validation subjects" in text
+    assert "with seeds other than those reported); not tuned: prior." in text
 
 
 # ------------------------------------------------------------------ estimators
@@ -173,9 +182,11 @@ def test_estimators_have_no_epochs_initialisation_or_validation(bench):
     ):
         text = said(report)
         assert not re.search(r"epoch|initialisation|order of scans|whose labels chose", text)
-        assert "A seed draws the training subset at n=24 (the same for every model)." in text
-        assert "At n=96 (all) linear-voxels and prior are one fit each whatever the seed." in text
-        assert "linear-voxels vs prior, one fit against 3 runs" in text
+        assert "The seed determines the training subset at n=24 (the same for every model)." in text
+        assert (
+            "At n=96 (all) linear-voxels and prior are a single fit each, independent of the seed."
+        ) in text
+        assert "linear-voxels vs prior, a single fit against 3 runs" in text
     for kind in ("claim", "comparison", "tripod-ai"):
         answers = " ".join(
             c.text
@@ -190,14 +201,14 @@ def test_single_fits_are_one_pair_however_often_they_were_run(bench):
     estimators(bench, sizes=(96,))
     report = build_report(bench.store)
     text = said(report)
-    assert "every model is one fit to all subjects" in text
-    assert "A seed draws" not in text
-    assert "linear-voxels vs prior, one fit each, over subjects alone" in text
+    assert "every model is a single fit to all subjects" in text
+    assert "The seed determines" not in text
+    assert "linear-voxels vs prior, a single fit each, tested over subjects alone" in text
     assert cell(table(report, "pairs-primary"), "linear-voxels vs prior", "n").text == "1 x 40"
     # Three runs of one fit are no three pairs for a test over seeds.
     assert not [each for each in report.tables if each.name == "pairs-seeds"]
     page = build_comparison(bench.store, "linear-voxels", "prior", {})
-    assert "1 fit each x 40 subjects" in page.sections[0].caption[0]
+    assert "a single fit each x 40 subjects" in page.sections[0].caption[0]
     assert len(table(page, "seeds").rows) == 1
     assert not [each for each in page.tables if each.name == "beside"]
 
@@ -213,19 +224,20 @@ def test_what_was_never_tested_is_not_called_inseparable(bench):
     marks = [(row[1].bold, row[1].tied, row[1].untested) for row in board.rows]
     assert marks == [(True, False, False), (False, False, True)]
     text = said(report)
-    assert "?: not tested against it (one run, no variance)" in text
-    assert "Nothing is claimed of new training runs, because no model has two at n=48" in text
+    assert "? not tested against the best (single run or no variance)" in text
+    assert (
+        "Results do not generalise to new training runs, because no model has two runs at n=48"
+        in text
+    )
 
 
 def test_metrics_without_a_test_say_so(bench):
     bench.cohort("cohort", DISEASE)
     bench.grid([bench.arm(name, task=DISEASE) for name in "ab"], sizes=(48,))
-    note = "MCC and F1: never tested, so nothing is marked but the best."
+    note = "MCC and F1: not tested; only the best is marked."
     assert note in table(build_report(bench.store), "metrics").notes
     alone = build_report(bench.store, metric="mcc")
-    assert table(alone, "leaderboard-mcc").notes == (
-        "MCC: never tested, so nothing is marked but the best.",
-    )
+    assert table(alone, "leaderboard-mcc").notes == ("MCC: not tested; only the best is marked.",)
 
 
 # ------------------------------------------------------------------ settings, machines
@@ -237,5 +249,5 @@ def test_changed_settings_stand_beside_what_was_not_tuned(bench):
     bench.grid([bench.arm("cnn3d", params=params), bench.arm("slice2d-own", params=params)])
     (section,) = build_checklist(bench.store, "comparison").sections
     answers = {row[0].text: row[2].text for row in section.tables[0].rows}
-    assert "but for epochs=12" in answers["tuning"]
+    assert "except epochs=12" in answers["tuning"]
     assert "every model has its card's settings" not in answers["tuning"]

@@ -26,25 +26,25 @@ class _Checklist:
 
 CHECKLISTS: dict[str, _Checklist] = {
     "claim": _Checklist(
-        "CLAIM 2024, in our own words",
+        "CLAIM 2024 (paraphrased)",
         claim_items,
-        "Numbered as in the update of 2024, worded anew and shortened: a help to fill in the "
-        "original, not a replacement. Tejani AS, Klontzas ME, Gatti AA, et al. Checklist for "
-        "Artificial Intelligence in Medical Imaging (CLAIM): 2024 Update. Radiol Artif Intell "
-        "2024;6(4):e240300.",
+        "Numbered as in the 2024 update; the items are reworded and shortened. It helps to "
+        "complete the original checklist and does not replace it. Tejani AS, Klontzas ME, Gatti "
+        "AA, et al. Checklist for Artificial Intelligence in Medical Imaging (CLAIM): 2024 "
+        "Update. Radiol Artif Intell 2024;6(4):e240300.",
     ),
     "comparison": _Checklist(
         "Checklist for a comparison of architectures",
         comparison_items,
-        "Made for this project, and not a published checklist: what a reader needs to judge a "
-        "claim that one architecture is better than another.",
+        "Written for this project, not a published checklist: what a reader needs to know to "
+        "judge the claim that one architecture is better than another.",
     ),
     "tripod-ai": _Checklist(
-        "TRIPOD+AI, in our own words",
+        "TRIPOD+AI (paraphrased)",
         tripod_items,
-        "Numbered as in the statement, worded anew and shortened: a help to fill in the original, "
-        "not a replacement. Collins GS, Moons KGM, Dhiman P, et al. TRIPOD+AI statement. BMJ "
-        "2024;385:e078378.",
+        "Numbered as in the statement; the items are reworded and shortened. It helps to "
+        "complete the original checklist and does not replace it. Collins GS, Moons KGM, Dhiman "
+        "P, et al. TRIPOD+AI statement. BMJ 2024;385:e078378.",
     ),
 }
 
@@ -68,8 +68,8 @@ def build_checklist(store: Store, kind: str, where: Mapping[str, str] | None = N
     """
     if kind not in CHECKLISTS:
         raise UserError(
-            f"--checklist {kind}: it is one of {', '.join(CHECKLISTS)}"
-            f"{did_you_mean(kind, CHECKLISTS)}."
+            f"--checklist {kind}: no such checklist{did_you_mean(kind, CHECKLISTS)}; choose one "
+            f"of {', '.join(CHECKLISTS)}."
         )
     checklist = CHECKLISTS[kind]
     selection = select_protocols(store, where or {})
@@ -86,7 +86,7 @@ def build_checklist(store: Store, kind: str, where: Mapping[str, str] | None = N
         ),
         notes=(
             checklist.note,
-            *(f"Not filled in here: bench report {words}" for words in selection.others),
+            *(f"Not included: bench report {words}" for words in selection.others),
         ),
     )
 

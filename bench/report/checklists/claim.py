@@ -41,24 +41,29 @@ def _introduction(known: Known) -> list[Item]:
     return [
         Item(
             "1 title",
-            "Does it say that AI is used, and of which kind?",
-            "Deep learning, compared." if networks else "Machine learning, without networks.",
+            "Does the title say that AI is used, and of which kind?",
+            "Comparison of deep learning models."
+            if networks
+            else "Machine learning without neural networks.",
             "word the title.",
         ),
         Item(
-            "2 abstract", "Does it sum up design, methods, results, conclusions?", "", "write it."
+            "2 abstract",
+            "Does the abstract summarise design, methods, results and conclusions?",
+            "",
+            "write it.",
         ),
         Item(
-            "3 background", "What is known, and what is the model's role in care?", "", "describe."
+            "3 background", "What is known, and what is the model's clinical role?", "", "describe."
         ),
         Item("4 objectives", "Which aims and hypotheses?", "", "state them."),
         Item("5 design", "Prospective or retrospective?", "", "say which."),
         Item(
             "6 goal",
             "What is the study for?",
-            f"Comparison of {count(len(known.rows), 'model')} by what they learn from a number of "
-            "scans.",
-            "is there a further goal?",
+            f"Comparison of the accuracy of {count(len(known.rows), 'model')} for a given number "
+            "of training scans.",
+            "is there another goal?",
         ),
     ]
 
@@ -76,9 +81,9 @@ def _data(known: Known) -> list[Item]:
         ),
         Item(
             "8 criteria",
-            "Who was included, who excluded?",
-            flow_words(left_out) if left_out else "No scan was left out here.",
-            "the cohort's own criteria.",
+            "What were the inclusion and exclusion criteria?",
+            flow_words(left_out) if left_out else "No scan was excluded.",
+            "state the cohort's own criteria.",
         ),
         Item(
             "9 preprocessing",
@@ -88,17 +93,19 @@ def _data(known: Known) -> list[Item]:
         ),
         Item(
             "10 selection",
-            "Which parts of the data were selected?",
-            f"Training sizes of {_sizes(known)} subjects, drawn by seed where below all.",
-            "was anything selected before?",
+            "Which subsets of the data were selected?",
+            f"Training sizes of {_sizes(known)} subjects; subsets are sampled by seed.",
+            "were the data selected beforehand?",
         ),
-        Item("11 de-identification", "How were data de-identified?", "", "describe."),
+        Item("11 de-identification", "How were the data de-identified?", "", "describe."),
         Item(
             "12 missing data",
             "How were missing data handled?",
-            "Scans without image or label are left out; nothing was imputed.",
+            "Scans without an image or label are excluded; nothing was imputed.",
         ),
-        Item("13 acquisition", "How were the images acquired?", "", "scanners and sequences."),
+        Item(
+            "13 acquisition", "How were the images acquired?", "", "state scanners and sequences."
+        ),
     ]
 
 
@@ -111,11 +118,16 @@ def _reference_standard(known: Known) -> list[Item]:
             f"{one_line(known.data['target'])}{f': {classes}' if classes else ', in years'}.",
             "how was it established?",
         ),
-        Item("15 rationale", "Why this one?", "", "say why."),
-        Item("16 source", "Who annotated, with which qualification?", "", "describe."),
+        Item("15 rationale", "Why this reference standard?", "", "say why."),
+        Item(
+            "16 source", "Who annotated the data, and with which qualifications?", "", "describe."
+        ),
         Item("17 test annotation", "How was the test set annotated?", "", "describe."),
         Item(
-            "18 variability", "How far did annotators agree, how was it settled?", "", "describe."
+            "18 variability",
+            "How well did annotators agree, and how were disagreements resolved?",
+            "",
+            "describe.",
         ),
     ]
 
@@ -125,23 +137,24 @@ def _partitions(known: Known) -> list[Item]:
     return [
         Item(
             "19 assignment",
-            "How were data assigned to partitions?",
-            f"{split}: {known.data['n_pool']} subjects to train on, {known.data['n_validation']} "
-            f"validation, {known.data['n_test']} test. {validation_words(known.protocol)}".strip(),
+            "How were the data assigned to partitions?",
+            f"{split}: {known.data['n_pool']} training, {known.data['n_validation']} validation "
+            f"and {known.data['n_test']} test subjects. {validation_words(known.protocol)}".strip(),
         ),
         Item(
             "20 disjoint",
-            "At which level are partitions disjoint?",
-            "By subject over all visits."
+            "At which level are the partitions disjoint?",
+            "By subject, across all visits."
             if not known.misplaced
-            else f"{count(known.misplaced, 'subject')} predicted on a side they are not on!",
-            "can one person have two ids?",
+            else f"{count(known.misplaced, 'subject')} predicted in a set to which they do not "
+            "belong!",
+            "could one person have two ids?",
         ),
         Item(
             "21 sample size",
-            "Which size was intended for the test, and why?",
+            "Which test set size was intended, and why?",
             f"{known.data['n_test']} test subjects.",
-            "was the number planned (bench power)?",
+            "was the sample size planned (bench power)?",
         ),
     ]
 
@@ -151,19 +164,21 @@ def _model(known: Known) -> list[Item]:
     models = ", ".join(row.label for row in known.rows)
     encoders = [row.arm.encoder for row in known.rows if row.arm.encoder is not None]
     weights = sorted({one_line(encoder.name) for encoder in encoders if encoder.weights})
-    start = f"From pretrained weights: {', '.join(weights)}; all else" if weights else "All"
+    start = (
+        f"From pretrained weights: {', '.join(weights)}; all other parameters" if weights else "All"
+    )
     return [
         Item(
             "22 model",
-            "What goes in, what comes out, what lies between?",
-            f"{models}; every setting by `bench show MODEL`.",
+            "What are the inputs, outputs and intermediate layers?",
+            f"{models}; `bench show MODEL` lists all settings.",
             "describe or cite the architectures.",
         ),
         Item("23 software", "Which libraries and versions?", found, ask),
         Item(
             "24 initialisation",
             "How were parameters initialised?",
-            f"{start} at random, by seed."
+            f"{start} randomly, by seed."
             if any(map(is_network, known.rows))
             else "Estimators have no initial parameters.",
         ),
@@ -177,20 +192,20 @@ def _training(known: Known) -> list[Item]:
     length = f"{count(int(epochs), 'epoch')}. " if epochs is not None else ""
     best = ""
     if any(map(is_network, known.rows)):
-        best = "Of each run the best epoch on validation subjects. "
+        best = "The best epoch of each run on validation subjects. "
     return [
         Item(
             "25 training",
-            "How was training done?",
-            f"{length}{words}{f' A seed draws {drawn}.' if drawn else ''}",
+            "How were the models trained?",
+            f"{length}{words}{f' The seed determines {drawn}.' if drawn else ''}",
             ask,
         ),
         Item(
             "26 final model",
             "How was the final model chosen?",
-            f"{best}Every run is reported; none is chosen by the test set.",
+            f"{best}All runs are reported; none is selected by its test score.",
         ),
-        Item("27 ensembles", "Were models combined?", "No."),
+        Item("27 ensembles", "Were models ensembled?", "No."),
     ]
 
 
@@ -200,38 +215,48 @@ def _evaluation(known: Known) -> list[Item]:
     return [
         Item(
             "28 metrics",
-            "Which measures of performance?",
+            "Which performance metrics were used?",
             f"{f'{labels}; ' if labels else ''}primary {known.primary.label}.",
         ),
         Item(
             "29 uncertainty",
-            "Which measures of significance and uncertainty?",
-            "Obuchowski-Rockette test over seeds crossed with subjects, with intervals; t "
-            "intervals over seeds for one model.",
+            "Which measures of significance and uncertainty were used?",
+            "Obuchowski-Rockette test with confidence intervals for seeds crossed with subjects; "
+            "t intervals across seeds for single models.",
         ),
         Item(
             "30 robustness",
             "Was robustness or sensitivity analysed?",
             f"At {count(len(known.protocol.sizes), 'training size')}.",
-            "were settings, scanners or artefacts varied?",
+            "were hyperparameters, scanners or artefacts varied?",
         ),
-        Item("31 explanations", "Which methods explain predictions, tested how?", "None here."),
+        Item(
+            "31 explanations",
+            "Which methods explain the predictions, and how were they tested?",
+            "None.",
+        ),
         Item(
             "32 internal data",
-            "How was it evaluated on data of the same source?",
-            "On a site held out."
+            "How was performance evaluated on data from the same source?",
+            "On a held-out site."
             if known.settings.get("hold_out_site")
-            else "Not on the same source."
+            else "Not evaluated on the same source."
             if known.settings.get("test_cohort")
-            else f"On {known.data['n_test']} subjects of the cohort that no run was trained on.",
+            else f"On {known.data['n_test']} subjects of the cohort that were never used for "
+            "training.",
         ),
         Item(
             "33 external data",
-            "Was it tested on data of another source?",
+            "Was performance tested on data from another source?",
             f"On {one_line(str(elsewhere))}." if elsewhere else "No.",
             "" if elsewhere else "why not (bench run --test-data)?",
         ),
-        Item("34 registration", "Is it a registered trial?", "", "number, or that it is none."),
+        Item(
+            "34 registration",
+            "Is the study registered?",
+            "",
+            "give the number, or state that it is not registered.",
+        ),
     ]
 
 
@@ -239,39 +264,50 @@ def _results(known: Known) -> list[Item]:
     people = people_words(known)
     return [
         Item(
-            "35 flow", "How many came in, how many were left out?", flow_words(known.data["flow"])
+            "35 flow",
+            "How many subjects were included and excluded?",
+            flow_words(known.data["flow"]),
         ),
         Item(
             "36 characteristics",
-            "Who is in each partition?",
+            "What are the characteristics of each partition?",
             f"{'; '.join(people)}." if people else "",
-            "further characteristics.",
+            "add further characteristics.",
         ),
-        Item("37 performance", "How good, with which uncertainty?", *performance(known)),
+        Item(
+            "37 performance",
+            "What is the performance, with which uncertainty?",
+            *performance(known),
+        ),
         Item(
             "38 diagnostic performance",
-            "Which diagnostic performance, how precise?",
+            "What is the diagnostic performance, with which precision?",
             f"{class_counts(known)}."
             + (" Operating points: --format html." if len(known.classes) == 2 else "")
             if known.classes
-            else "Not a question of classes.",
+            else "Not applicable (regression).",
         ),
-        Item("39 failures", "Which cases were classified wrongly, and why?", "", "look at them."),
+        Item("39 failures", "Which cases were misclassified, and why?", "", "review them."),
     ]
 
 
 def _discussion() -> list[Item]:
     return [
-        Item("40 limits", "Which limits?", "", "discuss."),
-        Item("41 practice", "What follows for practice, for whom is it meant?", "", "discuss."),
+        Item("40 limits", "What are the limitations?", "", "discuss."),
+        Item(
+            "41 practice",
+            "What are the implications for practice, including intended use and users?",
+            "",
+            "discuss.",
+        ),
         Item(
             "42 protocol",
             "Where are the protocol and technical details?",
-            "`bench export --repro` holds every spec and command.",
+            "`bench export --repro` writes the specification and command of every run.",
             "where is it published?",
         ),
-        Item("43 availability", "Where are software, models and data?", "", "say where."),
-        Item("44 funding", "Who paid, and with which role?", "", "name them."),
+        Item("43 availability", "Where are software, models and data available?", "", "say where."),
+        Item("44 funding", "Who funded the study, and with which role?", "", "name them."),
     ]
 
 

@@ -51,7 +51,7 @@ def _question(known: Known) -> list[Item]:
     return [
         Item(
             "estimand",
-            "Which quantity is claimed, over what may vary?",
+            "Which quantity is estimated, and over what does it generalise?",
             f"Difference between two models in {primary.label} at n={known.size}, over "
             f"{scope(known.protocol, known.protocol.primary_size)}; "
             f"{covered(known.protocol.rows)}.",
@@ -60,11 +60,13 @@ def _question(known: Known) -> list[Item]:
             "declared",
             "Were metric, size and family fixed before the runs?",
             f"{design.words}: {design.origin}.",
-            "" if design.confirmatory else "call every test exploratory, or declare and run anew.",
+            ""
+            if design.confirmatory
+            else "call all tests exploratory, or declare a family and rerun.",
         ),
         Item(
             "margin",
-            "Which difference is too small to matter?",
+            "Which difference would be negligible?",
             "" if margin is None else f"{margin:g}{unit} in {primary.label}.",
             "no margin was declared (bench run --margin)." if margin is None else "",
         ),
@@ -83,43 +85,49 @@ def _data(known: Known) -> list[Item]:
         ),
         Item(
             "test set size",
-            "How many subjects does the test rest on?",
+            "How many subjects are tested?",
             f"{known.data['n_test']} test subjects{of_what}.",
-            f"fewer than {FEW} (in a class); is that enough for the claim?" if least < FEW else "",
+            f"fewer than {FEW} (in a class); is that enough to support the claim?"
+            if least < FEW
+            else "",
         ),
         Item(
             "split by subject",
-            "Are all scans of a subject on one side?",
+            "Are all scans of a subject in the same set?",
             f"{_sentence(settings.get('split', 'by subject'))} Split digest "
             f"{known.data['split_digest'][:12]}.",
         ),
         Item(
             "leakage",
-            "Can test subjects have been seen in training?",
-            "Every predicted subject is on the side it was predicted for."
+            "Could test subjects have been used in training?",
+            "Every predicted subject belongs to the set for which it was predicted."
             if not known.misplaced
-            else f"{count(known.misplaced, 'subject')} predicted on a side they are not on!",
-            "can one person have two ids, or relatives be on two sides?",
+            else f"{count(known.misplaced, 'subject')} predicted in a set to which they do not "
+            "belong!",
+            "could one person have two ids, or relatives be in different sets?",
         ),
         Item(
             "selection",
-            "Did anything but the final test see test labels?",
-            f"No: what trains is given no test labels. {validation_words(known.protocol)}".strip(),
+            "Were test labels used for anything but the final test?",
+            "No: the training process does not receive test labels. "
+            f"{validation_words(known.protocol)}".strip(),
         ),
         Item(
             "test set reused",
-            "Was this test set looked at before?",
-            f"{count(known.commands, 'command')} ran these arms; "
+            "Was this test set used before?",
+            f"{count(known.commands, 'command')} ran these models; "
             f"{count(known.others, 'other protocol')} in this database.",
-            "did earlier results on these subjects shape the models compared?",
+            "did earlier results on these subjects influence the models compared?",
         ),
         Item(
             "other data",
-            "Does the claim reach beyond this cohort?",
+            "Do the results generalise beyond this cohort?",
             f"Tested on {one_line(str(elsewhere))}."
             if elsewhere
-            else "One cohort, split into its sides.",
-            "" if elsewhere else "does it hold in another cohort (bench run --test-data)?",
+            else "One cohort, split into training, validation and test sets.",
+            ""
+            if elsewhere
+            else "are the results similar in another cohort (bench run --test-data)?",
         ),
     ]
 
@@ -145,36 +153,36 @@ def _runs(known: Known) -> list[Item]:
     return [
         Item(
             "seeds",
-            "How many training runs a model and size?",
-            f"{counts[0]} in each of {count(len(protocol.runs), 'cell')}."
+            "How many training runs per model and training size?",
+            f"{counts[0]} in each of {count(len(protocol.runs), 'combination')}."
             if equal
             else f"Unequal: {counts[0]} to {counts[-1]}.",
-            "fewer than two runs say nothing of an architecture." if counts[0] < 2 else "",
+            "a single run does not support a claim about an architecture." if counts[0] < 2 else "",
         ),
         Item(
             "what seeds vary",
-            "Which sources of chance differ between runs?",
+            "Which sources of randomness differ between runs?",
             _seeds(protocol),
         ),
         Item(
             "training sizes",
-            "At how many training subjects were models compared?",
-            f"{labels}, of {known.data['n_pool']}; primary {known.size}.",
+            "At which training sizes were models compared?",
+            f"{labels}, out of {known.data['n_pool']}; primary {known.size}.",
         ),
         Item(
             "validation",
-            "How many labelled subjects beside the training set?",
-            validation_words(protocol) or "None: nothing was chosen by validation.",
+            "How many labelled subjects were used besides the training set?",
+            validation_words(protocol) or "None: nothing was selected by validation.",
         ),
         Item(
             "failures",
-            "Which runs failed, and are they shown?",
+            "Which runs failed, and are they reported?",
             _listed(failed, "run") if failed else "None failed.",
-            "why did they fail, and does that speak for a model?" if failed else "",
+            "why did they fail, and does excluding them favour a model?" if failed else "",
         ),
         Item(
             "missing cells",
-            "Is every cell of the grid there?",
+            "Are all combinations of model, training size and seed complete?",
             _listed([*missing, *empty], "cell") if missing or empty else "Yes.",
             "why are they missing?" if missing or empty else "",
         ),
@@ -184,12 +192,14 @@ def _runs(known: Known) -> list[Item]:
 def _seeds(protocol: Protocol) -> str:
     drawn = what_seeds_draw(protocol)
     if not drawn:
-        return "None: every model is one fit to all subjects."
+        return "None: every model is a single fit to all subjects."
     hardly = [n for n in protocol.sizes if protocol.conditional(n) and not protocol.is_all(n)]
     words = "; ".join(drawn)
     words = f"{words[0].upper()}{words[1:]}."
     return (
-        f"{words} At n={', '.join(map(str, hardly))} the subset hardly varies." if hardly else words
+        f"{words} At n={', '.join(map(str, hardly))} the training subset hardly varies."
+        if hardly
+        else words
     )
 
 
@@ -198,7 +208,7 @@ def _tests(known: Known) -> list[Item]:
     changed = changed_settings(protocol.rows)
     tuned, ask = tuning(known)
     return [
-        Item("tuning", "Were all models tuned with one budget?", tuned, ask),
+        Item("tuning", "Were all models tuned with the same budget?", tuned, ask),
         Item(
             "settings",
             "Which settings differ from the published ones?",
@@ -212,22 +222,23 @@ def _tests(known: Known) -> list[Item]:
         ),
         Item(
             "test",
-            "Which interval and test, and what do they cover?",
-            "Obuchowski-Rockette over seeds crossed with subjects, Hillis' degrees of freedom; "
-            "t intervals over seeds for one model.",
+            "Which interval and test were used, and what do they cover?",
+            "Obuchowski-Rockette test for seeds crossed with subjects with Hillis' degrees of "
+            "freedom; t intervals across seeds for single models.",
         ),
         Item(
             "multiplicity",
-            "How are many comparisons handled?",
+            "How are multiple comparisons handled?",
             ("Holm in the primary family" if known.design.confirmatory else "No primary family")
-            + "; all else is exploratory, adjusted by Benjamini and Hochberg where a column says "
-            "so (marks of a column by Holm), else not adjusted.",
+            + "; all other tests are exploratory: adjusted by the method of Benjamini and "
+            "Hochberg where a column says so (marks within a column by Holm's), otherwise "
+            "not adjusted.",
         ),
         Item(
             "other metrics",
-            "Are further metrics shown, not only the best one?",
+            "Are other metrics reported, not only the most favourable one?",
             f"{', '.join(metric_labels(known))}." if metric_labels(known) else "",
-            "" if metric_labels(known) else "no scores are stored that can be compared.",
+            "" if metric_labels(known) else "no comparable scores are stored.",
         ),
     ]
 
@@ -239,29 +250,29 @@ def _rest(known: Known) -> list[Item]:
     return [
         Item(
             "baselines",
-            "Do a linear and a constant model stand beside?",
+            "Are a linear and a constant baseline included?",
             f"{', '.join(there)}." if there else "",
-            f"what {do} {' and '.join(lacking)} reach here?" if lacking else "",
+            f"what {do} {' and '.join(lacking)} achieve on these data?" if lacking else "",
         ),
         Item(
             "models tried",
-            "Are all models that were tried reported?",
-            f"{count(len(known.rows), 'arm')} reported.",
-            "which were tried elsewhere and left out?",
+            "Are all models that were tried also reported?",
+            f"{count(len(known.rows), 'model')} reported.",
+            "which were tried elsewhere and omitted?",
         ),
         Item(
             "contamination",
-            "Have pretrained weights seen test subjects?",
+            "Were test subjects used to pretrain the weights?",
             *_contamination(known),
         ),
-        Item("compute", "What did it cost?", _cost(known)),
-        Item("machines", "On what, in which precision?", _machines(known)),
-        Item("versions", "Which versions computed it?", *versions(known)),
+        Item("compute", "What was the computational cost?", _cost(known)),
+        Item("machines", "Which hardware and precision were used?", _machines(known)),
+        Item("versions", "Which software versions were used?", *versions(known)),
         Item(
             "availability",
-            "Where are code, specs and predictions?",
+            "Where are code, specifications and predictions available?",
             "",
-            "where are they published? (bench export --shareable --repro makes them.)",
+            "where are they published? (`bench export --shareable --repro` writes them.)",
         ),
     ]
 
@@ -271,7 +282,7 @@ def _shared(known: Known) -> tuple[str, str]:
     if not known.test_sets:
         return "", "no run has finished."
     if known.test_sets > 1:
-        return f"No: {known.test_sets} test sets.", "why do runs differ in their test subjects?"
+        return f"No: {known.test_sets} test sets.", "why do test subjects differ between runs?"
     return f"Yes, the same {known.data['n_test']} in {count(n_runs, 'run')}.", ""
 
 
@@ -290,14 +301,18 @@ def _contamination(known: Known) -> tuple[str, str]:
     used = [(row, row.arm.encoder) for row in known.rows if row.arm.encoder is not None]
     seen = [row.label for row, encoder in used if encoder.overlap]
     if seen:
-        return f"{', '.join(seen)}: {SEEN}.", "do not trust these rows."
+        return f"{', '.join(seen)}: {SEEN}.", "exclude these models from the test."
     pretrained = {encoder.name: encoder for _, encoder in used if encoder.weights}
     if not pretrained:
-        return "No pretrained weights.", ""
+        return "No pretrained weights were used.", ""
     cards = {card.name: card.pretraining for card in ENCODERS}
     known_of = {name: "" if e.plugin else cards.get(name, "") for name, e in pretrained.items()}
     words = [f"{one_line(name)} ({what or 'not recorded'})" for name, what in known_of.items()]
-    ask = "" if all(known_of.values()) else "on what were they pretrained, and who was in it?"
+    ask = (
+        ""
+        if all(known_of.values())
+        else "on which data were they pretrained, and who was included?"
+    )
     return f"Pretrained: {', '.join(words)}.", ask
 
 
@@ -306,28 +321,28 @@ def tuning(known: Known) -> tuple[str, str]:
     tuned = [row for row in known.protocol.rows if row.arm.trials]
     if not tuned:
         changed = changed_settings(known.rows)
-        words = "Nothing was tuned; of built-in models, the settings are the cards'"
-        return f"{words}{f' but for {changed}' if changed else ''}.", ""
+        words = "No hyperparameters were tuned; built-in models use their published settings"
+        return f"{words}{f' except {changed}' if changed else ''}.", ""
     budget, mode = known.protocol.values["trials"], known.protocol.values["tune"]
-    words = f"{budget} Optuna trials a study for each of {count(len(tuned), 'model')}, {mode}."
+    words = f"{budget} Optuna trials per study for each of {count(len(tuned), 'model')}, {mode}."
     untuned = len(known.protocol.rows) - len(tuned)
     if untuned:
-        words += f" {untuned} without a search space."
+        words += f" {untuned} has no search space."
     short = [n for n in known.budgets if n != budget]
     if short:
         return (
             words,
-            f"why are there studies ({len(short)}) with another number of trials than {budget}?",
+            f"why do some studies ({len(short)}) have a number of trials other than {budget}?",
         )
-    ask = "would other tuned settings change the order?" if mode == "shared" else ""
+    ask = "would another tuning run change the ranking?" if mode == "shared" else ""
     return words, ask
 
 
 def _length(known: Known) -> tuple[str, str]:
     epochs = known.protocol.values["epochs"]
     if epochs is None:
-        return "No network trained by epochs.", ""
-    words = f"{count(int(epochs), 'epoch')}, of which the best by validation is kept."
+        return "No network was trained.", ""
+    words = f"{count(int(epochs), 'epoch')}; the best epoch on the validation set is used."
     if epochs <= TOO_SHORT:
         return words, "this is too short to rank models."
     return words, "had the validation loss stopped falling?"
@@ -342,7 +357,7 @@ def _cost(known: Known) -> str:
     words = f"{number(known.hours, 2)} hours of training"
     if known.tuning_hours:
         words += f", {number(known.tuning_hours, 2)} of tuning"
-    return f"{words}, runs side by side added up."
+    return f"{words}, summed over concurrent runs."
 
 
 def _machines(known: Known) -> str:

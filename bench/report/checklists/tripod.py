@@ -40,21 +40,33 @@ def _introduction(known: Known) -> list[Item]:
     return [
         Item(
             "1 title",
-            "Does it say that a prediction model is made or tested, for whom and what?",
+            "Does the title say that a prediction model is developed or evaluated, in which "
+            "population and for which outcome?",
             f"Predicted: {target}.",
             "word the title.",
         ),
         Item(
-            "2 abstract", "Is it structured as the statement's list for abstracts?", "", "write it."
+            "2 abstract",
+            "Does the abstract follow the TRIPOD+AI list for abstracts?",
+            "",
+            "write it.",
         ),
-        Item("3a context", "Which clinical question, which earlier models?", "", "describe."),
-        Item("3b purpose", "For whom, used by whom, where in care?", "", "describe."),
+        Item("3a context", "What are the clinical context and existing models?", "", "describe."),
         Item(
-            "3c inequalities", "Which known differences between groups of people?", "", "describe."
+            "3b purpose",
+            "For whom, by whom and where in the care pathway is the model used?",
+            "",
+            "describe.",
+        ),
+        Item(
+            "3c inequalities",
+            "Which health inequalities between groups are known?",
+            "",
+            "describe.",
         ),
         Item(
             "4 objectives",
-            "Development, evaluation or both?",
+            "Does the study develop a model, evaluate one, or both?",
             f"Development of {count(len(known.rows), 'model')} and their evaluation.",
         ),
     ]
@@ -68,27 +80,32 @@ def _participants(known: Known) -> list[Item]:
     return [
         Item(
             "5a sources",
-            "Where do the data come from, and whom do they represent?",
+            "Where do the data come from, and which population do they represent?",
             f"{one_line(data['name'])}{f', read as {adapter}' if adapter else ''}.",
-            "why this source, and for whom is it representative?",
+            "why was this source chosen, and which population does it represent?",
         ),
-        Item("5b dates", "When were people included and scanned?", "", "give the dates."),
+        Item("5b dates", "When were participants recruited and scanned?", "", "give the dates."),
         Item(
             "6a setting",
-            "Which kind of care, how many centres?",
+            "In which setting and at how many centres were the data collected?",
             f"{count(len(sites), 'site')}." if sites else "",
             "describe the centres.",
         ),
         Item(
             "6b eligibility",
-            "Who could take part?",
-            flow_words(left_out) if left_out else "No scan was left out here.",
-            "the cohort's own criteria.",
+            "What were the eligibility criteria?",
+            flow_words(left_out) if left_out else "No scan was excluded.",
+            "state the cohort's own criteria.",
         ),
-        Item("6c treatment", "Which treatments, and were they accounted for?", "", "describe."),
+        Item(
+            "6c treatment",
+            "Which treatments were received, and how were they handled?",
+            "",
+            "describe.",
+        ),
         Item(
             "7 preparation",
-            "How were data prepared, and equally for all groups?",
+            "How were the data preprocessed, and was this the same for all groups?",
             " ".join([prepared_words(known), *chosen(settings)]),
             "what was done before (skull stripping, quality control)?",
         ),
@@ -105,33 +122,49 @@ def _variables(known: Known) -> list[Item]:
     total = sum(int(known.data[f"n_{side}"]) for side in ("pool", "validation", "test"))
     flow = [(what, n) for what, n in known.data["flow"] if str(what).startswith("left out: ")]
     return [
-        Item("8a outcome", "What is predicted, and when?", outcome, "how was it established?"),
         Item(
-            "8b assessors", "Who judged a subjective outcome?", "", "their training, if it applies."
+            "8a outcome",
+            "What is the outcome, and when was it assessed?",
+            outcome,
+            "how was it established?",
         ),
-        Item("8c blinding", "Was it judged without knowing the scan?", "", "say so, or why not."),
-        Item("9a predictors", "How were predictors chosen?", "The scan alone; no other variable."),
+        Item(
+            "8b assessors",
+            "Who assessed the outcome, if it is subjective?",
+            "",
+            "state their qualifications, if applicable.",
+        ),
+        Item(
+            "8c blinding", "Was the outcome assessed blind to the scan?", "", "say so, or why not."
+        ),
+        Item(
+            "9a predictors", "How were predictors selected?", "The scan only; no other variables."
+        ),
         Item(
             "9b definition",
             "How and when was each predictor measured?",
-            "Voxels of the prepared scan.",
-            "modality, scanners and sequences.",
+            "Voxel intensities of the preprocessed scan.",
+            "state modality, scanners and sequences.",
         ),
-        Item("9c their assessors", "Who judged subjective predictors?", "Nobody: voxels only."),
+        Item(
+            "9c their assessors",
+            "Who assessed predictors, if subjective?",
+            "Not applicable: voxel intensities only.",
+        ),
         Item(
             "10 sample size",
-            "How many, and why that many?",
-            f"{total} subjects: {known.data['n_pool']} to train on, {known.data['n_validation']} "
-            f"validation, {known.data['n_test']} test.",
-            "was the number planned (bench power)?",
+            "How was the sample size determined?",
+            f"{total} subjects: {known.data['n_pool']} training, {known.data['n_validation']} "
+            f"validation and {known.data['n_test']} test subjects.",
+            "was the sample size planned (bench power)?",
         ),
         Item(
             "11 missing data",
-            "What was done about missing values?",
-            "Scans without image or label are left out and counted; none imputed. "
+            "How were missing data handled?",
+            "Scans without an image or label are excluded and counted; nothing was imputed. "
             f"{flow_words(flow)}"
             if flow
-            else "Scans without image or label are left out; here none was.",
+            else "Scans without an image or label are excluded; there were none.",
         ),
     ]
 
@@ -152,7 +185,7 @@ def _analysis(known: Known) -> list[Item]:
     return [
         Item(
             "12a use of data",
-            "Which data develop, which evaluate?",
+            "Which data were used for development and for evaluation?",
             f"{one_line(str(settings.get('split', 'Split by subject'))).rstrip('.')}; "
             f"training sizes {', '.join(map(protocol.size_label, protocol.sizes))}. "
             f"{validation_words(protocol)}".strip(),
@@ -160,68 +193,71 @@ def _analysis(known: Known) -> list[Item]:
         Item(
             "12b predictors",
             "How were predictors handled?",
-            f"Voxels standardised: {settings['zscore']}." if settings.get("zscore") else "",
-            "" if settings.get("zscore") else "how were voxels scaled?",
+            f"Voxel intensities standardised ({settings['zscore']})."
+            if settings.get("zscore")
+            else "",
+            "" if settings.get("zscore") else "how were voxel intensities scaled?",
         ),
         Item(
             "12c building",
-            "Type of model, why, how built, tuned and validated?",
-            f"{models}. {words}{f' Best epoch by validation {by}.' if networks else ''}",
+            "Which type of model, why, and how was it built, tuned and validated?",
+            f"{models}. {words}{f' Best epoch selected by validation {by}.' if networks else ''}",
             f"why these models? {ask}".strip(),
         ),
         Item("12d clusters", "How were differences between centres handled?", "", "describe."),
         Item(
             "12e measures",
-            "Which measures of performance?",
+            "Which performance metrics were used?",
             f"{', '.join(metric_labels(known))}; primary {known.primary.label}."
             if metric_labels(known)
             else f"Primary {known.primary.label}.",
-            "is there a measure of clinical use (net benefit)?" if known.classes else "",
+            "is there a measure of clinical utility (net benefit)?" if known.classes else "",
         ),
-        Item("12f updating", "Was a model updated after evaluation?", "No."),
+        Item("12f updating", "Was the model updated after evaluation?", "No."),
         Item(
             "12g predictions",
             "How are predictions computed?",
-            "By each trained model from one prepared volume, of which models of slices see those "
-            "that their settings choose; bench predict does so for new scans.",
+            "By each trained model from one preprocessed volume (slice models use the slices "
+            "selected by their settings); `bench predict` applies models to new scans.",
         ),
         Item(
             "13 imbalance",
-            "Were rare classes treated specially?",
+            "How was class imbalance handled?",
             f"{class_counts(known)}. Class weights: {' and '.join(sorted(weights)) or 'none'}."
             if known.classes
-            else "Not a question of classes.",
+            else "Not applicable (regression).",
         ),
         Item(
             "14 fairness",
-            "What was done so that groups are served alike?",
+            "What was done to address fairness between groups?",
             "",
             "compare sexes, sites and age bands.",
         ),
         Item(
             "15 output",
-            "What does a model put out?",
-            f"Probabilities of {', '.join(known.classes)}; classes by the larger."
+            "What is the output of the models?",
+            f"Probabilities of {', '.join(known.classes)}; the predicted class is the most "
+            "probable one."
             if len(known.classes) > 2
-            else f"The probability of {known.classes[1]}, positive from 0.5."
+            else f"The probability of {known.classes[1]}; positive from 0.5."
             if known.classes
             else f"{one_line(known.data['target'])} in years.",
         ),
         Item(
             "16 differences",
-            "How do training and test data differ?",
-            f"Tested on {one_line(str(test))}." if test else "Sides of one cohort, by chance.",
+            "How do training and evaluation data differ?",
+            f"Tested on {one_line(str(test))}." if test else "Random split of one cohort.",
             "in setting, criteria or outcome?" if test else "",
         ),
-        Item("17 ethics", "Which approval and consent?", "", "name them."),
+        Item("17 ethics", "Which ethical approval and consent were obtained?", "", "name them."),
     ]
 
 
 def _openness(known: Known) -> list[Item]:
     found, ask = versions(known)
     return [
-        Item("18a funding", "Who paid?", "", "name them."),
-        Item("18b interests", "Which conflicts of interest?", "", "declare them."),
+        Item("18a funding", "Who funded the study?", "", "name them."),
+        Item("18b interests", "What are the conflicts of interest?", "", "declare them."),
         Item(
             "18c protocol",
             "Where is the study's protocol?",
@@ -229,10 +265,10 @@ def _openness(known: Known) -> list[Item]:
             "is there a written one?",
         ),
         Item("18d registration", "Was it registered?", "", "number, or say that it was not."),
-        Item("18e data", "Can others have the data?", "", "say how."),
+        Item("18e data", "Are the data available?", "", "say how."),
         Item(
             "18f code",
-            "Can others have the code?",
+            "Is the code available?",
             found,
             f"where are code and `bench export --repro`? {ask}".strip(),
         ),
@@ -243,17 +279,21 @@ def _openness(known: Known) -> list[Item]:
 def _results(known: Known) -> list[Item]:
     people = people_words(known)
     return [
-        Item("20a flow", "Who came in, who was left out?", flow_words(known.data["flow"])),
+        Item(
+            "20a flow",
+            "How many participants were included and excluded?",
+            flow_words(known.data["flow"]),
+        ),
         Item(
             "20b people",
-            "Who are they?",
+            "What are the characteristics of the participants?",
             f"{'; '.join(people)}." if people else "",
-            "further characteristics, treatment and follow-up.",
+            "add further characteristics, treatment and follow-up.",
         ),
         Item(
             "20c comparison",
-            "How do those tested compare with those trained on?",
-            "See 20b; bench data check tests the balance of the sides.",
+            "How do the distributions in the evaluation and development data compare?",
+            "See 20b; `bench data check` tests the balance of the three sets.",
         ),
         Item(
             "21 numbers",
@@ -262,27 +302,29 @@ def _results(known: Known) -> list[Item]:
         ),
         Item(
             "22 full model",
-            "Is everything there to predict for a new person?",
-            "Every setting is in `bench export --repro`.",
+            "Is everything available that is needed to predict for a new person?",
+            "`bench export --repro` writes all settings.",
             "where are the weights (--keep-weights best)?",
         ),
         Item(
             "23a performance",
-            "How good is it, with intervals, and in groups?",
+            "What is the performance, with confidence intervals, overall and in subgroups?",
             *performance(known),
         ),
-        Item("23b clusters", "How does performance differ between centres?", "", "describe."),
-        Item("24 updating", "What did an update change?", "Nothing was updated."),
+        Item("23b clusters", "How heterogeneous is performance across centres?", "", "describe."),
+        Item("24 updating", "What were the results of model updating?", "Nothing was updated."),
     ]
 
 
 def _discussion() -> list[Item]:
     return [
-        Item("25 meaning", "What do the results mean, also for fairness?", "", "discuss."),
-        Item("26 limits", "Which limits, which biases?", "", "discuss."),
-        Item("27a poor input", "What if a scan is poor or missing?", "", "describe."),
-        Item("27b users", "What must its users do and know?", "", "describe."),
-        Item("27c next", "What comes next, where else may it hold?", "", "discuss."),
+        Item("25 meaning", "How are the results interpreted, including fairness?", "", "discuss."),
+        Item("26 limits", "What are the limitations and biases?", "", "discuss."),
+        Item("27a poor input", "How should poor or missing scans be handled?", "", "describe."),
+        Item("27b users", "What interaction and expertise is required of users?", "", "describe."),
+        Item(
+            "27c next", "What are the next steps for research and generalisability?", "", "discuss."
+        ),
     ]
 
 
@@ -311,7 +353,7 @@ def class_counts(known: Known) -> str:
         if truth:
             counts = [f"{truth.count(float(i))} {c}" for i, c in enumerate(known.classes)]
             parts.append(f"{name} {', '.join(counts)}")
-    return "; ".join(parts) or "Counts are not stored"
+    return "; ".join(parts) or "Class counts are not stored"
 
 
 def _people(name: str, people: Sequence[Mapping[str, Any]]) -> str:
@@ -330,7 +372,7 @@ def performance(known: Known) -> tuple[str, str]:
     """Return the primary metric of every model at the primary size, and what it leaves open."""
     groups = "subgroups by sex, site and age."
     if known.evidence is None:
-        return "", f"the runs cannot be compared; {groups}"
+        return "", f"the runs are not comparable; {groups}"
     size = known.protocol.primary_size
     scores = [
         f"{row.label} {score_cell(known.protocol, known.evidence, row, size, known.primary).text}"

@@ -269,8 +269,8 @@ def _metric(protocol: Protocol, asked: str | None) -> Metric:
     name = protocol.primary_metric if asked is None else asked
     if name not in known:
         raise UserError(
-            f"--metric {name}: there is no such metric of these results"
-            f"{did_you_mean(name, known)}; there are {', '.join(known)}."
+            f"--metric {name} is not available for these results{did_you_mean(name, known)}; "
+            f"choose one of {', '.join(known)}."
         )
     return metric_of(name)
 

@@ -99,8 +99,8 @@ def _table(table: Table, console: Console, wide: bool | None) -> None:
     console.width = window
     hidden = [column.title for i, column in enumerate(table.columns) if i not in shown]
     if hidden:
-        remedy = "" if wide is None else "; --wide shows all"
-        _paragraphs(console, (f"Columns without room here: {', '.join(hidden)}{remedy}.",))
+        remedy = "" if wide is None else "; use --wide to show them"
+        _paragraphs(console, (f"Columns omitted for lack of width: {', '.join(hidden)}{remedy}.",))
 
 
 def _fitted(table: Table, widths: list[int], room: int) -> tuple[list[int], list[int]]:

@@ -38,10 +38,11 @@ def gap_table(
     size = protocol.primary_size
     age = evidence.truth
     notes = [
-        f"Gap: predicted minus true age of {len(age)} test subjects of {age.min():.1f} to "
-        f"{age.max():.1f} years; means over seeds.",
-        "Corrected for age on the validation subjects of the same run: for group analyses only, "
-        "never an accuracy (Beheshti's correction makes a perfect score of a constant prediction).",
+        f"Gap: predicted minus true age of {len(age)} test subjects aged {age.min():.1f} to "
+        f"{age.max():.1f} years; means across seeds.",
+        "Corrections for age are fitted on the validation subjects of the same run and are meant "
+        "for group analyses only, never as a measure of accuracy (with Beheshti's correction a "
+        "constant prediction scores perfectly).",
     ]
     return Table(
         name=name,

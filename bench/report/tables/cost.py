@@ -122,14 +122,14 @@ def _notes(records: Mapping[str, Timings]) -> tuple[str, ...]:
     environments = [record["environment"] for record in records.values()]
     machines = sorted({f"{machine_of(each)}, {_threads(each)}" for each in environments})
     notes = [
-        "Medians over seeds; multiply-adds of one volume's forward pass. "
-        f"Measured on {'; '.join(machines)}."
+        "Medians across seeds; multiply-adds per forward pass of one volume. Measured on "
+        f"{'; '.join(machines)}."
     ]
     if len(machines) > 1:
-        notes.append("Seconds of different machines are not comparable.")
+        notes.append("Times from different machines are not comparable.")
     return tuple(notes)
 
 
 def _threads(environment: Mapping[str, Any]) -> str:
     threads = environment.get("threads")
-    return "threads not recorded" if threads is None else f"{count(int(threads), 'thread')} a run"
+    return "threads not recorded" if threads is None else f"{count(int(threads), 'thread')} per run"

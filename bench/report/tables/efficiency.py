@@ -136,7 +136,7 @@ def efficiency_table(
         title=f"Data efficiency and whole learning curves, {metric.label}, {protocol.name}",
         columns=(
             Column("pair", "A vs B"),
-            Column("n", f"B equals A at n={size} with n =", numeric=True),
+            Column("n", f"n at which B matches A at n={size}", numeric=True),
             Column("n_ci", "95 % CI", numeric=True),
             Column("area", "A - B, whole curve", numeric=True),
             Column("area_ci", "95 % CI", numeric=True),
@@ -152,12 +152,12 @@ def efficiency_table(
             for pair, found, whole, p in zip(pairs, reached, areas, adjusted, strict=True)
         ),
         notes=(
-            "B equals A: where B's means over seeds, joined over log n, first reach A's; "
-            f"percentile interval of {RESAMPLES} crossed resamples of seeds and subjects "
-            f"(random seed 0), which is too narrow with few seeds; < and >: outside of the sizes "
-            "that were run.",
-            "A - B, whole curve: mean difference over log n, positive means that A is better, by "
-            "the headline test; exploratory.",
+            "B matches A: the training size at which B's mean across seeds, interpolated in log "
+            f"n, first reaches A's; percentile interval of {RESAMPLES} crossed resamples of seeds "
+            "and subjects (random seed 0), too narrow with few seeds; < and >: outside the range "
+            "of training sizes.",
+            "A - B, whole curve: mean difference over log n, positive values favour A; headline "
+            "test, exploratory.",
         ),
     )
 

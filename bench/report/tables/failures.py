@@ -68,7 +68,7 @@ def failure_table(failures: tuple[Failure, ...], name: str) -> Table:
     """Return the table of failures."""
     return Table(
         name=name,
-        title="Runs without a result",
+        title="Failed runs",
         columns=(
             Column("arm", "model"),
             Column("n_train", "train n", numeric=True),
@@ -95,7 +95,7 @@ def log_table(failures: tuple[Failure, ...], name: str) -> Table:
     """Return the ends of their logs, a line a row."""
     return Table(
         name=name,
-        title="Ends of the logs of runs without a result",
+        title="Last log lines of failed runs",
         columns=(
             Column("arm", "model"),
             Column("n_train", "train n", numeric=True),

@@ -30,7 +30,7 @@ def fit_table(
     error = f"1 - {metric.label}" if metric.higher_is_better else metric.label
     return Table(
         name=name,
-        title=f"Learning curves as formulas, {metric.title}, {protocol.name}",
+        title=f"Fitted learning curves, {metric.title}, {protocol.name}",
         columns=(
             Column("arm", "model"),
             Column("kind", "curve"),
@@ -43,10 +43,10 @@ def fit_table(
         ),
         rows=tuple((Cell(row.label), *_cells(curves.fit(row, beyond), metric)) for row in rows),
         notes=(
-            f"{error} = a n^-b + c from five sizes on, else a n^-b (a line in log-log, no plateau);"
-            f" percentile intervals of {RESAMPLES} crossed resamples with refit, too narrow with "
-            f"few seeds. At n={beyond}, twice the largest size, nothing was run: an extrapolation "
-            "that holds if the curve does.",
+            f"{error} = a n^-b + c with five or more training sizes, otherwise a n^-b (a straight "
+            f"line in log-log coordinates, no plateau); percentile intervals of {RESAMPLES} "
+            f"crossed resamples, refitted, too narrow with few seeds. The value at n={beyond}, "
+            "twice the largest training size, is an extrapolation of the fitted curve.",
         ),
     )
 

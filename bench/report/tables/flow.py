@@ -14,8 +14,8 @@ from bench.store.store import FAILED, KILLED
 
 def flow_table(flow: Sequence[tuple[str, int]], sides: Mapping[str, int], name: str) -> Table:
     """Return how many scans were found, left out for which reason, and used, and by whom."""
-    words = {"pool": "to train on", "train": "to train on"}
-    people = [(f"subjects {words.get(side, f'in {side}')}", n) for side, n in sides.items()]
+    words = {"pool": "training", "train": "training"}
+    people = [(f"{words.get(side, side)} subjects", n) for side, n in sides.items()]
     steps = [*flow, *people]
     return Table(
         name=name,
@@ -58,4 +58,4 @@ def _cell(
     planned = runs.asked - done - failed - killed
     counts = {"done": done, "failed": failed, "killed": killed, "planned": planned}
     words = [f"{n} {state}" for state, n in counts.items() if n]
-    return Cell(", ".join(words) or "not asked for", dict(counts))
+    return Cell(", ".join(words) or "not requested", dict(counts))

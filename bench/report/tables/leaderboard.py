@@ -87,7 +87,7 @@ def never_tested(metrics: Sequence[Metric]) -> tuple[str, ...]:
     labels = [metric.label for metric in metrics if metric.ranked and not metric.tested]
     if not labels:
         return ()
-    return (f"{' and '.join(labels)}: never tested, so nothing is marked but the best.",)
+    return (f"{' and '.join(labels)}: not tested; only the best is marked.",)
 
 
 def best_first(protocol: Protocol, evidence: Evidence, metric: Metric) -> list[Row]:
@@ -131,7 +131,7 @@ def score_cell(
     low, high = (float(np.clip(bound, *metric.bounds)) for bound in (low, high))
     digits = digits_of(metric)
     if not len(values):
-        text = "" if runs.failed else "missing" if runs.asked else "not asked for"
+        text = "" if runs.failed else "missing" if runs.asked else "not requested"
     elif not defined:
         text = "undefined"
     elif brief:
@@ -203,7 +203,7 @@ def _marked(
 def _metric_title(metric: Metric, protocol: Protocol) -> str:
     if metric.name.startswith("auc_"):
         name = one_line(protocol.dataset["classes"][int(metric.name[4:])])
-        return f"AUC, {name} against the rest"
+        return f"AUC, {name} vs. rest"
     return metric.title
 
 
@@ -213,4 +213,7 @@ def _prevalence(protocol: Protocol, evidence: Evidence, names: Sequence[str]) ->
         return ()
     share = number(float(np.mean(evidence.truth == 1)), 3)
     positive = one_line(protocol.dataset["classes"][1])
-    return (f"{positive}: {share} of the test subjects, the average precision of a coin.",)
+    return (
+        f"{positive}: {share} of the test subjects, which is the average precision of a random "
+        "classifier.",
+    )

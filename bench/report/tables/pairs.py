@@ -77,7 +77,7 @@ def exploratory_table(
     """
     several = len({pair.metric.name for pair in pairs}) > 1 or not named
     leading = [*([_PAIRED] if named else []), *([_METRIC] if several else []), _SIZE]
-    title = "differences in every other cell"
+    title = "differences at other training sizes and in other metrics"
     if not several:
         title = f"differences in {pairs[0].metric.title}"
     return _table(
@@ -128,8 +128,8 @@ def seed_table(
             for (pair, one, two), bh_one, bh_two in zip(tests, *adjusted, strict=True)
         ),
         notes=(
-            f"These condition on {tests[0][1].conditions_on}: with new subjects they reject far "
-            "too often, and no claim about models rests on them.",
+            "These tests vary only the seeds and take the test set as fixed: for new subjects "
+            "they reject far too often, so no claim about models is based on them.",
             *([f"Fewer than two pairs of runs: {', '.join(left_out)}."] if left_out else []),
         ),
     )
@@ -137,7 +137,11 @@ def seed_table(
 
 def _reachable(test: SeedTest) -> str:
     """Return a p-value, and whether so few seeds could have given a smaller one at all."""
-    return p_value(test.p) if test.can_reject() else f"{p_value(test.p)}, cannot reject at this n"
+    return (
+        p_value(test.p)
+        if test.can_reject()
+        else f"{p_value(test.p)}, cannot be significant with this n"
+    )
 
 
 @dataclass(frozen=True)
@@ -287,11 +291,11 @@ def _columns_words(pairs: Sequence[Pair]) -> str:
     found = [pair.found for pair in pairs if pair.found is not None]
     unpaired = any(not each.paired for each in found)
     apart = unpaired or any(each.one_fit_a or each.one_fit_b for each in found)
-    runs = "share of the pairs of runs in which A is, ties one half"
+    runs = "proportion of pairs of runs in which A is better (ties count one half)"
     if unpaired:
-        runs += " (unpaired: every run of A with every run of B)"
-    seeds = "seeds" + (" (of A, of B; one fit counts as 1)" if apart else "")
-    return f"A - B: positive means that A is better; P(A>B): {runs}; n: {seeds} x test subjects."
+        runs += ", unpaired: every run of A with every run of B"
+    seeds = "seeds" + (" (of A and B; a single fit counts as 1)" if apart else "")
+    return f"A - B: positive values favour A; P(A>B): {runs}; n: {seeds} x test subjects."
 
 
 def pair_cell(pair: Pair) -> Cell:
@@ -314,8 +318,8 @@ def _verdict(pair: Pair, margin: float | None) -> Cell:
 
 def _margin_words(margin: float | None) -> str:
     return (
-        f"margin {margin:g}: differences below it are taken for none; a verdict is by the 95 % "
-        "interval and by two one-sided tests (TOST) at .05, not adjusted over pairs."
+        f"margin {margin:g}: smaller differences are considered negligible; verdicts follow from "
+        "the 95 % interval and two one-sided tests (TOST) at .05, not adjusted over pairs."
     )
 
 
@@ -325,9 +329,15 @@ def _df(df: float) -> str:
 
 def _explained(flag: str) -> str:
     if flag == FEW:
-        return f"{FEW}: beside df and p, those that also count the uncertainty over subjects"
+        return (
+            f"{FEW}: the second df and the p in parentheses also account for the uncertainty over "
+            "subjects"
+        )
     if flag.startswith(DROPPED):
-        return f"seeds that only one of the two has are left out: {flag.removeprefix(DROPPED)}"
+        return (
+            "seeds excluded because only one of the two models has them: "
+            f"{flag.removeprefix(DROPPED)}"
+        )
     return flag
 
 

@@ -41,7 +41,7 @@ def precision_table(pairs: Sequence[Pair], title: str, name: str) -> Table | Non
             Column("seeds", "seeds %", numeric=True),
             Column("subjects", "subjects %", numeric=True),
             Column("residual", "both %", numeric=True),
-            Column("half", "half width", numeric=True),
+            Column("half", "half-width", numeric=True),
             Column("floor", "floor of the SE", numeric=True),
             *(
                 Column(f"s{s}x{factor}", f"S={s}, N x {factor}", numeric=True)
@@ -51,10 +51,11 @@ def precision_table(pairs: Sequence[Pair], title: str, name: str) -> Table | Non
         ),
         rows=tuple(_row(pair, found) for pair, found in tested),
         notes=(
-            "Shares of the squared standard error: seeds shrinks with more seeds, subjects with "
-            "more test subjects, both with either. Half width: of the 95 % interval as it is and "
-            "as it may be expected with S seeds and N x 1, 2 or 4 test subjects. Floor: the "
-            "standard error that stays however many seeds are run.",
+            "Shares of the squared standard error: the part for seeds decreases with more seeds, "
+            "the part for subjects with more test subjects, the part for both with either. "
+            "Half-width: of the present 95 % interval and as expected with S seeds and N x 1, 2 "
+            "or 4 test subjects. Floor of the SE: the standard error that remains with any "
+            "number of seeds.",
         ),
     )
 
@@ -98,12 +99,13 @@ def pair_precision(pair: Pair, name: str) -> Table | None:
     half = number((found.high - found.low) / 2, digits)
     return grid(
         name,
-        f"Half width of the 95 % interval of A - B, now {half}, with other numbers",
+        f"Half-width of the 95 % interval of A - B, now {half}, with other numbers of seeds and "
+        "subjects",
         lambda s, factor: expected[SEEDS.index(s)][FACTORS.index(factor)].half_width,
         digits,
         (
-            f"Of the squared standard error {seeds} shrinks with more seeds, {subjects} with more "
-            f"test subjects (N: the {found.n_subjects} there are), {residual} with either.",
+            f"Of the squared standard error, {seeds} decreases with more seeds, {subjects} with "
+            f"more test subjects (N: the present {found.n_subjects}) and {residual} with either.",
         ),
     )
 

@@ -37,8 +37,9 @@ def calibration_table(
         ),
         rows=tuple((Cell(row.label), *_calibration(protocol, evidence, row, size)) for row in rows),
         notes=(
-            "Means over seeds. ECE: 15 bins of equal width. Slope 1 and 0 in the large: "
-            "probabilities as they come true; a slope below 1: too extreme.",
+            "Means across seeds. ECE: expected calibration error with 15 bins of equal width. "
+            "Well-calibrated probabilities have a slope of 1 and a calibration in the large of "
+            "0; a slope below 1 means that they are too extreme.",
         ),
     )
 
@@ -76,9 +77,9 @@ def operating_table(
         ),
         rows=tuple(lines),
         notes=(
-            "Threshold: the one with the largest sum of sensitivity and specificity on the "
-            "validation subjects of the same run; Wilson intervals at 95 % over test subjects. "
-            "PPV and NPV hold where the classes are as frequent as in this test set.",
+            "Threshold: maximises the sum of sensitivity and specificity on the validation "
+            "subjects of the same run; 95 % Wilson intervals over test subjects. PPV and NPV "
+            "apply to populations with the class frequencies of this test set.",
         ),
         lead=2,
     )

@@ -25,7 +25,7 @@ SHOWN = {
     "numpy": "NumPy",
     "gpu": "GPU",
     "cpu": "processor",
-    "threads": "threads a run",
+    "threads": "threads per run",
     "system": "system",
 }
 """What is shown of the record of a run's environment, with titles."""
@@ -34,7 +34,7 @@ SHOWN = {
 def machine_of(environment: Mapping[str, Any]) -> str:
     """Return what computed a run: its GPU, else its processor, as they are recorded."""
     what = environment.get("gpu") or environment.get("cpu") or environment.get("machine")
-    return one_line(str(what)) if what else "a machine that was not recorded"
+    return one_line(str(what)) if what else "an unrecorded machine"
 
 
 def environments_of(store: Store, protocol: Protocol) -> list[dict[str, Any]]:
@@ -81,7 +81,7 @@ def trial_table(
     trials = sorted(read(store, query), key=lambda trial: order[trial["arm"]])
     return Table(
         name=name,
-        title="Every run, and the command that repeats it",
+        title="All runs, with the command that reproduces each",
         columns=(
             Column("arm", "model"),
             Column("n_train", "train n", numeric=True),

@@ -80,9 +80,10 @@ def subgroups(
         ),
         rows=tuple(lines),
         notes=(
-            "Means over seeds among the test subjects of a level, their number in brackets. A "
-            "difference between levels is no difference between models: `bench compare A B` tests "
-            "whether what separates two models depends on the level.",
+            "Means across seeds for the test subjects of each level (number of subjects in "
+            "parentheses). A difference between levels is not a difference between models: "
+            "`bench compare A B` tests whether the difference between two models depends on the "
+            "level.",
         ),
     )
 
