@@ -22,6 +22,7 @@ from bench.cli import (
     streams,
     weights,
 )
+from bench.cli.help import GroupedCommand
 from registry.errors import UserError
 
 app = typer.Typer(
@@ -32,8 +33,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("run")(run.run)
-app.command("predict")(predict.predict)
+app.command("run", cls=GroupedCommand, epilog=run.EXAMPLES)(run.run)
+app.command("predict", cls=GroupedCommand)(predict.predict)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("power")(compare.power)
@@ -47,12 +48,26 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(db.app, name="db")
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"slicebench {version('slicebench')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
     log_level: Annotated[
-        str, typer.Option("--log-level", help="debug, info, warning, error or critical.")
+        str, typer.Option("--log-level", metavar="LEVEL", help="Log messages from debug, info, warning, error or critical on.")
     ] = "warning",
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     """Say which architecture to train, given how many brain scans there are."""
     import logging

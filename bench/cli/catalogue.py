@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.options import Plugins
+
 if TYPE_CHECKING:
     from registry.cards import Card, EncoderCard, ModelCard
     from registry.core import Registry
@@ -14,11 +16,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, help="List models, encoders, datasets, metrics or executors."
 )
-
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option("--plugins", help="Plugin file; repeat for several.", show_default=False),
-]
 
 
 def load_plugins(files: list[Path] | None, *, strict: bool) -> None:

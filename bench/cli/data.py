@@ -5,27 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.catalogue import Plugins, load_plugins
-from bench.cli.parsing import (
-    Classes,
-    Crop,
-    DataSet,
-    HoldOutSite,
-    Register,
-    Root,
-    SkullStrip,
-    Space,
-    Tables,
-    Target,
-    Visits,
-    Withdrawals,
-    dataset_options,
-    refuse_skull_strip,
-)
+from bench.cli.catalogue import load_plugins
+from bench.cli.help import EXECUTION, OUTPUT, GroupedCommand
+from bench.cli.options import DatasetOptions, Plugins, takes_dataset_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,32 +23,38 @@ app = typer.Typer(no_args_is_help=True, help="Look at, check and prepare cohorts
 
 Name = Annotated[str, typer.Argument(help="A dataset, or the name of one in bench.toml.")]
 Workers = Annotated[
-    int | None, typer.Option("--workers", help="Processes that read; default: all cores.")
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        help="Processes that read; default: all cores.",
+        rich_help_panel=EXECUTION,
+    ),
 ]
 
 
-@app.command("check")
+@app.command("check", cls=GroupedCommand)
+@takes_dataset_options
 def check(
     name: Name,
-    root: Root = None,
-    table: Tables = None,
-    data_set: DataSet = None,
-    target: Target = None,
-    visits: Visits = None,
-    classes: Classes = None,
-    crop: Crop = None,
-    space: Space = None,
-    register: Register = None,
-    withdrawals: Withdrawals = None,
-    hold_out_site: HoldOutSite = None,
+    dataset: DatasetOptions,
     html: Annotated[
         Path | None,
         typer.Option(
-            "--html", help="Write the report with pictures and every scan left out to this page."
+            "--html",
+            metavar="FILE",
+            help="Write the report with pictures and every scan left out to this page.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write the manifest to this CSV file.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Write the manifest to this CSV file.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     workers: Workers = None,
     plugins: Plugins = None,
@@ -75,18 +67,7 @@ def check(
     from bench.report.render import render
     from registry.errors import UserError
 
-    options = dataset_options(
-        data_set,
-        table,
-        visits=visits,
-        classes=classes,
-        crop=crop,
-        space=space,
-        register=register,
-        withdrawals=withdrawals,
-        hold_out_site=hold_out_site,
-    )
-    config, request = _request(name, root, options, target, plugins)
+    config, request = _request(name, dataset, plugins)
     for option, file in (("--html", html), ("--out", out)):
         if file is not None:
             _refuse_missing_folder(option, file)
@@ -103,21 +84,15 @@ def check(
         raise UserError(found.problem)
 
 
-@app.command("manifest")
+@app.command("manifest", cls=GroupedCommand)
+@takes_dataset_options
 def manifest(
     name: Name,
-    out: Annotated[Path, typer.Option("--out", help="CSV file to write.")],
-    root: Root = None,
-    table: Tables = None,
-    data_set: DataSet = None,
-    target: Target = None,
-    visits: Visits = None,
-    classes: Classes = None,
-    crop: Crop = None,
-    space: Space = None,
-    register: Register = None,
-    withdrawals: Withdrawals = None,
-    hold_out_site: HoldOutSite = None,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE", help="CSV file to write.", rich_help_panel=OUTPUT),
+    ],
+    dataset: DatasetOptions,
     plugins: Plugins = None,
 ) -> None:
     """List every scan found: who, when, which label, used or why not. No voxel is read.
@@ -129,18 +104,7 @@ def manifest(
     from bench.data.listing import list_scans
     from bench.data.manifest import count_flow
 
-    options = dataset_options(
-        data_set,
-        table,
-        visits=visits,
-        classes=classes,
-        crop=crop,
-        space=space,
-        register=register,
-        withdrawals=withdrawals,
-        hold_out_site=hold_out_site,
-    )
-    config, request = _request(name, root, options, target, plugins)
+    config, request = _request(name, dataset, plugins)
     _refuse_missing_folder("--out", out)
     listing = list_scans(request, config.cache, Ticker(f"{name}: making scan"))
     known = recall(listing)
@@ -172,23 +136,18 @@ def _write_manifest(scans: pd.DataFrame, target: str, out: Path) -> str:
     )
 
 
-@app.command("prepare")
+@app.command("prepare", cls=GroupedCommand)
+@takes_dataset_options
 def prepare(
     name: Name,
-    root: Root = None,
-    table: Tables = None,
-    data_set: DataSet = None,
-    target: Target = None,
-    visits: Visits = None,
-    classes: Classes = None,
-    crop: Crop = None,
-    space: Space = None,
-    register: Register = None,
-    skull_strip: SkullStrip = False,
-    withdrawals: Withdrawals = None,
-    hold_out_site: HoldOutSite = None,
+    dataset: DatasetOptions,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare stored volumes with their checksums.")
+        bool,
+        typer.Option(
+            "--verify",
+            help="Compare stored volumes with their checksums.",
+            rich_help_panel=EXECUTION,
+        ),
     ] = False,
     workers: Workers = None,
     plugins: Plugins = None,
@@ -197,19 +156,7 @@ def prepare(
     from bench.cli.progress import Ticker, stoppable
     from bench.data.cohort import open_cohort
 
-    refuse_skull_strip(skull_strip)
-    options = dataset_options(
-        data_set,
-        table,
-        visits=visits,
-        classes=classes,
-        crop=crop,
-        space=space,
-        register=register,
-        withdrawals=withdrawals,
-        hold_out_site=hold_out_site,
-    )
-    config, request = _request(name, root, options, target, plugins)
+    config, request = _request(name, dataset, plugins)
     start = time.monotonic()
     with stoppable():
         cohort = open_cohort(
@@ -242,21 +189,17 @@ def _saving(request: CohortRequest, shape: tuple[int, int, int]) -> str:
     return f"{words} of {' x '.join(map(str, whole))}: {less:.0%} less"
 
 
-@app.command("preview")
+@app.command("preview", cls=GroupedCommand)
+@takes_dataset_options
 def preview(
     name: Name,
-    out: Annotated[Path, typer.Option("--out", help="PNG, PDF or SVG file to write.")] = Path(
-        "preview.png"
-    ),
-    root: Root = None,
-    table: Tables = None,
-    data_set: DataSet = None,
-    target: Target = None,
-    visits: Visits = None,
-    classes: Classes = None,
-    crop: Crop = None,
-    space: Space = None,
-    register: Register = None,
+    dataset: DatasetOptions,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="FILE", help="PNG, PDF or SVG file to write.", rich_help_panel=OUTPUT
+        ),
+    ] = Path("preview.png"),
     plugins: Plugins = None,
 ) -> None:
     """Draw a few subjects before and after conforming, with the slices that models see."""
@@ -264,16 +207,7 @@ def preview(
     from bench.data.listing import list_scans
     from bench.data.preview import draw
 
-    options = dataset_options(
-        data_set,
-        table,
-        visits=visits,
-        classes=classes,
-        crop=crop,
-        space=space,
-        register=register,
-    )
-    config, request = _request(name, root, options, target, plugins)
+    config, request = _request(name, dataset, plugins)
     _refuse_missing_folder("--out", out)
     listing = list_scans(request, config.cache, Ticker(f"{name}: making scan"))
     draw(listing, out)
@@ -307,19 +241,13 @@ def list_() -> None:
 
 
 def _request(
-    name: str,
-    root: Path | None,
-    options: dict[str, str],
-    target: str | None,
-    plugins: list[Path] | None,
+    name: str, dataset: DatasetOptions, plugins: list[Path] | None
 ) -> tuple[Config, CohortRequest]:
     from bench.config import load_config
-    from bench.data.listing import cohort_request
 
     config = load_config()
     load_plugins(plugins, strict=True)
-    entry: dict[str, Any] = config.data.get(name, {})
-    return config, cohort_request(name, entry, root=root, options=options, target=target)
+    return config, dataset.request(name, config)
 
 
 def _refuse_missing_folder(option: str, file: Path) -> None:

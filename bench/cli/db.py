@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
+
+from bench.cli.options import Db
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Look after the database.")
 
 Found = TypeVar("Found")
-Db = Annotated[str | None, typer.Option("--db", help="Database file or sqlite:/// URL.")]
 
 
 @app.command("mirror")

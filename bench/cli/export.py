@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.options import Db
+
 
 def export(
     out: Annotated[Path, typer.Option("--out", help="Folder to make; it must not hold anything.")],
@@ -19,7 +21,7 @@ def export(
         bool,
         typer.Option("--repro", help="Add what repeats the runs: specs, versions, digests."),
     ] = False,
-    db: Annotated[str | None, typer.Option("--db", help="Database file or sqlite:/// URL.")] = None,
+    db: Db = None,
 ) -> None:
     """Write all trials, metrics, predictions and histories as tidy tables."""
     from bench.config import load_config

@@ -3,79 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from registry.errors import UserError
-
-Root = Annotated[Path | None, typer.Option("--root", help="Where the dataset lies.")]
-Tables = Annotated[
-    list[Path] | None,
-    typer.Option("--table", help="Its table; repeat for several. Those in the root are found."),
-]
-DataSet = Annotated[
-    list[str] | None, typer.Option("--data-set", help="A dataset's option, key=value.")
-]
-Target = Annotated[str | None, typer.Option("--target", help="age, diagnosis or sex.")]
-Visits = Annotated[str | None, typer.Option("--visits", help="all, baseline or last.")]
-Classes = Annotated[
-    str | None, typer.Option("--classes", help="Diagnoses that form the classes, as CN,AD.")
-]
-Crop = Annotated[str | None, typer.Option("--crop", help="none, or brain: cut to its box.")]
-Space = Annotated[str | None, typer.Option("--space", help="The scans' space: mni or native.")]
-Register = Annotated[
-    str | None, typer.Option("--register", help="none, or affine: to the MNI152 template.")
-]
-Withdrawals = Annotated[
-    Path | None, typer.Option("--withdrawals", help="List of withdrawn subjects, text or Excel.")
-]
-HoldOutSite = Annotated[
-    str | None, typer.Option("--hold-out-site", help="Site whose subjects are the test set.")
-]
-SkullStrip = Annotated[bool, typer.Option("--skull-strip", help="Not done here; says who does.")]
-
-
-def dataset_options(
-    data_set: Sequence[str] | None, tables: Sequence[Path] | None, **shorthands: object
-) -> dict[str, str]:
-    """Join ``--data-set`` with the options that have a flag of their own.
-
-    Parameters
-    ----------
-    data_set : sequence of str, optional
-        ``key=value`` pairs.
-    tables : sequence of Path, optional
-        Become ``table``, one file a line.
-    **shorthands
-        Options of datasets by name, None where the flag was not given.
-
-    Raises
-    ------
-    UserError
-        When an option is given both ways.
-    """
-    options = parse_pairs("--data-set", data_set)
-    given = {name: str(value) for name, value in shorthands.items() if value is not None}
-    if tables:
-        given["table"] = "\n".join(map(str, tables))
-    for name in given:
-        if name in options:
-            raise UserError(
-                f"{name} is given twice: by --data-set and by --{name.replace('_', '-')}."
-            )
-    return {**options, **given}
-
-
-def refuse_skull_strip(asked: bool) -> None:
-    """Raise UserError when skull stripping is asked for: no tool does it without a download."""
-    if asked:
-        raise UserError(
-            "--skull-strip is not done here, because every good tool for it needs files that are "
-            "downloaded first; strip the scans with SynthStrip, HD-BET, FSL's BET or ANTs, and "
-            "give the stripped ones."
-        )
 
 
 def parse_names(values: Sequence[str] | None) -> list[str]:

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.catalogue import Plugins, load_plugins
+from bench.cli.catalogue import load_plugins
+from bench.cli.options import Db, Plugins
 from bench.cli.parsing import parse_names, parse_pairs
-from bench.cli.showing import Db, Where, database
+from bench.cli.showing import Where, database
 
 
 def plot(

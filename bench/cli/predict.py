@@ -7,18 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.parsing import (
-    Classes,
-    Crop,
-    DataSet,
-    Register,
-    Root,
-    Space,
-    Tables,
-    Target,
-    Visits,
-    dataset_options,
-)
+from bench.cli.help import DATA, OUTPUT
+from bench.cli.options import DatasetOptions, Db, Device, Plugins, takes_dataset_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,32 +19,38 @@ PREPARATION = ("grid", "crop", "zscore", "space")
 """Settings of a cohort that decide what the same scan's volume is."""
 
 
+@takes_dataset_options
 def predict(
     trial: Annotated[str, typer.Argument(help="A trial's key, or how it begins.")],
-    data: Annotated[str, typer.Option("--data", help="The dataset to predict.")],
-    out: Annotated[Path, typer.Option("--out", help="CSV file to write.")] = Path(
-        "predictions.csv"
-    ),
-    which: Annotated[str, typer.Option("--which", help="Weights: best or last.")] = "best",
-    root: Root = None,
-    table: Tables = None,
-    data_set: DataSet = None,
-    target: Target = None,
-    visits: Visits = None,
-    classes: Classes = None,
-    crop: Crop = None,
-    space: Space = None,
-    register: Register = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    db: Annotated[str | None, typer.Option("--db", help="Database file or sqlite:/// URL.")] = None,
-    plugins: Annotated[list[Path] | None, typer.Option("--plugins", help="Plugin file.")] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", metavar="NAME", help="The dataset to predict.", rich_help_panel=DATA
+        ),
+    ],
+    dataset: DatasetOptions,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE", help="CSV file to write.", rich_help_panel=OUTPUT),
+    ] = Path("predictions.csv"),
+    which: Annotated[
+        str,
+        typer.Option(
+            "--which",
+            metavar="best|last",
+            help="Which of the kept weights.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "best",
+    device: Device = "auto",
+    db: Db = None,
+    plugins: Plugins = None,
 ) -> None:
     """Predict one scan of every subject with the weights that a trial kept."""
     from bench.cli.catalogue import load_plugins
     from bench.cli.progress import Ticker, stoppable
     from bench.config import load_config
     from bench.data.cohort import open_cohort
-    from bench.data.listing import cohort_request
     from bench.execute.settings import weights_folder
     from bench.store.engine import database_file
     from registry.errors import UserError
@@ -68,18 +64,7 @@ def predict(
     database = database_file(db or config.db)
     weights = _find(weights_folder(database), trial, which)
     trained = _preparation(weights, database)
-    options = dataset_options(
-        data_set,
-        table,
-        visits=visits,
-        classes=classes,
-        crop=crop,
-        space=space,
-        register=register,
-    )
-    request = cohort_request(
-        data, config.data.get(data, {}), root=root, options=options, target=target
-    )
+    request = dataset.request(data, config)
     # What can be told before scans are read; their space shows only then.
     _refuse_other({**trained, **dict(request.options), "space": trained["space"]}, trained)
     with stoppable():

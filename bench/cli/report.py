@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.catalogue import Plugins
+from bench.cli.options import Db, Plugins
 from bench.cli.parsing import parse_pairs
-from bench.cli.showing import Db, Format, Out, Standalone, Where, Wide, show
+from bench.cli.showing import Format, Out, Standalone, Where, Wide, show
 
 if TYPE_CHECKING:
     from bench.report.table import Report

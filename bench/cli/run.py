@@ -12,145 +12,280 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from bench.cli.parsing import (
-    Classes,
-    Crop,
-    DataSet,
-    HoldOutSite,
-    Register,
-    Root,
-    SkullStrip,
-    Space,
-    Tables,
-    Target,
-    Visits,
-    Withdrawals,
-    dataset_options,
-    parse_names,
-    parse_pairs,
-    parse_seeds,
-    parse_size,
-    parse_sizes,
-    refuse_skull_strip,
-)
+from bench.cli.help import ANALYSIS, COMPARE, DATA, EXECUTION, OUTPUT, TRAINING
+from bench.cli.options import DatasetOptions, Db, Device, Plugins, takes_dataset_options
+from bench.cli.parsing import parse_names, parse_pairs, parse_seeds, parse_size, parse_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.config import Config
     from bench.data.cohort import Cohort
+    from bench.data.listing import CohortRequest
     from bench.execute.driver import RunSummary
     from bench.execute.settings import ExecutionSettings
     from bench.plan import Plan, Request
     from bench.store.store import Store
     from registry.cards import ExecutorCard
 
-MANY = "Comma-separated or repeated."
 KEPT: dict[str, tuple[str, ...]] = {"none": (), "best": ("best",), "both": ("best", "last")}
+EXAMPLES = """
+Examples:
+
+\b
+  A first comparison, without any data of your own:
+    bench run --model slice2d-imagenet,cnn3d,prior --data synthetic-ad-4mm
+
+\b
+  Three training sizes of ADNI, five seeds, the plan only:
+    bench run --model slice2d-imagenet,cnn3d --data adni --root /data/ADNI \\
+        --train-sizes 50,100,all --seeds 5 --dry-run
+
+\b
+  Fixed settings instead of tuning, four processes:
+    bench run --model cnn3d --data ukbb --root /data/ukb --target age \\
+        --trials 0 --set lr=1e-4 --epochs 50 --workers 4
+"""
 
 
+@takes_dataset_options
 def run(
-    model: Annotated[list[str], typer.Option("--model", help=f"Models to compare. {MANY}")],
-    data: Annotated[list[str], typer.Option("--data", help=f"Datasets. {MANY}")],
-    encoder: Annotated[
-        list[str] | None, typer.Option("--encoder", help=f"Encoders of slice models. {MANY}")
-    ] = None,
-    seeds: Annotated[str, typer.Option("--seeds", help="How many (5) or which (0,1,2).")] = "5",
-    train_sizes: Annotated[
-        str, typer.Option("--train-sizes", help="Training subjects: 50,100,all.")
-    ] = "all",
-    trials: Annotated[
-        int, typer.Option("--trials", help="Optuna trials a study; 0 uses the cards' settings.")
-    ] = 20,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Epochs of every network; default: its card's.")
-    ] = None,
-    root: Root = None,
-    table: Tables = None,
-    data_set: DataSet = None,
-    visits: Visits = None,
-    classes: Classes = None,
-    crop: Crop = None,
-    space: Space = None,
-    register: Register = None,
-    skull_strip: SkullStrip = False,
-    withdrawals: Withdrawals = None,
-    hold_out_site: HoldOutSite = None,
-    test_data: Annotated[
-        str | None, typer.Option("--test-data", help="Another dataset, to test on.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A model's setting, key=value.")
-    ] = None,
-    tune: Annotated[str, typer.Option("--tune", help="shared or per-seed.")] = "shared",
-    metric: Annotated[
-        str | None,
-        typer.Option("--metric", help="Declare the primary metric; default: the task's."),
-    ] = None,
-    primary_size: Annotated[
-        str | None,
+    model: Annotated[
+        list[str],
         typer.Option(
-            "--primary-size",
-            help="Declare the size that claims are made at; default: the largest up to half.",
+            "--model", metavar="NAME,...", help="Models to compare.", rich_help_panel=COMPARE
+        ),
+    ],
+    data: Annotated[
+        list[str],
+        typer.Option("--data", metavar="NAME,...", help="Datasets.", rich_help_panel=DATA),
+    ],
+    dataset: DatasetOptions,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--encoder",
+            metavar="NAME,...",
+            help="Encoders of slice models; default: each model's own.",
+            rich_help_panel=COMPARE,
         ),
     ] = None,
-    reference: Annotated[
+    train_sizes: Annotated[
+        str,
+        typer.Option(
+            "--train-sizes",
+            metavar="N,...|all",
+            help="Numbers of training subjects, as 50,100,all.",
+            rich_help_panel=COMPARE,
+        ),
+    ] = "all",
+    seeds: Annotated[
+        str,
+        typer.Option(
+            "--seeds",
+            metavar="N|LIST",
+            help="How many seeds (5), or which ones (0,1,2).",
+            rich_help_panel=COMPARE,
+        ),
+    ] = "5",
+    test_data: Annotated[
         str | None,
-        typer.Option("--reference", help="Declare a model that all others are compared with."),
+        typer.Option(
+            "--test-data",
+            metavar="NAME",
+            help="Test on this dataset instead.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
-    margin: Annotated[
-        float | None,
-        typer.Option("--margin", help="Declare a difference too small to matter, in the metric."),
-    ] = None,
-    target: Target = None,
-    executor: Annotated[
-        str, typer.Option("--executor", help="Where units run: local, or a plugin's.")
-    ] = "local",
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Units side by side; default: 1, or one a GPU.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", help="Threads a unit; default: cores // workers.")
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[
-        str, typer.Option("--precision", help="fp32, bf16, or auto: the device's best.")
-    ] = "fp32",
-    per_gpu: Annotated[
-        int | None, typer.Option("--per-gpu", help="Units that share one GPU; default: 1.")
-    ] = None,
-    deterministic: Annotated[
-        bool,
-        typer.Option("--deterministic", help="Repeat a GPU's numbers exactly; a CPU always does."),
-    ] = False,
-    keep_weights: Annotated[
-        str, typer.Option("--keep-weights", help="Weights of trials to keep: none, best, or both.")
-    ] = "none",
-    time_limit: Annotated[
-        float | None,
-        typer.Option("--time-limit", help="Minutes after which a unit stops, to go on later."),
-    ] = None,
-    weights: Annotated[
-        list[str] | None, typer.Option("--weights", help="Pretrained weights, ENCODER=FILE.")
-    ] = None,
-    db: Annotated[str | None, typer.Option("--db", help="Database file or sqlite:/// URL.")] = None,
-    reuse: Annotated[
-        str, typer.Option("--reuse", help="Stored trials: yes, retry-failed, no, or only.")
-    ] = "yes",
     new_split: Annotated[
-        bool, typer.Option("--new-split", help="Draw train, validation and test anew.")
+        bool,
+        typer.Option(
+            "--new-split",
+            help="Draw the training, validation and test subjects anew.",
+            rich_help_panel=DATA,
+        ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     allow_overlap: Annotated[
         bool,
         typer.Option(
             "--allow-pretraining-overlap",
             help="Test encoders also on cohorts that their weights have seen.",
+            rich_help_panel=DATA,
+            hidden=True,
         ),
     ] = False,
-    plugins: Annotated[list[Path] | None, typer.Option("--plugins", help="Plugin file.")] = None,
+    trials: Annotated[
+        int,
+        typer.Option(
+            "--trials",
+            metavar="N",
+            help="Optuna trials of a study; 0 uses the models' own settings.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 20,
+    tune: Annotated[
+        str,
+        typer.Option(
+            "--tune",
+            metavar="shared|per-seed",
+            help="Tune once for all seeds, or for each seed.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "shared",
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--epochs",
+            metavar="N",
+            help="Epochs of every network; default: the model's own.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A model's setting, as listed by `bench show MODEL`; repeatable.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights",
+            metavar="ENCODER=FILE",
+            help="Pretrained weights of an encoder; repeatable.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="fp32|bf16|auto",
+            help="Floating-point precision of training; auto: the fastest of the device.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "fp32",
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Repeat a GPU's numbers exactly; a CPU always does.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="Primary metric; default: the task's.",
+            rich_help_panel=ANALYSIS,
+        ),
+    ] = None,
+    primary_size: Annotated[
+        str | None,
+        typer.Option(
+            "--primary-size",
+            metavar="N|all",
+            help="Training size at which claims are made; default: the largest of at most half.",
+            rich_help_panel=ANALYSIS,
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            metavar="MODEL",
+            help="Model that all others are compared with; default: all pairs.",
+            rich_help_panel=ANALYSIS,
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin",
+            metavar="X",
+            help="Difference that is too small to matter, in units of the metric.",
+            rich_help_panel=ANALYSIS,
+        ),
+    ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(
+            "--executor",
+            metavar="NAME",
+            help="Where units of work run, as listed by `bench list executors`.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            help="Units of work side by side; default: 1, or one for each GPU.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            metavar="N",
+            help="Threads of each unit; default: cores divided by workers.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    device: Device = "auto",
+    per_gpu: Annotated[
+        int | None,
+        typer.Option(
+            "--per-gpu",
+            metavar="N",
+            help="Units that share one GPU; default: 1.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            "--time-limit",
+            metavar="MINUTES",
+            help="Stop a unit after this time; running again continues it.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    reuse: Annotated[
+        str,
+        typer.Option(
+            "--reuse",
+            metavar="yes|retry-failed|no|only",
+            help="Whether stored trials are used again.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = "yes",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=EXECUTION)
+    ] = False,
+    plugins: Plugins = None,
+    db: Db = None,
+    keep_weights: Annotated[
+        str,
+        typer.Option(
+            "--keep-weights",
+            metavar="none|best|both",
+            help="Which weights of trained networks to keep.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "none",
 ) -> None:
-    """Tune, train and store every cell of the grid that is not stored yet."""
+    """Tune and train models on samples of each size; what is stored already is not run again.
+
+    Options that take NAME,... may also be repeated.
+    """
     from bench.cli.catalogue import load_plugins
     from bench.config import load_config
     from bench.declared import Declared
@@ -207,20 +342,9 @@ def run(
         from bench.train.numerics import device_for
 
         device_for(device)
-    refuse_skull_strip(skull_strip)
-    options = dataset_options(
-        data_set,
-        table,
-        visits=visits,
-        classes=classes,
-        crop=crop,
-        space=space,
-        register=register,
-        withdrawals=withdrawals,
-        hold_out_site=hold_out_site,
-    )
-    wanted = _Data(root, options, target, new_split, test_data)
-    requests = [wanted.request(name, config) for name in parse_names(data)]
+    requests = [dataset.request(name, config, new_split=new_split) for name in parse_names(data)]
+    if test_data is not None:
+        requests = [_with_test_data(request, test_data, config) for request in requests]
     file = database_file(db or config.db)
     looking = dry_run or reuse == "only"
     if not looking and not all(item.card.synthetic for item in requests):
@@ -263,40 +387,12 @@ def run(
     _close(summary, todo, file)
 
 
-class _Data:
-    """What the command line says of the datasets, for each of their names."""
+def _with_test_data(request: CohortRequest, name: str, config: Config) -> CohortRequest:
+    """Return a request whose models are tested on another dataset, as bench.toml describes it."""
+    from bench.data.listing import with_test_cohort
 
-    def __init__(
-        self,
-        root: Path | None,
-        options: dict[str, str],
-        target: str | None,
-        new_split: bool,
-        test_data: str | None,
-    ) -> None:
-        self.root = root
-        self.options = options
-        self.target = target
-        self.new_split = new_split
-        self.test_data = test_data
-
-    def request(self, name: str, config: Config) -> Any:
-        from bench.data.listing import cohort_request, with_test_cohort
-
-        request = cohort_request(
-            name,
-            config.data.get(name, {}),
-            root=self.root,
-            options=self.options,
-            target=self.target,
-            new_split=self.new_split,
-        )
-        if self.test_data is None:
-            return request
-        test = cohort_request(
-            self.test_data, config.data.get(self.test_data, {}), target=request.target
-        )
-        return with_test_cohort(request, test)
+    test = DatasetOptions(target=request.target).request(name, config)
+    return with_test_cohort(request, test)
 
 
 def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:

@@ -26,7 +26,6 @@ Standalone = Annotated[
 Wide = Annotated[
     bool, typer.Option("--wide", help="Every column of a table, however long the lines.")
 ]
-Db = Annotated[str | None, typer.Option("--db", help="Database file or sqlite:/// URL.")]
 
 
 def show(

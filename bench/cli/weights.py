@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.catalogue import Plugins
+from bench.cli.options import Plugins
 
 app = typer.Typer(no_args_is_help=True, help="List or fetch pretrained weights.")
 
