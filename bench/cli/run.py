@@ -93,7 +93,7 @@ def run(
         typer.Option(
             "--test-data",
             metavar="NAME",
-            help="Test on this dataset instead.",
+            help="Another dataset, to test on.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -164,7 +164,7 @@ def run(
         typer.Option(
             "--precision",
             metavar="fp32|bf16|auto",
-            help="Floating-point precision of training; auto: the fastest of the device.",
+            help="Precision of training; auto is bf16 where the processor multiplies it.",
             rich_help_panel=TRAINING,
         ),
     ] = "fp32",
@@ -190,7 +190,7 @@ def run(
         typer.Option(
             "--primary-size",
             metavar="N|all",
-            help="Training size at which claims are made; default: the largest of at most half.",
+            help="Training size at which claims are made; default: the largest up to half of all.",
             rich_help_panel=ANALYSIS,
         ),
     ] = None,
@@ -199,7 +199,7 @@ def run(
         typer.Option(
             "--reference",
             metavar="MODEL",
-            help="Model that all others are compared with; default: all pairs.",
+            help="Model that all others are compared with; default: all pairs, up to seven models.",
             rich_help_panel=ANALYSIS,
         ),
     ] = None,
