@@ -60,7 +60,12 @@ def _show_version(asked: bool) -> None:
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
     log_level: Annotated[
-        str, typer.Option("--log-level", metavar="LEVEL", help="Log messages from debug, info, warning, error or critical on.")
+        str,
+        typer.Option(
+            "--log-level",
+            metavar="LEVEL",
+            help="Log messages from debug, info, warning, error or critical on.",
+        ),
     ] = "warning",
     version: Annotated[
         bool,

@@ -43,9 +43,13 @@ def power(
     ] = None,
     difference: Annotated[
         float | None,
-        typer.Option("--difference", help="A difference that matters, in the primary metric."),
+        typer.Option(
+            "--difference", metavar="X", help="A difference that matters, in the primary metric."
+        ),
     ] = None,
-    wanted: Annotated[float, typer.Option("--power", help="The probability of finding it.")] = 0.8,
+    wanted: Annotated[
+        float, typer.Option("--power", metavar="P", help="The probability of finding it.")
+    ] = 0.8,
     format_: Format = "terminal",
     where: Where = None,
     out: Out = None,

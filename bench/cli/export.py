@@ -11,8 +11,13 @@ from bench.cli.options import Db
 
 
 def export(
-    out: Annotated[Path, typer.Option("--out", help="Folder to make; it must not hold anything.")],
-    format_: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="DIR", help="Folder to make; it must not hold anything."),
+    ],
+    format_: Annotated[
+        str, typer.Option("--format", metavar="parquet|csv", help="Format of the tables.")
+    ] = "parquet",
     shareable: Annotated[
         bool,
         typer.Option("--shareable", help="Without labels, covariates, paths and host names."),

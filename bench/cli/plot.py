@@ -22,18 +22,23 @@ def plot(
         ),
     ],
     metric: Annotated[
-        str | None, typer.Option("--metric", help="A metric; default: the primary one.")
+        str | None,
+        typer.Option("--metric", metavar="NAME", help="A metric; default: the primary one."),
     ] = None,
     size: Annotated[
-        int | None, typer.Option("--size", help="A training size; default: the primary one.")
+        int | None,
+        typer.Option("--size", metavar="N", help="A training size; default: the primary one."),
     ] = None,
     models: Annotated[
-        list[str] | None, typer.Option("--models", help="Show only these, as A,B.")
+        list[str] | None,
+        typer.Option("--models", metavar="NAME,...", help="Show only these models."),
     ] = None,
     where: Where = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="A file .pdf, .svg or .png; default: KIND.pdf here."),
+        typer.Option(
+            "--out", metavar="FILE", help="A file .pdf, .svg or .png; default: KIND.pdf here."
+        ),
     ] = None,
     plugins: Plugins = None,
     db: Db = None,

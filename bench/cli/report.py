@@ -20,16 +20,22 @@ WITH_APPENDIX = ("html", "csv", "json")
 def report(
     format_: Format = "terminal",
     metric: Annotated[
-        str | None, typer.Option("--metric", help="A metric, or all; default: the primary one.")
+        str | None,
+        typer.Option(
+            "--metric", metavar="NAME", help="A metric, or all; default: the primary one."
+        ),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option("--reference", help="Compare every model with this one only.")
+        str | None,
+        typer.Option(
+            "--reference", metavar="MODEL", help="Compare every model with this one only."
+        ),
     ] = None,
     where: Where = None,
     out: Out = None,
     checklist: Annotated[
         str | None,
-        typer.Option("--checklist", help="Fill in claim, comparison or tripod-ai."),
+        typer.Option("--checklist", metavar="NAME", help="Fill in claim, comparison or tripod-ai."),
     ] = None,
     standalone: Standalone = False,
     wide: Wide = False,

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from bench.store.store import Store
 
 Format = Annotated[
-    str, typer.Option("--format", help="terminal, markdown, latex, html, csv or json.")
+    str,
+    typer.Option(
+        "--format", metavar="FORMAT", help="terminal, markdown, latex, html, csv or json."
+    ),
 ]
 Where = Annotated[
-    list[str] | None, typer.Option("--where", help="Choose among protocols, key=value.")
+    list[str] | None,
+    typer.Option("--where", metavar="KEY=VALUE", help="Choose among protocols; repeatable."),
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="Write to this file.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to this file.")]
 Standalone = Annotated[
     bool, typer.Option("--standalone", help="LaTeX that compiles alone, not for \\input.")
 ]

@@ -41,7 +41,7 @@ def list_weights(plugins: Plugins = None) -> None:
 @app.command("get")
 def get(
     encoder: Annotated[str, typer.Argument(help="An encoder; also timm/NAME or torchvision/NAME.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to put the file in.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to put the file in.")],
     plugins: Plugins = None,
 ) -> None:
     """Fetch an encoder's weights into a file to carry to a machine without internet."""
