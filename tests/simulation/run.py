@@ -168,11 +168,11 @@ def page(results: Results, repeats: int) -> str:
             "### Type-I error at .05, 100 subjects\n\nSeed variance : test-set variance of one "
             "run. Bold: the headline test. †: outside of .04-.07 (.08 at 3 seeds).",
             error_table(results, CELLS),
-            "### The other analyses, 4 : 1",
+            "### Other analyses, 4 : 1",
             rivals_table(results),
-            "### At the edges",
+            "### Extreme designs",
             error_table(results, EDGES),
-            "### What the variance is made of\n\nSubjects' share of the squared standard error in "
+            "### Variance components\n\nSubjects' share of the squared standard error in "
             "per cent, and in brackets in how many per cent of the repeats C came out below 0.",
             parts_table(results),
             "### Power",
