@@ -140,6 +140,16 @@ class Task:
         """1 for regression and for two classes (one logit), else the number of classes."""
         return len(self.classes) if len(self.classes) > 2 else 1
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the predictions in files: years, or the probability of each class.
+
+        Of two classes only the probability of the second is predicted.
+        """
+        if self.kind == "regression":
+            return (f"predicted_{self.target}",)
+        return tuple(f"p_{name}" for name in self.classes[-self.n_outputs :])
+
 
 @dataclass(frozen=True)
 class Weights:

@@ -119,3 +119,10 @@ def test_seeds_are_derived_not_shared(part, one, two):
     assert seed != seed_for(part + "x", one)
     if one != two:
         assert seed != seed_for(part, two)
+
+
+def test_a_tasks_predictions_are_named_the_same_in_every_file():
+    assert Task("age", "regression").output_names == ("predicted_age",)
+    two, three = ("CN", "AD"), ("CN", "MCI", "AD")
+    assert Task("diagnosis", "classification", two).output_names == ("p_AD",)
+    assert Task("diagnosis", "classification", three).output_names == ("p_CN", "p_MCI", "p_AD")

@@ -131,6 +131,8 @@ def _write(weights: Path, cohort: Cohort, device: str, out: Path) -> int:
     import numpy as np
     import pandas as pd
 
+    from bench.files import atomic_write
+    from bench.spec import arm_from_plain
     from bench.train.keep import predict_with, read_spec
     from bench.train.numerics import device_for
 
@@ -138,17 +140,9 @@ def _write(weights: Path, cohort: Cohort, device: str, out: Path) -> int:
     rows = cohort.rows(subjects, one_per_subject=True)
     volumes = np.load(cohort.volumes_file, mmap_mode="r")
     found = predict_with(weights, volumes, rows, device_for(device))
-    task = read_spec(weights)["arm"]["task"]
-    classes = task["classes"]
-    if not classes:
-        columns = {f"predicted_{task['target']}": found[:, 0]}
-    elif len(classes) == 2:
-        columns = {f"p_{classes[1]}": found[:, 0]}
-    else:
-        columns = {f"p_{name}": found[:, i] for i, name in enumerate(classes)}
+    task = arm_from_plain(read_spec(weights)["arm"]).task
+    columns = dict(zip(task.output_names, found.T, strict=True))
     ids = [cohort.ids[subject] for subject in cohort.subjects_of(rows)]
-    # Written whole or not at all.
-    part = out.with_name(out.name + ".part")
-    pd.DataFrame({"subject_id": ids, **columns}).to_csv(part, index=False)
-    part.replace(out)
+    with atomic_write(out) as stream:
+        pd.DataFrame({"subject_id": ids, **columns}).to_csv(stream, index=False)
     return len(ids)

@@ -19,7 +19,6 @@ import dataclasses
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from bench.data import facts, formats, volume
 from bench.data.manifest import sha256_of
 from bench.data.scanning import Job, checksum, read_all, write_row
 from bench.data.volume import Conform
+from bench.files import atomic_write
 from bench.lock import locked
 from bench.room import take_room
 from registry.errors import UserError
@@ -166,7 +166,8 @@ def prepare(
     _publish(building, folder)
     note(images, said, conform, cohort)
     about = {"settings": _settings(conform), "in": folder.name, "root": str(root or "")}
-    _write_whole(cohort / ABOUT, json.dumps(about).encode())
+    with atomic_write(cohort / ABOUT) as stream:
+        stream.write(json.dumps(about).encode())
     return Cached(folder, index, unusable_of(images, said))
 
 
@@ -501,21 +502,10 @@ def _read_index(folder: Path) -> pd.DataFrame:
 
 def write_csv(table: pd.DataFrame, file: Path) -> None:
     """Write a table so that a reader sees the old one or the new one, never half of it."""
-    _write_whole(file, as_csv(table))
+    with atomic_write(file) as stream:
+        stream.write(as_csv(table))
 
 
 def as_csv(table: pd.DataFrame) -> bytes:
     """Return a table as `write_csv` writes it; file names need not be UTF-8."""
     return table.to_csv(index=False).encode(errors="surrogateescape")
-
-
-def _write_whole(file: Path, content: bytes) -> None:
-    part = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
-    try:
-        with open(part, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)

@@ -8,11 +8,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.data.cohort import Cohort
 from bench.declared import NOTHING, Declared
@@ -41,6 +43,7 @@ from bench.store.store import (
     TrialResult,
 )
 from bench.unit import Unit, UnitData
+from registry.cards import Value
 from registry.core import catalogue
 from registry.errors import UserError
 
@@ -121,10 +124,10 @@ class Driver:
         for plan in plans:
             needed = {study.key for study in plan.studies}
             for study in plan.studies:
-                self._start(_Job(plan, study, label_of(study)), pending)
+                self._start(plan, study, pending)
             for trial in plan.trials:
                 if trial.action == "run" and trial.spec.study not in needed:
-                    self._start(_Job(plan, trial.spec, label_of(trial.spec)), pending)
+                    self._start(plan, trial.spec, pending)
         while pending:
             # A timeout lets a Ctrl-C through between two outcomes.
             ready, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -142,17 +145,23 @@ class Driver:
 
     # ------------------------------------------------------------------ units
 
-    def _start(self, job: _Job, pending: dict[Future[WorkerExit], _Job]) -> None:
+    def _start(
+        self, plan: Plan, spec: StudySpec | TrialSpec, pending: dict[Future[WorkerExit], _Job]
+    ) -> None:
         if self.summary.stopped:
             return
+        params = dict(spec.arm.params)
+        if isinstance(spec, TrialSpec) and spec.study is not None:
+            best = self.store.best_params(spec.study)
+            if best is None:
+                self.summary.failed.append((label_of(spec), "its study has no tuned settings"))
+                return
+            params |= best
+        job = _Job(plan, spec, params)
         if self._published(job):
             self._take(job, pending)
             return
-        unit = self._unit(job)
-        if unit is None:
-            self.summary.failed.append((job.label, "its study has no tuned settings"))
-            return
-        pending[self.executor.submit(unit)] = job
+        pending[self.executor.submit(self._unit(job))] = job
         self.observer.started(job.spec.key, job.label)
 
     def _published(self, job: _Job) -> bool:
@@ -246,7 +255,7 @@ class Driver:
         self.observer.ended(job.spec.key, job.label, DONE, seconds, error)
         if isinstance(job.spec, StudySpec):
             for trial in _trials_of(job.plan, job.spec):
-                self._start(_Job(job.plan, trial.spec, label_of(trial.spec)), pending)
+                self._start(job.plan, trial.spec, pending)
 
     def _keep_weights(self, outcome: Path, key: str) -> None:
         if self._replace:
@@ -282,43 +291,25 @@ class Driver:
                     replace=self._replace,
                 )
 
-    def _unit(self, job: _Job) -> Unit | None:
-        """Describe a job completely; None when its study left no settings."""
-        spec, plan = job.spec, job.plan
-        params = dict(spec.arm.params)
-        test_rows: list[int] = []
-        if isinstance(spec, TrialSpec):
-            draw = str(spec.seed)
-            subset = draw
-            if spec.study is not None:
-                best = self.store.best_params(spec.study)
-                if best is None:
-                    return None
-                params |= best
-            test_rows = plan.cohort.test_rows().tolist()
-        else:
-            draw = spec.draw
-            subset = draw if spec.seed is None else str(spec.seed)
-        train = plan.cohort.train_rows(spec.n_train, subset)
-        validation = plan.cohort.validation_rows(
-            spec.n_train, subset, full=params["val_size"] == "full"
-        )
+    def _unit(self, job: _Job) -> Unit:
+        """Describe a job completely."""
+        spec, plan, rows = job.spec, job.plan, job.rows
         targets = plan.cohort.targets
         return Unit(
             kind=job.kind,
             key=spec.key,
-            draw=draw,
+            draw=spec.draw,
             arm=spec.arm,
-            params=params,
+            params=job.params,
             data=UnitData(
                 volumes=str(plan.cohort.volumes_file),
                 n_train=spec.n_train,
                 n_pool=plan.cohort.n_pool,
-                train_rows=train.tolist(),
-                train_targets=targets[train].tolist(),
-                validation_rows=validation.tolist(),
-                validation_targets=targets[validation].tolist(),
-                test_rows=test_rows,
+                train_rows=rows["train"].tolist(),
+                train_targets=targets[rows["train"]].tolist(),
+                validation_rows=rows["validation"].tolist(),
+                validation_targets=targets[rows["validation"]].tolist(),
+                test_rows=rows["test"].tolist(),
             ),
             device=self.settings.device,
             threads=self._threads(spec.arm.key),
@@ -359,24 +350,17 @@ class Driver:
     def _trial_result(
         self, job: _Job, spec: TrialSpec, outcome: Mapping[str, Any], seconds: float
     ) -> TrialResult:
-        params = dict(spec.arm.params)
-        if spec.study is not None:
-            params |= self.store.best_params(spec.study) or {}
+        params = job.params
         environment = {**self.provenance, **outcome["environment"]}
         if outcome["state"] == FAILED:
             return TrialResult(
                 spec, FAILED, params, outcome["error"], seconds=seconds, environment=environment
             )
         cohort = job.plan.cohort
-        full = params["val_size"] == "full"
-        rows = {
-            "validation": cohort.validation_rows(spec.n_train, str(spec.seed), full=full),
-            "test": cohort.test_rows(),
-        }
         predictions = {}
         metrics: dict[tuple[str, str], tuple[float, str]] = {}
-        for split, index in rows.items():
-            found = _by_subject(cohort, index, outcome["predictions"][split])
+        for split, values in outcome["predictions"].items():
+            found = _by_subject(cohort, job.rows[split], values)
             predictions[split] = found
             truth = cohort.truth_of(found.subjects.astype(np.int64))
             for name in metrics_for(cohort.task.kind, len(cohort.task.classes)):
@@ -403,11 +387,28 @@ class Driver:
 class _Job:
     plan: Plan
     spec: StudySpec | TrialSpec
-    label: str
+    params: Mapping[str, Value]
+    """Settings of its arm, with those that its study chose."""
 
     @property
     def kind(self) -> str:
         return "study" if isinstance(self.spec, StudySpec) else "trial"
+
+    @property
+    def label(self) -> str:
+        return label_of(self.spec)
+
+    @cached_property
+    def rows(self) -> dict[str, NDArray[np.int64]]:
+        """Rows of the cohort's volumes on each side; a study has none of the test set."""
+        cohort, n_train, subset = self.plan.cohort, self.spec.n_train, self.spec.subset
+        full = self.params["val_size"] == "full"
+        study = isinstance(self.spec, StudySpec)
+        return {
+            "train": cohort.train_rows(n_train, subset),
+            "validation": cohort.validation_rows(n_train, subset, full=full),
+            "test": np.array([], dtype=np.int64) if study else cohort.test_rows(),
+        }
 
 
 def preload_for(plans: Sequence[Plan]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.machine import cpu_name
 from registry.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
         "optuna": version("optuna"),
         "host": socket.gethostname(),
         "system": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "git": git_revision(SOURCE, ANYBODY) if checkout else None,
         "user_git": git_revision(here) if not (checkout and theirs == SOURCE) else None,
         "command": " ".join(argv),
@@ -124,12 +125,3 @@ def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str] | None:
 
 def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8") if file.is_file() else ""
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()

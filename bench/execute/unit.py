@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.files import atomic_write
 from bench.processes import import_as_usual
 from bench.room import is_full
 from bench.spec import Component, seed_for
@@ -318,10 +319,8 @@ def save_predictions(
     for name, values in (("validation", validation), ("test", test)):
         if not np.isfinite(values).all():
             raise ValueError(f"a {name} prediction is not finite")
-    with open(folder / "predictions.npz", "wb") as stream:
+    with atomic_write(folder / "predictions.npz") as stream:
         np.savez(stream, validation=validation, test=test)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def read_outcome(folder: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from sqlalchemy import Table as SqlTable
 
 from bench.export.shareable import CLEAN, COLUMNS
 from bench.store import schema
+from registry.cards import Task
 from registry.errors import UserError
 
 ROWS = 200_000
@@ -68,21 +69,6 @@ def stored_rows(
     """Yield the rows of a stored table by its primary key, cleaned if they are to be shared."""
     for row in connection.execute(_query(name, table, shareable)).mappings():
         yield _clean(name, row, shareable)
-
-
-def output_columns(target: str, classes: Sequence[str]) -> list[str]:
-    """Return the names of a task's predictions: those of ``bench predict``.
-
-    Parameters
-    ----------
-    target : str
-        What is predicted.
-    classes : sequence of str
-        In order; empty for regression. Of two the last one's probability is predicted.
-    """
-    if not classes:
-        return [f"predicted_{target}"]
-    return [f"p_{name}" for name in (classes[1:] if len(classes) == 2 else classes)]
 
 
 # ---------------------------------------------------------------------------- as stored
@@ -193,8 +179,8 @@ def _column(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
 
 
 def _predictions(connection: Connection) -> Exported:
-    outputs: dict[str, list[str]] = {
-        row.fingerprint: output_columns(row.target, row.classes)
+    outputs = {
+        row.fingerprint: Task(row.target, row.kind, tuple(row.classes)).output_names
         for row in connection.execute(select(schema.datasets))
     }
     cohort = {

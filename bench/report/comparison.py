@@ -15,11 +15,11 @@ from bench.report.pairs import Pair, make_pairs, n_tested, paired_values, runs_a
 from bench.report.select import Protocol, Row, select_protocols
 from bench.report.table import Cell, Column, Report, Section, Table
 from bench.report.tables.efficiency import efficiency_table
-from bench.report.tables.leaderboard import best_first, digits_of, leaderboard
+from bench.report.tables.leaderboard import best_first, leaderboard
 from bench.report.tables.pairs import exploratory_table, primary_table
 from bench.report.tables.precision import pair_precision
 from bench.report.tables.subgroups import interaction_table
-from bench.report.words import NOT_AVAILABLE, count, number, one_line, p_value
+from bench.report.words import NOT_AVAILABLE, count, digits_of, number, one_line, p_value
 from bench.stats.checkpoints import checkpoint_tests
 from bench.stats.classical import paired_t, sign_flip, superiority_interval, wilcoxon
 from bench.stats.inference import holm

@@ -12,10 +12,10 @@ from bench.report.family import design_tests, two_named
 from bench.report.pairs import Pair, make_pairs
 from bench.report.select import Protocol, select_protocols
 from bench.report.table import Cell, Column, Number, Report, Section, Table
-from bench.report.tables.leaderboard import best_first, digits_of
+from bench.report.tables.leaderboard import best_first
 from bench.report.tables.pairs import pair_cell
 from bench.report.tables.precision import FACTORS, SEEDS, grid
-from bench.report.words import number, one_line
+from bench.report.words import digits_of, number, one_line
 from bench.stats.metrics import metric as metric_of
 from bench.stats.power import (
     Components,

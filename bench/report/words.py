@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from bench.stats.metric import Metric
+
 NOT_AVAILABLE = "n/a"
 
 
@@ -11,6 +13,11 @@ def one_line(text: str) -> str:
     """Return a text without line breaks and control characters; names come from outside."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(printable.split())
+
+
+def digits_of(metric: Metric) -> int:
+    """Return the decimals of a metric: hundredths of a year, thousandths of what has no unit."""
+    return 2 if metric.unit else 3
 
 
 def number(value: float, digits: int) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from bench.files import atomic_write, remove_parts
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Checkpoint:
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """Return the state that was saved, tensors on `device`; None when there is none."""
+        remove_parts(self.file)
         if not self.file.exists():
             return None
         try:
@@ -56,17 +58,12 @@ class Checkpoint:
     def save(self, state: dict[str, Any]) -> None:
         """Replace the file; on a full disk the run goes on without."""
         started = time.perf_counter()
-        part = self.file.with_suffix(".part")
         try:
-            with open(part, "wb") as stream:
+            with atomic_write(self.file) as stream:
                 torch.save({**state, "identity": self.identity}, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(self.file)
         except (OSError, RuntimeError) as error:
             # torch's own error, when it cannot finish the file.
             logger.warning("checkpoint not written: %s", error)
-            part.unlink(missing_ok=True)
         self._last = time.perf_counter()
         self._cost = self._last - started
 

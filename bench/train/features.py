@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from bench.files import atomic_write
 from bench.lock import locked
 from bench.room import take_room
 from bench.spec import canonical_json
@@ -93,9 +94,8 @@ def features_of(
         if len(missing):
             filled.flush()
             done[rows] = True
-            part = done_file.with_suffix(".part")
-            part.write_bytes(done.tobytes())
-            part.replace(done_file)
+            with atomic_write(done_file) as target:
+                target.write(done.tobytes())
     found: NDArray[np.float32] = np.load(file, mmap_mode="r")
     return found
 

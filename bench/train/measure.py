@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.files import atomic_write
 from bench.lock import locked
+from bench.machine import cpu_name
 from bench.spec import canonical_json
 from bench.train.learner import Learner
 from bench.train.loop import make_optimizer
@@ -85,9 +87,8 @@ def layout_for(work: Work, folder: Path, say: Callable[[str], None] = print) -> 
                 found = measure(work)
             # What layouts that were not chosen have left in pieces of other sizes.
             give_back_freed_memory()
-            part = file.with_suffix(".part")
-            part.write_text(json.dumps({**identity, **found}, indent=1), encoding="utf-8")
-            part.replace(file)
+            with atomic_write(file) as stream:
+                stream.write(json.dumps({**identity, **found}, indent=1).encode())
         return _kept(file)
 
 
@@ -201,20 +202,10 @@ def _formats(network: nn.Module) -> list[str]:
 def _machine(device: torch.device) -> dict[str, Any]:
     import platform
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name() or "cpu"
     return {
         "device": name,
         "host": platform.node(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-            return (
-                next(line for line in lines if line.startswith("model name")).split(":")[1].strip()
-            )
-    except (OSError, StopIteration):
-        return "cpu"

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.machine import cpu_flags
 from registry.cards import Card
 from registry.core import catalogue
 from registry.errors import UserError
@@ -52,9 +53,7 @@ def multiplies_bf16(device: torch.device) -> bool:
     """Tell whether the device multiplies bfloat16 natively, not by emulation."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-        flags = next((line for line in lines if line.startswith("flags")), "")
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(cpu_flags())
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

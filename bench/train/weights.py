@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
+import shutil
 import socket
 import urllib.parse
 import urllib.request
@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bench.files import atomic_write
 from registry.cards import EncoderCard, Weights
 from registry.errors import UserError
 
@@ -275,6 +276,5 @@ def _reachable(address: str) -> bool:
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    part.write_bytes(source.read_bytes())
-    part.replace(target)
+    with open(source, "rb") as content, atomic_write(target) as stream:
+        shutil.copyfileobj(content, stream)

@@ -280,7 +280,7 @@ def test_a_worker_is_given_no_label_of_the_test_set(cache, tmp_path):
     number = record(store, [plan], [0], ["bench"])
     settings = ExecutionSettings(store.file, tmp_path, number, ["bench"], "cpu", threads=1)
     driver = Driver(store, None, settings, None, lambda: False)
-    study = driver._unit(_Job(plan, plan.studies[0], ""))
+    study = driver._unit(_Job(plan, plan.studies[0], plan.studies[0].arm.params))
     assert study.data.test_rows == []
     test = set(cohort.test_rows().tolist())
     seen = {*study.data.train_rows, *study.data.validation_rows}

@@ -14,8 +14,8 @@ from bench.report.family import Design, design_tests, named
 from bench.report.pairs import Pair, make_pairs, runs_at
 from bench.report.select import Protocol, Row, select_protocols
 from bench.report.table import Number
-from bench.report.tables.leaderboard import best_first, digits_of, score_cell
-from bench.report.words import count, interval, number
+from bench.report.tables.leaderboard import best_first, score_cell
+from bench.report.words import count, digits_of, interval, number
 from bench.stats.inference import benjamini_hochberg, holm
 from bench.stats.metric import Floats, Metric
 from bench.stats.metrics import metric as metric_of

@@ -14,9 +14,8 @@ from bench.report.evidence import Evidence
 from bench.report.pairs import Pair, measured_at, runs_at
 from bench.report.select import Protocol, Row
 from bench.report.table import Cell, Column, Number, Table
-from bench.report.tables.leaderboard import digits_of
 from bench.report.tables.pairs import pair_cell
-from bench.report.words import interval, number, p_value
+from bench.report.words import digits_of, interval, number, p_value
 from bench.stats.bootstrap import Heights, Resamples, draw_resamples, heights, learning_curve
 from bench.stats.curves import (
     Efficiency,

@@ -10,8 +10,7 @@ from bench.report.evidence import Evidence
 from bench.report.select import Protocol, Row
 from bench.report.table import Cell, Column, Table
 from bench.report.tables.efficiency import RESAMPLES, Curves
-from bench.report.tables.leaderboard import digits_of
-from bench.report.words import interval, number
+from bench.report.words import digits_of, interval, number
 from bench.stats.curves import FitBand
 from bench.stats.metric import Metric
 

@@ -11,7 +11,7 @@ from bench.report.evidence import Evidence
 from bench.report.pairs import measured_at
 from bench.report.select import Protocol, Row
 from bench.report.table import Cell, Column, Table
-from bench.report.words import interval, number, one_line
+from bench.report.words import digits_of, interval, number, one_line
 from bench.stats.inference import compare, holm, interval_over_seeds
 from bench.stats.metric import Metric
 from bench.stats.metrics import metric as metric_of
@@ -101,11 +101,6 @@ def best_first(protocol: Protocol, evidence: Evidence, metric: Metric) -> list[R
         return False, -mean if metric.higher_is_better else mean
 
     return sorted(protocol.rows, key=rank)
-
-
-def digits_of(metric: Metric) -> int:
-    """Return the decimals of a metric: hundredths of a year, thousandths of what has no unit."""
-    return 2 if metric.unit else 3
 
 
 def score_cell(

@@ -14,7 +14,7 @@ from bench.report.family import Design
 from bench.report.pairs import Pair, paired_values
 from bench.report.select import Protocol
 from bench.report.table import Cell, Column, Number, Table
-from bench.report.words import interval, number, p_value
+from bench.report.words import digits_of, interval, number, p_value
 from bench.stats.classical import SeedTest, paired_t, sign_flip
 from bench.stats.equivalence import equivalence, verdict
 from bench.stats.inference import benjamini_hochberg, holm
@@ -226,7 +226,7 @@ def _numbers(pair: Pair, adjusted: float) -> list[Cell]:
     if found is None:
         empty: dict[str, Number] = {"value": np.nan}
         return [Cell("n/a", empty) for _ in range(8)]
-    digits = 2 if pair.metric.unit else 3
+    digits = digits_of(pair.metric)
     sign = 1.0 if pair.metric.higher_is_better else -1.0
     low, high = found.improvement_interval
     few = found.few_subjects

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from bench.report.pairs import Pair
 from bench.report.table import Cell, Column, Table
 from bench.report.tables.pairs import pair_cell
-from bench.report.words import number
+from bench.report.words import digits_of, number
 from bench.stats.inference import Comparison
 from bench.stats.power import projection_table
 
@@ -131,4 +131,4 @@ def _row(pair: Pair, found: Comparison) -> tuple[Cell, ...]:
 
 
 def _digits(pair: Pair) -> int:
-    return 3 if pair.metric.unit else 4
+    return digits_of(pair.metric) + 1

@@ -11,7 +11,7 @@ from bench.report.evidence import Evidence
 from bench.report.reproduce import reproduce_command
 from bench.report.select import Protocol, Row, read
 from bench.report.table import Cell, Column, Table
-from bench.report.words import number, one_line
+from bench.report.words import digits_of, number, one_line
 from bench.stats.metric import Metric
 from bench.store import schema
 from bench.store.store import Store
@@ -116,7 +116,7 @@ def _trial(
         Cell(str(trial["n_train"]), {"value": trial["n_train"]}),
         Cell(str(trial["seed"]), {"value": trial["seed"]}),
         Cell(trial["state"]),
-        Cell(number(score, 2 if metric.unit else 3), {"value": score}),
+        Cell(number(score, digits_of(metric)), {"value": score}),
         Cell("" if epoch is None else str(epoch), {"value": epoch}),
         Cell("" if seconds is None else number(seconds, 1), {"value": seconds}),
         Cell(trial["key"]),

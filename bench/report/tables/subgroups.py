@@ -11,8 +11,7 @@ from bench.report.evidence import Evidence
 from bench.report.pairs import runs_at
 from bench.report.select import Protocol, Row
 from bench.report.table import Cell, Column, Number, Table
-from bench.report.tables.leaderboard import digits_of
-from bench.report.words import interval, number, one_line, p_value
+from bench.report.words import digits_of, interval, number, one_line, p_value
 from bench.stats.inference import benjamini_hochberg
 from bench.stats.metric import Metric
 from bench.stats.subgroups import (
