@@ -217,7 +217,7 @@ def _refuse_unknown_settings(settings: Mapping[str, str], cards: Sequence[ModelC
         if name not in known:
             raise UserError(
                 f"--set {name}: none of the chosen models has this setting"
-                f"{did_you_mean(name, known)}; `bench show MODEL` lists them."
+                f"{did_you_mean(name, known)}; `bench show MODEL --all` lists them."
             )
 
 

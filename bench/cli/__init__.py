@@ -28,7 +28,6 @@ from registry.errors import UserError
 app = typer.Typer(
     name="bench",
     no_args_is_help=True,
-    add_completion=False,
     # Rich help costs a third of the start-up time.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -74,7 +73,7 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Say which architecture to train, given how many brain scans there are."""
+    """Find out which architecture to train, given how many brain scans you have."""
     import logging
 
     levels = ("debug", "info", "warning", "error", "critical")
@@ -92,7 +91,7 @@ def main() -> None:
     try:
         _refuse_deleted_folder()
         try:
-            app()
+            app(prog_name="bench")
         finally:
             # While a closed pipe or a full disk can still be told in a sentence.
             sys.stdout.flush()

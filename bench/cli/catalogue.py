@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +13,13 @@ import typer
 from bench.cli.options import Plugins
 
 if TYPE_CHECKING:
-    from registry.cards import Card, EncoderCard, ModelCard
+    from collections.abc import Mapping
+
+    from registry.cards import Card, DatasetCard, Dimension, EncoderCard, ModelCard, Option
     from registry.core import Registry
+
+SHOWN = 16
+"""Settings of a card that are printed without ``--all``."""
 
 app = typer.Typer(
     no_args_is_help=True, help="List models, encoders, datasets, metrics or executors."
@@ -51,12 +59,15 @@ def models(plugins: Plugins = None) -> None:
         [card.name, _encoder_words(card), card.summary, catalogue.models.origin(card.name)]
         for card in catalogue.models
     ]
-    print_listing(["model", "encoder", "what it is", "from"], rows)
+    print_listing(["model", "encoder", "description", "from"], rows)
 
 
 @app.command("encoders")
 def encoders(plugins: Plugins = None) -> None:
-    """List the 2D encoders; timm/NAME and torchvision/NAME reach the models of both libraries."""
+    """List the 2D encoders.
+
+    timm/NAME and torchvision/NAME are the models of these libraries.
+    """
     load_plugins(plugins, strict=False)
     from registry.core import catalogue
 
@@ -73,7 +84,7 @@ def encoders(plugins: Plugins = None) -> None:
     rows.append(
         ["torchvision/<name>", "torchvision's", "any classifier of torchvision", "torchvision"]
     )
-    print_listing(["encoder", "weights", "what it is", "from"], rows)
+    print_listing(["encoder", "weights", "description", "from"], rows)
 
 
 @app.command("datasets")
@@ -91,7 +102,7 @@ def datasets(plugins: Plugins = None) -> None:
         if name in catalogue.datasets:
             continue
         rows.append([name, str(entry.get("target", "")), f"{entry.get('adapter')}", "bench.toml"])
-    print_listing(["dataset", "target", "what it is", "from"], rows)
+    print_listing(["dataset", "target", "description", "from"], rows)
 
 
 @app.command("metrics")
@@ -117,33 +128,32 @@ def metrics(plugins: Plugins = None) -> None:
 
 @app.command("executors")
 def executors(plugins: Plugins = None) -> None:
-    """List where units of work can run."""
+    """List the executors, which run units of work."""
     load_plugins(plugins, strict=False)
     from registry.core import catalogue
 
     rows = [[c.name, c.summary, catalogue.executors.origin(c.name)] for c in catalogue.executors]
-    print_listing(["executor", "what it is", "from"], rows)
+    print_listing(["executor", "description", "from"], rows)
 
 
 def show(
     name: Annotated[str, typer.Argument(help="A model, an encoder or a dataset.")],
+    all_: Annotated[
+        bool, typer.Option("--all", help=f"Print every setting, not only the first {SHOWN}.")
+    ] = False,
     plugins: Plugins = None,
 ) -> None:
-    """Show a card: defaults, options, search space and parameter count."""
+    """Describe a model, an encoder or a dataset, with its settings."""
     load_plugins(plugins, strict=False)
     from registry.core import catalogue, did_you_mean
     from registry.errors import UserError
 
     if name in catalogue.models:
-        _show_model(catalogue.model(name))
+        _show_model(catalogue.model(name), all_=all_)
     elif name in catalogue.encoders or name.startswith(("timm/", "torchvision/")):
         _show_encoder(catalogue.encoder(name))
     elif name in catalogue.datasets:
-        from registry.datasets import options_of
-
-        card = catalogue.dataset(name)
-        _print_fields([*_common(card, catalogue.datasets), ("targets", ", ".join(card.targets))])
-        _print_options(options_of(card), card.defaults)
+        _show_dataset(catalogue.dataset(name), all_=all_)
     elif name == "plan":
         _show_plan()
     else:
@@ -168,10 +178,18 @@ def _encoder_words(card: ModelCard) -> str:
 
 def _common(card: Card, registry: Registry[Any]) -> list[tuple[str, str]]:
     origin = registry.origin(card.name)
-    return [("name", card.name), ("what it is", card.summary), ("from", origin)]
+    return [("name", card.name), ("description", card.summary), ("from", origin)]
 
 
-def _show_model(card: ModelCard) -> None:
+def _show_dataset(card: DatasetCard, *, all_: bool) -> None:
+    from registry.core import catalogue
+    from registry.datasets import options_of
+
+    _print_fields([*_common(card, catalogue.datasets), ("targets", ", ".join(card.targets))])
+    _print_settings(card, {**card.options, **options_of(card)}, all_=all_)
+
+
+def _show_model(card: ModelCard, *, all_: bool) -> None:
     from bench.plan import resolve_params
     from registry.cards import Task
     from registry.core import catalogue
@@ -192,11 +210,22 @@ def _show_model(card: ModelCard) -> None:
         count = parameter_count(card, params, Task("age", "regression"), shape, card.encoder)
         fields.append(("parameters", f"{count:,} on {shape[0]} x {shape[1]} x {shape[2]}"))
     _print_fields(fields)
-    _print_options(options_of(card), card.defaults)
+    # What is its own or tuned comes first.
+    options = options_of(card)
+    first = [*card.options, *card.space]
+    _print_settings(card, {name: options[name] for name in [*first, *options]}, all_=all_)
     if card.space:
-        print_listing(
-            ["tuned", "search space"], [[name, str(dim)] for name, dim in card.space.items()]
-        )
+        rows = [[name, _range_of(dimension)] for name, dimension in card.space.items()]
+        print_listing(["tuned setting", "search space"], rows)
+
+
+def _range_of(dimension: Dimension) -> str:
+    from registry.cards import Choice
+
+    if isinstance(dimension, Choice):
+        return ", ".join(map(str, dimension.values))
+    scale = ", on a log scale" if dimension.log else ""
+    return f"{dimension.low:g} to {dimension.high:g}{scale}"
 
 
 def _show_plan() -> None:
@@ -227,7 +256,9 @@ def _show_plan() -> None:
             way = line["memory_format"].removesuffix("_format")
             compiled = f"compiled ({line['mode']})" if line["mode"] else "eager"
             rows.append([way, compiled, *seconds, line["note"] or ("chosen" if chosen else "")])
-        print_listing(["memory format", "way", "s a step", "s to compile", ""], rows)
+        print_listing(
+            ["memory format", "execution", "seconds per step", "seconds to compile", ""], rows
+        )
 
 
 def _show_encoder(card: EncoderCard) -> None:
@@ -247,13 +278,21 @@ def _show_encoder(card: EncoderCard) -> None:
     _print_fields(fields)
 
 
-def _print_options(options: Any, defaults: Any) -> None:
+def _print_settings(
+    card: ModelCard | DatasetCard, options: Mapping[str, Option], *, all_: bool
+) -> None:
+    """Print the settings in the order of `options`, of a long list the beginning."""
     rows = [
-        [name, str(defaults.get(name, option.default)), option.range_text, option.help]
+        [name, str(card.defaults.get(name, option.default)), option.range_text, option.help]
         for name, option in options.items()
     ]
-    if rows:
-        print_listing(["setting", "default", "range", "what it does"], rows)
+    if not rows:
+        return
+    shown = rows if all_ else rows[:SHOWN]
+    print_listing(["setting", "default", "range", "description"], shown)
+    if len(shown) < len(rows):
+        left = len(rows) - len(shown)
+        print(f"{left} more settings: bench show {card.name} --all\n")
 
 
 def _print_fields(fields: list[tuple[str, str]]) -> None:
@@ -267,10 +306,18 @@ def print_listing(head: list[str], rows: list[list[str]]) -> None:
     """Print aligned columns, then the plugins that failed to load."""
     from registry.core import catalogue
 
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    for row in [head, ["-" * width for width in widths], *rows]:
+    *widths, last = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    indent = sum(width + 2 for width in widths)
+    if sys.stdout.isatty():
+        # A file or another program gets whole lines.
+        last = min(last, max(30, shutil.get_terminal_size().columns - indent))
+    for *cells, text in [head, ["-" * width for width in [*widths, last]], *rows]:
+        start = "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
+        lines = textwrap.wrap(text, last or 1, break_on_hyphens=False) or [""]
         print(
-            "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+            "\n".join(
+                f"{start if not i else ' ' * indent}{line}".rstrip() for i, line in enumerate(lines)
+            )
         )
     for origin, why in catalogue.broken.items():
         print(f"broken: {origin}: {why}")

@@ -22,7 +22,7 @@ def compare(
     plugins: Plugins = None,
     db: Db = None,
 ) -> None:
-    """Say in one page whether A is better than B, and how far that can be trusted."""
+    """Say whether A is better than B, and how certain that is."""
     from bench.report.comparison import build_comparison
 
     chosen = parse_pairs("--where", where)
@@ -58,7 +58,10 @@ def power(
     plugins: Plugins = None,
     db: Db = None,
 ) -> None:
-    """Say how many seeds and test subjects a difference takes, from the stored variances."""
+    """Estimate the seeds and test subjects that a difference takes.
+
+    The variances are those of the stored trials.
+    """
     from bench.report.planning import build_planning
 
     chosen = parse_pairs("--where", where)

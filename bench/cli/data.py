@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from bench.config import Config
     from bench.data.listing import CohortRequest
 
-app = typer.Typer(no_args_is_help=True, help="Look at, check and prepare cohorts.")
+app = typer.Typer(
+    no_args_is_help=True, help="Check, list, preview and prepare the scans of a dataset."
+)
 
 Name = Annotated[str, typer.Argument(help="A dataset, or the name of one in bench.toml.")]
 Workers = Annotated[
@@ -59,7 +61,7 @@ def check(
     workers: Workers = None,
     plugins: Plugins = None,
 ) -> None:
-    """Read every voxel once and say what is there, what is wrong, and what would be used."""
+    """Read every scan and report what is there, wrong and used."""
     from bench.cli.progress import Ticker
     from bench.data.inspect import inspect
     from bench.data.listing import list_scans
@@ -95,9 +97,10 @@ def manifest(
     dataset: DatasetOptions,
     plugins: Plugins = None,
 ) -> None:
-    """List every scan found: who, when, which label, used or why not. No voxel is read.
+    """List every scan with its label, and why it is not used.
 
-    What `check` or `prepare` read before is known: the list is then the one that `run` uses.
+    No voxel is read. Where `check` or `prepare` has read the scans before, the list is the one
+    that `run` uses.
     """
     from bench.cli.progress import Ticker
     from bench.data.inspect import recall
@@ -152,7 +155,10 @@ def prepare(
     workers: Workers = None,
     plugins: Plugins = None,
 ) -> None:
-    """Make the volumes that models train on, once; what was done is never done again."""
+    """Make the volumes that models train on, once.
+
+    When it is stopped, it continues where it was.
+    """
     from bench.cli.progress import Ticker, stoppable
     from bench.data.cohort import open_cohort
 
@@ -202,7 +208,10 @@ def preview(
     ] = Path("preview.png"),
     plugins: Plugins = None,
 ) -> None:
-    """Draw a few subjects before and after conforming, with the slices that models see."""
+    """Draw a few subjects before and after they are prepared.
+
+    The slices are those that models see.
+    """
     from bench.cli.progress import Ticker
     from bench.data.listing import list_scans
     from bench.data.preview import draw
@@ -216,7 +225,7 @@ def preview(
 
 @app.command("list")
 def list_() -> None:
-    """List the cohorts that are configured, and which are prepared."""
+    """List the configured datasets, and which are prepared."""
     from bench.cli.catalogue import print_listing
     from bench.config import load_config
     from bench.data.prepared import prepared_caches

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from bench.store.store import Store
 
-app = typer.Typer(no_args_is_help=True, help="Look after the database.")
+app = typer.Typer(no_args_is_help=True, help="Maintain the database.")
 
 Found = TypeVar("Found")
 
 
 @app.command("mirror")
 def mirror(db: Db = None) -> None:
-    """Copy every finished study into Optuna's own tables, for optuna-dashboard."""
+    """Copy finished studies into Optuna's tables, for optuna-dashboard."""
     from bench.store.mirror import mirror_all
 
     problems = _written(db, mirror_all)
@@ -33,7 +33,7 @@ def mirror(db: Db = None) -> None:
 
 @app.command("upgrade")
 def upgrade(db: Db = None) -> None:
-    """Bring a database of an older version to the schema of this one; `bench run` does, too."""
+    """Bring an older database to the newest schema."""
     # Opening for writing is all that it takes.
     file = _written(db, lambda store: store.file)
     print(f"{file} has the newest schema.")

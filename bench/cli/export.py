@@ -28,7 +28,7 @@ def export(
     ] = False,
     db: Db = None,
 ) -> None:
-    """Write all trials, metrics, predictions and histories as tidy tables."""
+    """Write trials, metrics, predictions and histories as tables."""
     from bench.config import load_config
     from bench.export.folder import FORMATS, export
     from bench.store.engine import database_file

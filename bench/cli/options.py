@@ -143,7 +143,7 @@ class DatasetOptions:
         typer.Option(
             "--data-set",
             metavar="KEY=VALUE",
-            help="Another option of the dataset, as listed by `bench show DATASET`; repeatable.",
+            help="Another option of the dataset; `bench show DATASET --all` lists them.",
             rich_help_panel=DATA,
         ),
     ] = None

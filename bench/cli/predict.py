@@ -46,7 +46,7 @@ def predict(
     db: Db = None,
     plugins: Plugins = None,
 ) -> None:
-    """Predict one scan of every subject with the weights that a trial kept."""
+    """Predict every subject of a dataset with the weights of a trial."""
     from bench.cli.catalogue import load_plugins
     from bench.cli.progress import Ticker, stoppable
     from bench.config import load_config

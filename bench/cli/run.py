@@ -146,7 +146,7 @@ def run(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A model's setting, as listed by `bench show MODEL`; repeatable.",
+            help="A setting of the models; `bench show MODEL --all` lists them.",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -282,9 +282,11 @@ def run(
         ),
     ] = "none",
 ) -> None:
-    """Tune and train models on samples of each size; what is stored already is not run again.
+    """Tune and train the models at every training size.
 
-    Options that take NAME,... may also be repeated.
+    Trials that are stored already are not run again.
+
+    Options that take NAME,... or KEY=VALUE may be repeated.
     """
     from bench.cli.catalogue import load_plugins
     from bench.config import load_config

@@ -9,12 +9,12 @@ import typer
 
 from bench.cli.options import Plugins
 
-app = typer.Typer(no_args_is_help=True, help="List or fetch pretrained weights.")
+app = typer.Typer(no_args_is_help=True, help="List or download pretrained weights.")
 
 
 @app.command("list")
 def list_weights(plugins: Plugins = None) -> None:
-    """List encoders with pretrained weights and where they are on this machine."""
+    """List encoders with pretrained weights, and where these are."""
     from bench.cli.catalogue import load_plugins
     from bench.config import load_config
     from bench.train.encoder import encoder_handle
@@ -44,7 +44,7 @@ def get(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to put the file in.")],
     plugins: Plugins = None,
 ) -> None:
-    """Fetch an encoder's weights into a file to carry to a machine without internet."""
+    """Download the weights of an encoder into a file."""
     from bench.cli.catalogue import load_plugins
     from bench.train.weights import cached_file, download_weights
     from registry.core import catalogue

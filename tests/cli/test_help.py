@@ -23,7 +23,7 @@ def commands(command=ROOT, words=()):
 
 
 def help_of(*words):
-    done = CliRunner().invoke(app, [*words, "--help"])
+    done = CliRunner().invoke(app, [*words, "--help"], terminal_width=78)
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -79,3 +79,38 @@ def test_every_command_that_reads_a_dataset_has_all_of_its_options():
 def test_the_version_is_that_of_the_package():
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.output) == (0, f"slicebench {version('slicebench')}\n")
+
+
+def test_no_summary_of_a_command_is_cut_off():
+    groups = [(), ("data",), ("list",), ("weights",), ("db",)]
+    assert not [
+        line
+        for group in groups
+        for line in help_of(*group).splitlines()
+        if "..." in line[7:] and not line.startswith("Usage")
+    ]
+
+
+def test_show_prints_the_beginning_of_a_long_list_and_all_of_it_on_request():
+    short, whole = [
+        CliRunner().invoke(app, ["show", "cnn3d", *more]).output for more in ([], ["--all"])
+    ]
+    assert "noise" not in short
+    assert (
+        short.count("\n")
+        == whole.count("\n")
+        - int(re.search(r"(\d+) more settings: bench show cnn3d --all", short)[1])
+        + 2
+    )
+    assert "noise" in whole
+    assert "more settings" not in whole
+    # Own settings and tuned ones come first.
+    assert short.index("\ndropout") < short.index("\nlr") < short.index("\nepochs")
+    assert "1e-05 to 0.01, on a log scale" in short
+
+
+def test_completion_can_be_installed(tmp_path, bench):
+    words = {"_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": "bench run --tr", "COMP_CWORD": "2"}
+    assert bench(**words).stdout.split() == ["--train-sizes", "--trials"]
+    assert "installed" in bench("--install-completion", "bash", HOME=str(tmp_path)).stdout
+    assert "_bench_completion" in (tmp_path / ".bash_completions" / "bench.sh").read_text()

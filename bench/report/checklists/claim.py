@@ -171,7 +171,7 @@ def _model(known: Known) -> list[Item]:
         Item(
             "22 model",
             "What are the inputs, outputs and intermediate layers?",
-            f"{models}; `bench show MODEL` lists all settings.",
+            f"{models}; `bench show MODEL --all` lists all settings.",
             "describe or cite the architectures.",
         ),
         Item("23 software", "Which libraries and versions?", found, ask),
