@@ -10,6 +10,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,17 @@ STARTUP_TRIALS = 5
 Score = Callable[[Mapping[str, Value], Callable[[int, int, float], None]], float]
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """What a finished study leaves."""
+
+    best: Mapping[str, Value]
+    trials: Sequence[Mapping[str, Any]]
+    """Every trial, as it is stored."""
+    error: str
+    """Why trials failed, in words."""
+
+
 class NoCompletedTrial(Exception):
     """Every trial of a study failed or was pruned: there is nothing to train with."""
 
@@ -47,7 +59,7 @@ class NoCompletedTrial(Exception):
         self.trials = trials
 
 
-def run_study(unit: Unit, score: Score, report: Progress) -> dict[str, Any]:
+def run_study(unit: Unit, score: Score, report: Progress) -> Tuning:
     """Run the trials of a study that its history does not hold yet.
 
     Each finished trial is appended to the history and synced before the next one is asked for;
@@ -66,9 +78,8 @@ def run_study(unit: Unit, score: Score, report: Progress) -> dict[str, Any]:
 
     Returns
     -------
-    dict
-        ``best`` (the winning settings), ``trials`` (every trial, as stored) and ``error`` (why
-        trials failed, in words).
+    Tuning
+        The winning settings and every trial.
 
     Raises
     ------
@@ -148,7 +159,7 @@ def run_study(unit: Unit, score: Score, report: Progress) -> dict[str, Any]:
     if not any(trial.state == TrialState.COMPLETE for trial in study.trials):
         detail = f": {why}" if why else ""
         raise NoCompletedTrial(f"none of the {budget} tuning trials completed{detail}", trials)
-    return {"best": dict(study.best_params), "trials": trials, "error": why}
+    return Tuning(dict(study.best_params), trials, why)
 
 
 def _refuse_not_finite(value: float, where: str = "") -> None:

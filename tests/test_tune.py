@@ -61,14 +61,14 @@ def silent(words, share):
 
 def test_the_first_trial_is_the_cards_settings_and_the_budget_counts_every_trial(tmp_path):
     result = run_study(unit(tmp_path), objective, silent)
-    assert len(result["trials"]) == BUDGET
-    first = result["trials"][0]
+    assert len(result.trials) == BUDGET
+    first = result.trials[0]
     assert first["params"] == {name: DEFAULTS[name] for name in SPACE}
-    states = {trial["state"] for trial in result["trials"]}
+    states = {trial["state"] for trial in result.trials}
     assert states == {"complete", "pruned"}
-    values = [t["value"] for t in result["trials"] if t["state"] == "complete"]
-    best = next(t for t in result["trials"] if t["value"] == min(values))
-    assert result["best"] == best["params"]
+    values = [t["value"] for t in result.trials if t["state"] == "complete"]
+    best = next(t for t in result.trials if t["value"] == min(values))
+    assert result.best == best["params"]
 
 
 @pytest.mark.parametrize("at", range(BUDGET))
@@ -92,7 +92,7 @@ def test_a_study_killed_at_any_trial_resumes_to_the_same_trials(tmp_path, at):
     assert len(lines(broken)) == at
     resumed = run_study(unit(broken), objective, silent)
     assert lines(broken) == lines(whole)
-    assert resumed["best"] == wanted["best"]
+    assert resumed.best == wanted.best
 
 
 def test_a_line_cut_short_by_a_kill_is_dropped_and_its_trial_run_again(tmp_path):
@@ -122,10 +122,10 @@ def test_a_setting_that_fails_is_a_failed_trial_and_the_study_goes_on(tmp_path):
         return objective(params, on_epoch)
 
     result = run_study(unit(tmp_path), fails_sometimes, silent)
-    states = [trial["state"] for trial in result["trials"]]
+    states = [trial["state"] for trial in result.trials]
     assert states[0] == "fail"
     assert len(states) == BUDGET
-    assert result["best"]["pool"] == "max"
+    assert result.best["pool"] == "max"
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
@@ -140,17 +140,17 @@ def test_a_score_that_is_no_number_fails_its_trial_and_says_why(tmp_path, value,
         return value
 
     result = run_study(unit(tmp_path), overflows_sometimes, silent)
-    failed = [trial["number"] for trial in result["trials"] if trial["state"] == "fail"]
+    failed = [trial["number"] for trial in result.trials if trial["state"] == "fail"]
     assert failed[0] == 0
-    assert all(trial["value"] is None for trial in result["trials"] if trial["number"] in failed)
-    assert result["best"]["pool"] == "max"
+    assert all(trial["value"] is None for trial in result.trials if trial["number"] in failed)
+    assert result.best["pool"] == "max"
     epoch = " in epoch 2" if when == "in epoch 2" else ""
-    assert result["error"].startswith(
+    assert result.error.startswith(
         f"{len(failed)} of 9 tuning trials failed: diverged: the validation score is {value}{epoch}"
     )
-    assert f"(number {', '.join(map(str, failed))})" in result["error"]
+    assert f"(number {', '.join(map(str, failed))})" in result.error
     again = run_study(unit(tmp_path), overflows_sometimes, silent)
-    assert again["error"] == result["error"]
+    assert again.error == result.error
 
 
 def test_a_study_without_a_completed_trial_fails(tmp_path):

@@ -26,7 +26,6 @@ from bench.execute.unit import (
     OTHER_CODE_EXIT,
     OUTCOME,
     TIME_LIMIT_EXIT,
-    read_outcome,
 )
 from bench.plan import Plan, PlannedTrial
 from bench.spec import StudySpec, TrialSpec
@@ -42,7 +41,7 @@ from bench.store.store import (
     StudyResult,
     TrialResult,
 )
-from bench.unit import Unit, UnitData
+from bench.unit import Layout, Outcome, Unit, UnitData
 from registry.cards import Value
 from registry.core import catalogue
 from registry.errors import UserError
@@ -170,8 +169,8 @@ class Driver:
         if not folder.is_dir():
             return False
         try:
-            read_outcome(folder)
-        except (FileNotFoundError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            Outcome.read(folder)
+        except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             why = type(error).__name__
             self.observer.warn(f"{job.label}: its outcome is torn ({why}) and is computed again")
             shutil.rmtree(folder)
@@ -211,12 +210,12 @@ class Driver:
     def _take(self, job: _Job, pending: dict[Future[WorkerExit], _Job]) -> None:
         """Store a published outcome, then forget its folder; a study's trials may start."""
         folder = self.settings.work / job.spec.key / OUTCOME
-        outcome = read_outcome(folder)
-        started = datetime.fromtimestamp(outcome["started"], UTC)
-        finished = datetime.fromtimestamp(outcome["finished"], UTC)
+        outcome = Outcome.read(folder)
+        started = datetime.fromtimestamp(outcome.started, UTC)
+        finished = datetime.fromtimestamp(outcome.finished, UTC)
         seconds = (finished - started).total_seconds()
-        state, error = outcome["state"], outcome["error"]
-        for note in outcome.get("notes", []):
+        state, error = outcome.state, outcome.error
+        for note in outcome.notes:
             self.observer.warn(f"{job.label}: {note}.")
         if isinstance(job.spec, StudySpec):
             result = self._study_result(job.spec, outcome, seconds)
@@ -230,7 +229,7 @@ class Driver:
             )
         self.store.add_attempt(
             Attempt(
-                id=outcome["attempt"],
+                id=outcome.attempt,
                 unit=job.spec.key,
                 kind=job.kind,
                 state=state,
@@ -295,6 +294,7 @@ class Driver:
         """Describe a job completely."""
         spec, plan, rows = job.spec, job.plan, job.rows
         targets = plan.cohort.targets
+        layout = self.store.layout_of(spec.arm.key, spec.n_train, self.provenance["host"])
         return Unit(
             kind=job.kind,
             key=spec.key,
@@ -317,7 +317,7 @@ class Driver:
             plugins=list(catalogue.files),
             folder=str((self.settings.work / spec.key).resolve()),
             cache=str(self.settings.cache.resolve()),
-            layout=self.store.layout_of(spec.arm.key, spec.n_train, self.provenance["host"]),
+            layout=Layout(**layout) if layout else None,
             deterministic=self.settings.deterministic,
             keep=self.settings.keep if isinstance(spec, TrialSpec) else (),
             time_limit=self.settings.time_limit,
@@ -334,32 +334,30 @@ class Driver:
 
     # --------------------------------------------------------------- outcomes
 
-    def _study_result(
-        self, spec: StudySpec, outcome: Mapping[str, Any], seconds: float
-    ) -> StudyResult:
+    def _study_result(self, spec: StudySpec, outcome: Outcome, seconds: float) -> StudyResult:
         return StudyResult(
             spec=spec,
-            state=outcome["state"],
-            best=outcome.get("best"),
-            error=outcome["error"],
-            trials=outcome.get("trials", []),
+            state=outcome.state,
+            best=outcome.best,
+            error=outcome.error,
+            trials=outcome.trials,
             seconds=seconds,
-            environment={**self.provenance, **outcome["environment"]},
+            environment={**self.provenance, **outcome.environment.plain()},
         )
 
     def _trial_result(
-        self, job: _Job, spec: TrialSpec, outcome: Mapping[str, Any], seconds: float
+        self, job: _Job, spec: TrialSpec, outcome: Outcome, seconds: float
     ) -> TrialResult:
         params = job.params
-        environment = {**self.provenance, **outcome["environment"]}
-        if outcome["state"] == FAILED:
+        environment = {**self.provenance, **outcome.environment.plain()}
+        if outcome.state == FAILED:
             return TrialResult(
-                spec, FAILED, params, outcome["error"], seconds=seconds, environment=environment
+                spec, FAILED, params, outcome.error, seconds=seconds, environment=environment
             )
         cohort = job.plan.cohort
         predictions = {}
         metrics: dict[tuple[str, str], tuple[float, str]] = {}
-        for split, values in outcome["predictions"].items():
+        for split, values in outcome.predictions.items():
             found = _by_subject(cohort, job.rows[split], values)
             predictions[split] = found
             truth = cohort.truth_of(found.subjects.astype(np.int64))
@@ -372,14 +370,14 @@ class Driver:
             spec=spec,
             state=DONE,
             params=params,
-            best_epoch=outcome["best_epoch"],
-            epochs=outcome["epochs"],
+            best_epoch=outcome.best_epoch,
+            epochs=outcome.epochs,
             seconds=seconds,
-            timings=outcome["timings"],
+            timings=outcome.timings,
             environment=environment,
             metrics=metrics,
             predictions=predictions,
-            history=outcome["history"],
+            history=outcome.history,
         )
 
 

@@ -6,7 +6,6 @@ under a temporary name and published by rename. It never sees the database or a 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import resource
@@ -18,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import fields, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.files import atomic_write
 from bench.processes import import_as_usual
 from bench.room import is_full
 from bench.spec import Component, seed_for
 from bench.train.selection import Diverged, selection_score
-from bench.unit import Progress, Unit
+from bench.unit import Environment, Fit, Fits, Outcome, Progress, Unit
 from registry.cards import Card, ModelCard, Value
 from registry.core import catalogue, plugin_digest, resolve
 from registry.errors import UserError
@@ -105,14 +104,12 @@ def _work(unit: Unit, attempt: str, pipe: Connection) -> None:
         except OSError:
             os._exit(1)
 
-    outcome = run(unit, folder, report)
-    outcome["attempt"] = attempt
-    write_json(folder / "outcome.json", outcome)
+    replace(run(unit, folder, report), attempt=attempt).write(folder)
     publish(folder)
 
 
-def run(unit: Unit, folder: Path, report: Progress) -> dict[str, Any]:
-    """Run a unit and return its outcome; arrays are left in `folder`.
+def run(unit: Unit, folder: Path, report: Progress) -> Outcome:
+    """Run a unit and return its outcome; kept weights are left in `folder`.
 
     Every exception of the unit becomes a failed outcome: its traceback is in the log.
 
@@ -123,51 +120,54 @@ def run(unit: Unit, folder: Path, report: Progress) -> dict[str, Any]:
     OSError
         When a disk is full.
     """
-    started, begun = time.time(), time.perf_counter()
-    environment: dict[str, Any] = {"threads": unit.threads}
-    notes: list[str] = []
+    begun = time.perf_counter()
+    outcome = Outcome(unit.kind, unit.key, time.time(), 0.0, Environment(unit.threads))
     try:
         load_plugins(unit)
         loaded = set(sys.modules)
         card = catalogue.model(unit.arm.model.name)
         _limit_threads(unit.threads, network=card.kind == "network")
-        fitter = _fitter(unit, card)
-        notes = fitter.notes
-        environment |= fitter.environment()
+        fits = _fits(unit, card)
+        outcome = replace(outcome, environment=fits.environment(), notes=fits.notes)
         if unit.kind == "study":
-            from bench.tune import NoCompletedTrial, run_study
-
-            try:
-                result = run_study(unit, fitter.score, report)
-            except NoCompletedTrial as error:
-                result = {"state": "failed", "error": str(error), "trials": error.trials}
+            found = _tune(unit, fits, report, outcome)
         else:
-            result = fitter.trial(folder, report)
-            save_predictions(folder, **result.pop("predictions"))
-            result["timings"]["start"] = fitter.ready - begun
-        environment |= fitter.environment()
+            found = _fit(fits, folder, report, outcome)
+            found = replace(found, timings={**found.timings, "start": fits.ready - begun})
         refuse_late_edits(unit, loaded)
-        result = {"state": "done", "error": "", **result}
+        outcome = replace(found, environment=fits.environment())
     except OtherCode:
         raise
     except Diverged as error:
-        result = {"state": "failed", "error": str(error)}
+        outcome = replace(outcome, state="failed", error=str(error))
     except Exception as error:
         if is_full(error):
             raise
         traceback.print_exc()
-        result = {"state": "failed", "error": f"{type(error).__name__}: {error}".split("\n")[0]}
+        why = f"{type(error).__name__}: {error}".split("\n")[0]
+        outcome = replace(outcome, state="failed", error=why)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    result["timings"] = {**result.get("timings", {}), "peak_rss_mb": round(peak_mb)}
-    return {
-        "kind": unit.kind,
-        "key": unit.key,
-        "started": started,
-        "finished": time.time(),
-        "environment": environment,
-        "notes": notes,
-        **result,
-    }
+    timings = {**outcome.timings, "peak_rss_mb": round(peak_mb)}
+    return replace(outcome, finished=time.time(), timings=timings)
+
+
+def _tune(unit: Unit, fits: Fits, report: Progress, outcome: Outcome) -> Outcome:
+    from bench.tune import NoCompletedTrial, run_study
+
+    try:
+        found = run_study(unit, fits.score, report)
+    except NoCompletedTrial as error:
+        return replace(outcome, state="failed", error=str(error), trials=error.trials)
+    return replace(outcome, best=found.best, trials=found.trials, error=found.error)
+
+
+def _fit(fits: Fits, folder: Path, report: Progress, outcome: Outcome) -> Outcome:
+    found = fits.trial(folder, report)
+    for side, values in found.predictions.items():
+        # A model that predicts NaN has failed.
+        if not np.isfinite(values).all():
+            raise ValueError(f"a {side} prediction is not finite")
+    return replace(outcome, **{f.name: getattr(found, f.name) for f in fields(found)})
 
 
 def load_plugins(unit: Unit) -> None:
@@ -224,7 +224,7 @@ def _components(unit: Unit) -> list[tuple[str, Component, Callable[[str], Card]]
     return [(kind, part, lookup) for kind, part, lookup in found if part and part.plugin]
 
 
-def _fitter(unit: Unit, card: ModelCard) -> Any:
+def _fits(unit: Unit, card: ModelCard) -> Fits:
     if card.kind == "estimator":
         return _Estimator(unit, card)
     from bench.train.network import NetworkFits
@@ -242,12 +242,14 @@ class _Estimator:
         self.ready = 0.0
         self.notes: list[str] = []
 
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> Environment:
+        """Return what computes."""
         import platform
 
         import sklearn
 
-        return {"scikit-learn": sklearn.__version__, "device": "cpu", "machine": platform.machine()}
+        versions = {"scikit-learn": sklearn.__version__}
+        return Environment(self.unit.threads, "cpu", platform.machine(), versions)
 
     def _fit(self, params: Mapping[str, Value]) -> Any:
         data, task = self.unit.data, self.unit.arm.task
@@ -289,7 +291,7 @@ class _Estimator:
         targets = np.asarray(data.validation_targets, dtype=np.float64)
         return selection_score(self.unit.arm.task, targets, predictions, str(params["select"]))
 
-    def trial(self, folder: Path, report: Progress) -> dict[str, Any]:
+    def trial(self, folder: Path, report: Progress) -> Fit:
         """Fit once, predict validation and test once."""
         started = time.perf_counter()
         estimator = self._fit(self.unit.params)
@@ -297,48 +299,10 @@ class _Estimator:
         data = self.unit.data
         validation = self._predict(estimator, data.validation_rows)
         test = self._predict(estimator, data.test_rows)
-        return {
-            "best_epoch": None,
-            "epochs": None,
-            "history": [],
-            "timings": {"train": fitted - started, "predict": time.perf_counter() - fitted},
-            "predictions": {"validation": validation, "test": test},
-        }
-
-
-def save_predictions(
-    folder: Path, validation: NDArray[np.float64], test: NDArray[np.float64]
-) -> None:
-    """Write the predictions (n, outputs) of a trial.
-
-    Raises
-    ------
-    ValueError
-        When one is not finite: a model that predicts NaN has failed.
-    """
-    for name, values in (("validation", validation), ("test", test)):
-        if not np.isfinite(values).all():
-            raise ValueError(f"a {name} prediction is not finite")
-    with atomic_write(folder / "predictions.npz") as stream:
-        np.savez(stream, validation=validation, test=test)
-
-
-def read_outcome(folder: Path) -> dict[str, Any]:
-    """Read a published outcome, its predictions as arrays under ``"predictions"``."""
-    outcome: dict[str, Any] = json.loads((folder / "outcome.json").read_text())
-    file = folder / "predictions.npz"
-    if outcome["state"] == "done" and outcome["kind"] == "trial":
-        with np.load(file, allow_pickle=False) as arrays:
-            outcome["predictions"] = {name: arrays[name] for name in arrays.files}
-    return outcome
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Write JSON and force it to disk."""
-    with open(file, "w", encoding="utf-8") as stream:
-        json.dump(content, stream, allow_nan=False)
-        stream.flush()
-        os.fsync(stream.fileno())
+        return Fit(
+            predictions={"validation": validation, "test": test},
+            timings={"train": fitted - started, "predict": time.perf_counter() - fitted},
+        )
 
 
 def publish(folder: Path) -> None:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from bench.train.feed import Feed
 from bench.train.numerics import (
-    Layout,
     autocast,
     compiled,
     keep_small_convolutions_exact,
     rule,
 )
+from bench.unit import Layout
 from registry.cards import Task, Value
 
 RECALIBRATION_SCANS = 32

@@ -21,7 +21,8 @@ from bench.machine import cpu_name
 from bench.spec import canonical_json
 from bench.train.learner import Learner
 from bench.train.loop import make_optimizer
-from bench.train.numerics import Layout, give_back_freed_memory, rule, why_not_compiled
+from bench.train.numerics import give_back_freed_memory, rule, why_not_compiled
+from bench.unit import Layout
 from registry.cards import Task, Value
 
 LEAST_STEPS = 120

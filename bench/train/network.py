@@ -27,14 +27,13 @@ from bench.train.learner import Learner
 from bench.train.loop import fit, planned_epochs
 from bench.train.measure import Work, layout_for, usable
 from bench.train.numerics import (
-    Layout,
     configure,
     device_for,
     environment,
     libraries,
     peak_vram_mb,
 )
-from bench.unit import Progress, Unit
+from bench.unit import Environment, Fit, Layout, Progress, Unit
 from registry.cards import ModelCard, Value
 from registry.core import catalogue, resolve
 from registry.models import (
@@ -87,10 +86,9 @@ class NetworkFits:
         }
         """What computes, as far as it decides numbers: whatever is kept on disk is known by it."""
 
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> Environment:
         """Describe what computes and, once known, in which layout."""
-        layout = {} if self.layout is None else {"layout": asdict(self.layout)}
-        return {**environment(self.device), **layout}
+        return environment(self.device, self.unit.threads, self.layout)
 
     def _feeds(self, volumes: NDArray[np.generic]) -> dict[str, Feed]:
         data = self.unit.data
@@ -154,10 +152,8 @@ class NetworkFits:
 
     def _layout(self, params: Mapping[str, Value], epochs: int, cached: bool) -> Layout:
         unit = self.unit
-        if unit.layout is not None and usable(
-            kept := Layout(**unit.layout), self.device, self._note
-        ):
-            return kept
+        if unit.layout is not None and usable(unit.layout, self.device, self._note):
+            return unit.layout
         if cached:
             # A head on features is too small for any of this to matter.
             return Layout()
@@ -247,7 +243,7 @@ class NetworkFits:
         """Return the validation score of one setting."""
         return float(self._fit(params, on_epoch)[1].best_score)
 
-    def trial(self, folder: Path, report: Progress) -> dict[str, Any]:
+    def trial(self, folder: Path, report: Progress) -> Fit:
         """Train once, predict validation and test once."""
 
         def on_epoch(epoch: int, epochs: int, score: float) -> None:
@@ -272,13 +268,7 @@ class NetworkFits:
         }
         if learner.micro_batch < learner.batch_size:
             timings["micro_batch"] = learner.micro_batch
-        return {
-            "best_epoch": found.best_epoch,
-            "epochs": len(found.history),
-            "history": found.history,
-            "timings": timings,
-            "predictions": predictions,
-        }
+        return Fit(predictions, timings, found.best_epoch, len(found.history), found.history)
 
 
 def _arithmetic(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:

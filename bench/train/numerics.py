@@ -8,7 +8,6 @@ import platform
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.machine import cpu_flags
+from bench.unit import Environment, Layout, Numerics
 from registry.cards import Card
 from registry.core import catalogue
 from registry.errors import UserError
@@ -91,16 +91,6 @@ def _exact_if_small(
             return forward(x.float())
 
     return run
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a network is computed; changes its numbers by rounding only."""
-
-    memory_format: str = "contiguous_format"
-    """``contiguous_format``, ``channels_last`` or ``channels_last_3d``, torch's own names."""
-    mode: str = ""
-    """torch.compile's mode, empty for none."""
 
 
 def rule(network: nn.Module) -> Layout:
@@ -209,17 +199,20 @@ def libraries(cards: Iterable[Card | None] = ()) -> dict[str, str]:
     }
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device, threads: int, layout: Layout | None) -> Environment:
     """Describe what computes, for the record."""
     import timm
 
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "device": device.type,
-        "gpu": gpu,
-        "machine": platform.machine(),
-        "tf32": torch.backends.cuda.matmul.allow_tf32 if gpu else None,
-        "deterministic": torch.are_deterministic_algorithms_enabled() if gpu else True,
-    }
+    return Environment(
+        threads=threads,
+        device=device.type,
+        machine=platform.machine(),
+        versions={"torch": torch.__version__, "timm": timm.__version__},
+        numerics=Numerics(
+            gpu=gpu,
+            tf32=torch.backends.cuda.matmul.allow_tf32 if gpu else None,
+            deterministic=torch.are_deterministic_algorithms_enabled() if gpu else True,
+        ),
+        layout=layout,
+    )

@@ -1,5 +1,6 @@
 """What every executor must do; each one is added to the list below when it exists."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,9 +13,9 @@ import pytest
 
 from bench.execute.driver import describe_exit
 from bench.execute.local import LocalExecutor
-from bench.execute.unit import OUTCOME, publish, read_outcome
+from bench.execute.unit import OUTCOME, publish
 from bench.spec import Arm, Component
-from bench.unit import Unit, UnitData
+from bench.unit import Environment, Layout, Outcome, Unit, UnitData
 from registry.cards import Task
 
 SLOW = """
@@ -90,10 +91,10 @@ def test_a_unit_ends_with_an_outcome_of_its_own_process(executor, make, tmp_path
     ended = executor.submit(make("prior", "a" * 16)).result(timeout=60)
     assert ended.exit_code == 0
     assert ended.finished > ended.started
-    outcome = read_outcome(tmp_path / "work" / ("a" * 16) / OUTCOME)
-    assert outcome["state"] == "done"
-    assert outcome["attempt"] == ended.attempt
-    np.testing.assert_array_equal(outcome["predictions"]["test"], [[65.0], [65.0]])
+    outcome = Outcome.read(tmp_path / "work" / ("a" * 16) / OUTCOME)
+    assert outcome.state == "done"
+    assert outcome.attempt == ended.attempt
+    np.testing.assert_array_equal(outcome.predictions["test"], [[65.0], [65.0]])
 
 
 def test_units_run_side_by_side_and_no_more_than_there_are_slots(executor, make, tmp_path):
@@ -117,8 +118,8 @@ def test_a_unit_that_raises_leaves_a_failed_outcome_with_its_log(executor, make,
     ended = executor.submit(make("failing", "d" * 16)).result(timeout=60)
     assert ended.exit_code == 0
     folder = tmp_path / "work" / ("d" * 16) / OUTCOME
-    outcome = read_outcome(folder)
-    assert (outcome["state"], outcome["error"]) == ("failed", "RuntimeError: no such luck")
+    outcome = Outcome.read(folder)
+    assert (outcome.state, outcome.error) == ("failed", "RuntimeError: no such luck")
     assert "Traceback" in (folder / "log.txt").read_text()
 
 
@@ -158,6 +159,48 @@ def test_a_unit_travels_as_json_without_loss(make):
     assert Unit.from_json(unit.to_json()) == unit
 
 
+NETWORK = {
+    **{"threads": 2, "torch": "2.14.0", "timm": "1.0.20", "device": "cpu", "gpu": None},
+    **{"machine": "x86_64", "tf32": None, "deterministic": True},
+    "layout": {"memory_format": "contiguous_format", "mode": ""},
+}
+ESTIMATOR = {"threads": 1, "scikit-learn": "1.8.0", "device": "cpu", "machine": "x86_64"}
+
+
+@pytest.mark.parametrize("stored", [NETWORK, ESTIMATOR, {"threads": 1}])
+def test_an_environment_is_stored_under_the_names_it_always_had(stored):
+    assert Environment.from_plain(stored).plain() == stored
+
+
+def test_an_outcome_that_an_older_driver_left_is_read(tmp_path):
+    old = {
+        **{"kind": "trial", "key": "k", "started": 1.0, "finished": 3.0, "attempt": "a"},
+        **{"environment": NETWORK, "notes": ["a note"], "state": "done", "error": ""},
+        **{"best_epoch": 1, "epochs": 2, "timings": {"train": 1.5, "peak_rss_mb": 300}},
+        "history": [{"epoch": 1, "train_loss": 1.0, "validation": 2.0, "seconds": 0.1}],
+    }
+    (tmp_path / "outcome.json").write_text(json.dumps(old))
+    np.savez(tmp_path / "predictions.npz", validation=[[1.0]], test=[[2.0]])
+    found = Outcome.read(tmp_path)
+    assert {name: getattr(found, name) for name in old if name != "environment"} == {
+        name: value for name, value in old.items() if name != "environment"
+    }
+    assert found.environment.layout == Layout("contiguous_format")
+    assert found.predictions["test"].tolist() == [[2.0]]
+    again = tmp_path / "again"
+    again.mkdir()
+    found.write(again)
+    assert json.loads((again / "outcome.json").read_text()) == {**old, "best": None, "trials": []}
+
+
+def test_an_outcome_with_what_this_version_does_not_know_is_refused(tmp_path):
+    """The driver then drops it and computes the unit again."""
+    new = {"kind": "study", "key": "k", "started": 1.0, "finished": 3.0, "environment": ESTIMATOR}
+    (tmp_path / "outcome.json").write_text(json.dumps({**new, "state": "done", "later": 1}))
+    with pytest.raises(TypeError, match="later"):
+        Outcome.read(tmp_path)
+
+
 def test_a_unit_of_an_estimator_imports_no_torch(make, tmp_path):
     (tmp_path / "unit.json").write_text(make("linear-voxels", "a" * 16).to_json())
     code = (
@@ -167,7 +210,7 @@ def test_a_unit_of_an_estimator_imports_no_torch(make, tmp_path):
         "unit = Unit.from_json((folder / 'unit.json').read_text())\n"
         "unit.params.update(block=2, n_components=3, penalty=1.0)\n"
         "outcome = run(unit, folder, print)\n"
-        "assert outcome['state'] == 'done', outcome\n"
+        "assert outcome.state == 'done', outcome\n"
         "assert 'sklearn' in sys.modules\n"
         "assert 'torch' not in sys.modules\n"
     )

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from bench.execute.local import LocalExecutor
-from bench.execute.unit import OUTCOME, TIME_LIMIT_EXIT, read_outcome
+from bench.execute.unit import OUTCOME, TIME_LIMIT_EXIT
 from bench.plan import resolve_params
 from bench.spec import Arm, Component
-from bench.unit import Unit, UnitData
+from bench.unit import Layout, Outcome, Unit, UnitData
 from registry.cards import Task
 from registry.core import catalogue
 
@@ -63,7 +63,7 @@ def make(tmp_path):
             plugins=[],
             folder=str(tmp_path / "work" / key),
             cache=str(tmp_path / "cache"),
-            layout={"memory_format": "contiguous_format", "mode": ""},
+            layout=Layout("contiguous_format"),
             keep=("best", "last"),
             time_limit=time_limit,
         )
@@ -95,13 +95,11 @@ def attempt(unit, kill_after=None):
 
 
 def results(folder):
-    outcome = read_outcome(folder / OUTCOME)
-    assert outcome["state"] == "done", outcome["error"]
-    losses = [
-        (line["epoch"], line["train_loss"], line["validation"]) for line in outcome["history"]
-    ]
+    outcome = Outcome.read(folder / OUTCOME)
+    assert outcome.state == "done", outcome.error
+    losses = [(line["epoch"], line["train_loss"], line["validation"]) for line in outcome.history]
     weights = {name: (folder / OUTCOME / f"{name}.safetensors") for name in ("best", "last")}
-    predictions = {side: values.tobytes() for side, values in outcome["predictions"].items()}
+    predictions = {side: values.tobytes() for side, values in outcome.predictions.items()}
     tensors = {
         name: file.read_bytes().partition(b"}}")[2][-4096:] for name, file in weights.items()
     }
@@ -142,13 +140,14 @@ def test_a_unit_ends_at_its_time_limit_and_goes_on_from_there(make, tmp_path):
 
 def test_a_compiled_layout_that_works_no_more_is_measured_again(make, tmp_path):
     """As on a node without g++."""
-    layout = {"memory_format": "contiguous_format", "mode": "default"}
+    layout = Layout("contiguous_format", "default")
     unit = dataclasses.replace(make("a" * 16, epochs=1), layout=layout, keep=())
     code = (
         "import json, sys; from pathlib import Path; from bench.unit import Unit; "
         "from bench.execute.unit import run; "
         "found = run(Unit.from_json(sys.stdin.read()), Path('.'), lambda *words: None); "
-        "print(json.dumps([found[k] for k in ('state', 'error', 'notes', 'environment')]))"
+        "environment = found.environment.plain(); "
+        "print(json.dumps([found.state, found.error, found.notes, environment]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -35,7 +35,8 @@ from bench.train.feed import Feed
 from bench.train.learner import Learner
 from bench.train.loop import _State, _train_epoch
 from bench.train.measure import Work, measure
-from bench.train.numerics import Layout, compiled, configure
+from bench.train.numerics import compiled, configure
+from bench.unit import Layout
 from registry.cards import Task
 from registry.core import catalogue, resolve
 from registry.models import complete_params

@@ -132,8 +132,8 @@ def predicted(tmp_path):
         folder.mkdir()
         (tmp_path / str(number)).mkdir()
         outcome = run(unit, folder, lambda words, share: None)
-        assert outcome["state"] == "done", outcome["error"]
-        return np.load(folder / "predictions.npz")["test"]
+        assert outcome.state == "done", outcome.error
+        return outcome.predictions["test"]
 
     def both(model, encoder="tiny"):
         """Compute with a cache that others have used and with one of its own: the same."""

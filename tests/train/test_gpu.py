@@ -9,7 +9,8 @@ from bench.train.checkpoint import Checkpoint
 from bench.train.feed import Feed
 from bench.train.learner import Learner
 from bench.train.loop import fit
-from bench.train.numerics import Layout, configure
+from bench.train.numerics import configure
+from bench.unit import Layout
 from registry.cards import Task
 from registry.models import AUGMENT, COMMON, RECIPE
 

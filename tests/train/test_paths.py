@@ -14,7 +14,7 @@ from bench.train.features import features_of
 from bench.train.feed import Feed
 from bench.train.learner import Learner, OutOfMemory
 from bench.train.measure import LEAST_STEPS, Work, layout_for
-from bench.train.numerics import Layout
+from bench.unit import Layout
 from registry.cards import Task
 from registry.core import catalogue, resolve
 from registry.models import complete_params
