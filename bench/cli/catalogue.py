@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.options import Plugins
+from bench.cli.options import Plugins, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,7 +137,13 @@ def executors(plugins: Plugins = None) -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A model, an encoder or a dataset.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A model, an encoder or a dataset.",
+            autocompletion=names_of("models", "encoders", "datasets"),
+        ),
+    ],
     all_: Annotated[
         bool, typer.Option("--all", help=f"Print every setting, not only the first {SHOWN}.")
     ] = False,

@@ -48,6 +48,20 @@ Db = Annotated[
 ]
 
 
+def names_of(*kinds: str) -> Callable[[str], list[str]]:
+    """Return what completes names, comma-separated, of ``models``, ``encoders`` or ``datasets``."""
+
+    def complete(incomplete: str) -> list[str]:
+        from bench.cli.catalogue import load_plugins
+        from registry.core import catalogue
+
+        load_plugins(None, strict=False)
+        before, comma, _ = incomplete.rpartition(",")
+        return [before + comma + card.name for kind in kinds for card in getattr(catalogue, kind)]
+
+    return complete
+
+
 @dataclass(frozen=True)
 class DatasetOptions:
     """What the command line says about a dataset.
@@ -215,6 +229,7 @@ def takes_dataset_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
+@functools.cache
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the parameters by name, with annotations that are evaluated."""
     hints = get_type_hints(function, include_extras=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from bench.cli.help import ANALYSIS, COMPARE, DATA, EXECUTION, OUTPUT, TRAINING
-from bench.cli.options import DatasetOptions, Db, Device, Plugins, takes_dataset_options
+from bench.cli.options import DatasetOptions, Db, Device, Plugins, names_of, takes_dataset_options
 from bench.cli.parsing import parse_names, parse_pairs, parse_seeds, parse_size, parse_sizes
 
 if TYPE_CHECKING:
@@ -53,12 +53,22 @@ def run(
     model: Annotated[
         list[str],
         typer.Option(
-            "--model", metavar="NAME,...", help="Models to compare.", rich_help_panel=COMPARE
+            "--model",
+            metavar="NAME,...",
+            autocompletion=names_of("models"),
+            help="Models to compare.",
+            rich_help_panel=COMPARE,
         ),
     ],
     data: Annotated[
         list[str],
-        typer.Option("--data", metavar="NAME,...", help="Datasets.", rich_help_panel=DATA),
+        typer.Option(
+            "--data",
+            metavar="NAME,...",
+            autocompletion=names_of("datasets"),
+            help="Datasets.",
+            rich_help_panel=DATA,
+        ),
     ],
     dataset: DatasetOptions,
     encoder: Annotated[
@@ -66,6 +76,7 @@ def run(
         typer.Option(
             "--encoder",
             metavar="NAME,...",
+            autocompletion=names_of("encoders"),
             help="Encoders of slice models; default: each model's own.",
             rich_help_panel=COMPARE,
         ),

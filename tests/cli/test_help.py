@@ -110,7 +110,12 @@ def test_show_prints_the_beginning_of_a_long_list_and_all_of_it_on_request():
 
 
 def test_completion_can_be_installed(tmp_path, bench):
-    words = {"_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": "bench run --tr", "COMP_CWORD": "2"}
-    assert bench(**words).stdout.split() == ["--train-sizes", "--trials"]
+    def complete(line):
+        words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+        return bench(_BENCH_COMPLETE="complete_bash", **words).stdout.split()
+
+    assert complete("bench run --tr") == ["--train-sizes", "--trials"]
+    assert complete("bench run --model prior,cnn") == ["prior,cnn3d"]
+    assert complete("bench show ixi") == ["ixi"]
     assert "installed" in bench("--install-completion", "bash", HOME=str(tmp_path)).stdout
     assert "_bench_completion" in (tmp_path / ".bash_completions" / "bench.sh").read_text()

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import time
 
-LIMIT_MS = 200
+LIMITS_MS = {("--help",): 150, ("list", "models"): 300}
+"""Typer reads options by pydantic, which takes half of the second."""
 RUNS = 10
 
 
@@ -22,7 +23,7 @@ def milliseconds(words: list[str]) -> float:
 if __name__ == "__main__":
     bare = milliseconds([sys.executable, "-c", "pass"])
     print(f"python -c pass: {bare:.0f} ms")
-    for verb in (["--help"], ["list", "models"]):
+    for verb, limit in LIMITS_MS.items():
         over = milliseconds([sys.executable, "-m", "bench", *verb]) - bare
-        verdict = "ok" if over <= LIMIT_MS else f"over the limit of {LIMIT_MS} ms"
+        verdict = "ok" if over <= limit else f"over the limit of {limit} ms"
         print(f"bench {' '.join(verb)}: {over:.0f} ms over it, {verdict}")
