@@ -118,5 +118,5 @@ def _refuse_deleted_folder() -> None:
         os.getcwd()
     except OSError:
         raise UserError(
-            "The working directory is gone; change to a folder that exists and say it again."
+            "The working directory is gone; change to one that exists and run the command again."
         ) from None

@@ -245,7 +245,9 @@ def _show_plan() -> None:
     # Older ones were known by less of the code; they are not used any more.
     measured = [found for found in measured if "libraries" in found]
     if not measured:
-        print("Nothing was measured here yet: runs of 120 steps or more are measured at first.")
+        print(
+            "No network was timed on this machine yet; runs of at least 120 steps begin with that."
+        )
     for found in measured:
         encoder = f" [{found['encoder']['name']}]" if found["encoder"] else ""
         print(

@@ -30,7 +30,7 @@ def parse_seeds(text: str) -> list[int]:
     if "," in text:
         return list(dict.fromkeys(numbers))
     if not 1 <= numbers[0] <= 1000:
-        raise UserError(f"--seeds {text}: that many seeds; give 1 to 1000, or which ones (0,1,2).")
+        raise UserError(f"--seeds {text}: give from 1 to 1000 seeds, or which ones (0,1,2).")
     return list(range(numbers[0]))
 
 

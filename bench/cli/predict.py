@@ -46,7 +46,10 @@ def predict(
     db: Db = None,
     plugins: Plugins = None,
 ) -> None:
-    """Predict every subject of a dataset with the weights of a trial."""
+    """Predict every subject of a dataset with the weights of a trial.
+
+    One scan of each subject is predicted.
+    """
     from bench.cli.catalogue import load_plugins
     from bench.cli.progress import Ticker, stoppable
     from bench.config import load_config

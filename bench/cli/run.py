@@ -323,7 +323,7 @@ def run(
     _check_least("--per-gpu", per_gpu, 1)
     _check_choice("--keep-weights", keep_weights, tuple(KEPT))
     if time_limit is not None and not time_limit > 0:
-        raise UserError(f"--time-limit {time_limit}: it is more than 0 minutes.")
+        raise UserError(f"--time-limit {time_limit}: give more than 0 minutes.")
     settings = parse_pairs("--set", set_)
     files = parse_pairs("--weights", weights)
     if epochs is not None:
@@ -458,8 +458,8 @@ def _plan(request: Request, cohort: Cohort, store: Store | None) -> Plan:
 
 def _print_plan(plan: Plan, request: Request) -> None:
     cohort = plan.cohort
-    sides = f"{cohort.n_pool} to train on, {cohort.n_validation} validation, {cohort.n_test} test"
-    print(f"{cohort.name}: {cohort.task.target} of {cohort.n_subjects} subjects ({sides})")
+    parts = f"{cohort.n_pool} training, {cohort.n_validation} validation, {cohort.n_test} test"
+    print(f"{cohort.name}: {cohort.task.target} of {cohort.n_subjects} subjects ({parts})")
     for reason, count in cohort.flow:
         print(f"  {reason}: {count}")
     for warning in cohort.warnings:
@@ -469,7 +469,8 @@ def _print_plan(plan: Plan, request: Request) -> None:
         print(f"  dropped: {what}: {why}")
     sizes = ", ".join(map(str, plan.sizes))
     seeds = ", ".join(map(str, request.seeds))
-    print(f"  {len(plan.arms)} arms at training sizes {sizes}, seeds {seeds}")
+    models = f"{len(plan.arms)} model{'s' * (len(plan.arms) != 1)}"
+    print(f"  {models} at training sizes {sizes}, seeds {seeds}")
     words = {
         "run": "to run",
         "reuse": "stored already",
@@ -481,16 +482,19 @@ def _print_plan(plan: Plan, request: Request) -> None:
     ]
     print(f"  trials: {', '.join(counts)}; studies to run: {len(plan.studies)}")
     if plan.seconds is not None:
-        print(f"  expected: {plan.seconds / 3600:.2f} hours of one worker, from stored durations")
+        hours = plan.seconds / 3600
+        print(f"  expected: {hours:.2f} hours on one worker, estimated from stored trials")
 
 
 def _balance_words(cohort: Cohort) -> str:
-    """Say how alike the sides are."""
+    """Say how similar the training, validation and test subjects are."""
     found = cohort.balance.drop_duplicates("what")
     tests = [
         f"{what} p = {p:.2f}" for what, p in zip(found["what"], found["p"], strict=True) if p == p
     ]
-    return f"sides compared by {', '.join(tests)}" if tests else "nothing to compare the sides by"
+    if not tests:
+        return "no variable to compare training, validation and test subjects by"
+    return f"training, validation and test subjects compared by {', '.join(tests)}"
 
 
 def _finish_without_work(plans: Sequence[Plan], file: Path) -> None:
