@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +27,7 @@ from bench.data.listing import GROWING, CohortRequest, Listing, list_scans
 from bench.data.settle import SPLIT_SEED, Settled, balance, settle
 from bench.data.split import SIDES, strata, subset, validation_subset
 from bench.data.volume import VERSION, Conform
+from bench.records import DatasetRecord, SubjectRecord
 from bench.spec import seed_for
 from registry.cards import Task, Value
 from registry.core import plugin_digest
@@ -181,36 +181,35 @@ class Cohort:
         """Return the label of each subject at the scan that evaluation looks at."""
         return self.subjects.loc[subjects, "y"].to_numpy()
 
-    def rows_for_store(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Return what the database keeps of the cohort and of each subject: no id, no path."""
-        about = {
-            "fingerprint": self.fingerprint,
-            "name": self.name,
-            "manifest_digest": self.manifest_digest,
-            "split_digest": self.split_digest,
-            "target": self.task.target,
-            "kind": self.task.kind,
-            "classes": list(self.task.classes),
-            "shape": list(self.shape),
-            "settings": self.settings,
-            "flow": [list(step) for step in self.flow],
-            "n_pool": self.n_pool,
-            "n_validation": self.n_validation,
-            "n_test": self.n_test,
-        }
-        people = [
-            {
-                "fingerprint": self.fingerprint,
-                "subject": int(row["subject"]),
-                "side": row["side"],
-                "truth": float(row["y"]),
-                "age": None if math.isnan(row["age"]) else float(row["age"]),
-                "sex": row["sex"] or None,
-                "site": row["site"] or None,
-            }
-            for row in self.subjects.sort_index().reset_index().to_dict("records")
-        ]
-        return about, people
+    @property
+    def record(self) -> DatasetRecord:
+        """What the database keeps of the cohort and of each subject: no id, no path."""
+        return DatasetRecord(
+            fingerprint=self.fingerprint,
+            name=self.name,
+            manifest_digest=self.manifest_digest,
+            split_digest=self.split_digest,
+            target=self.task.target,
+            kind=self.task.kind,
+            classes=list(self.task.classes),
+            shape=list(self.shape),
+            settings=self.settings,
+            flow=[list(step) for step in self.flow],
+            n_pool=self.n_pool,
+            n_validation=self.n_validation,
+            n_test=self.n_test,
+            subjects=[
+                SubjectRecord(
+                    subject=int(row["subject"]),
+                    side=row["side"],
+                    truth=float(row["y"]),
+                    age=None if math.isnan(row["age"]) else float(row["age"]),
+                    sex=row["sex"] or None,
+                    site=row["site"] or None,
+                )
+                for row in self.subjects.sort_index().reset_index().to_dict("records")
+            ],
+        )
 
     @property
     def balance(self) -> pd.DataFrame:

@@ -442,7 +442,7 @@ def record(
 ) -> int:
     """Store the cohorts, arms, wording and declaration of a command; return its number."""
     for plan in plans:
-        store.add_dataset(*plan.cohort.rows_for_store())
+        store.add_dataset(plan.cohort.record)
     arms = [
         (arm, plan.cards[key].deterministic) for plan in plans for key, arm in plan.arms.items()
     ]

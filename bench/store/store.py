@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, update
 
+from bench.records import DatasetRecord
 from bench.spec import Arm, StudySpec, TrialSpec, key_of, plain
 from bench.store import schema
 from bench.store.engine import open_for_reading, open_for_writing
@@ -112,16 +113,18 @@ class Store:
 
     # ---------------------------------------------------------------- writing
 
-    def add_dataset(self, row: Mapping[str, Any], subjects: Sequence[Mapping[str, Any]]) -> None:
+    def add_dataset(self, record: DatasetRecord) -> None:
         """Record a cohort and its subjects once per fingerprint; the display name follows."""
+        row = asdict(record)
+        subjects = [{"fingerprint": record.fingerprint, **each} for each in row.pop("subjects")]
         with self.engine.begin() as connection:
             table = schema.datasets
-            known = table.c.fingerprint == row["fingerprint"]
+            known = table.c.fingerprint == record.fingerprint
             if connection.execute(select(table.c.name).where(known)).first() is None:
                 connection.execute(insert(table).values(**row))
-                connection.execute(insert(schema.subjects), list(subjects))
+                connection.execute(insert(schema.subjects), subjects)
             else:
-                connection.execute(update(table).where(known).values(name=row["name"]))
+                connection.execute(update(table).where(known).values(name=record.name))
 
     def add_command(
         self, argv: Sequence[str], arms: Sequence[tuple[Arm, bool]], **rest: Any

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from bench.data import check
 from bench.data.cohort import Cohort, open_cohort
 from bench.data.listing import cohort_request
+from bench.records import SubjectRecord
 from registry.cards import DatasetCard, Task
 from registry.core import catalogue
 from registry.datasets import DATASETS, options_of
@@ -72,20 +74,13 @@ def test_nothing_for_the_database_names_a_person_or_a_place(
         shutil.move(place, place.with_name(place.name.replace("sub-", "sub-jane")))
     table = (root / "participants.tsv").read_text().replace("sub-", "sub-jane")
     (root / "participants.tsv").write_text(table)
-    about, people = opened(root, tmp_path / "cache").rows_for_store()
-    text = json.dumps([about, people])
+    record = opened(root, tmp_path / "cache").record
+    text = json.dumps(asdict(record))
     assert "jane" not in text
     assert "secret" not in text
-    assert about["n_pool"] == 12
-    assert people[0] == {
-        "fingerprint": about["fingerprint"],
-        "subject": 0,
-        "side": people[0]["side"],
-        "truth": 0.0,
-        "age": 60.0,
-        "sex": "F",
-        "site": "A",
-    }
+    assert record.n_pool == 12
+    side = record.subjects[0].side
+    assert record.subjects[0] == SubjectRecord(0, side, truth=0.0, age=60.0, sex="F", site="A")
 
 
 def test_training_uses_all_scans_of_a_person_and_evaluation_the_first(

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from bench.records import DatasetRecord, SubjectRecord
 from bench.spec import Arm, Component, TrialSpec
 from bench.stats.metrics import compute, metrics_for
 from bench.store.store import Attempt, Predictions, Store, TrialResult
@@ -48,11 +49,8 @@ class Bench:
             "n_test": n_test,
         }
         # Test subjects are not the first of the manifest: indices must be looked up.
-        subjects = [
-            {"fingerprint": fingerprint, "subject": 100 + i, "side": "test", "truth": float(value)}
-            for i, value in enumerate(truth)
-        ]
-        self.store.add_dataset({**row, **changes}, subjects)
+        subjects = [SubjectRecord(100 + i, "test", float(value)) for i, value in enumerate(truth)]
+        self.store.add_dataset(DatasetRecord(**{**row, **changes}, subjects=subjects))
         return fingerprint
 
     def arm(self, model, fingerprint="0" * 16, task=AGE, **changes):

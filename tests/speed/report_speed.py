@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.records import DatasetRecord, SubjectRecord
 from bench.report.evidence import load_evidence
 from bench.report.pairs import make_pairs
 from bench.report.select import select_protocols
@@ -42,25 +43,22 @@ def fill(store: Store, task: Task, grid: tuple[int, int, int]) -> None:
     truth = np.arange(SUBJECTS) % 2.0 if binary else rng.uniform(45, 85, SUBJECTS)
     fingerprint = f"{task.target:0>16}"
     store.add_dataset(
-        {
-            "fingerprint": fingerprint,
-            "name": task.target,
-            "manifest_digest": "m",
-            "split_digest": "s",
-            "target": task.target,
-            "kind": task.kind,
-            "classes": list(task.classes),
-            "shape": [91, 109, 91],
-            "settings": {},
-            "flow": [],
-            "n_pool": 1500,
-            "n_validation": 500,
-            "n_test": SUBJECTS,
-        },
-        [
-            {"fingerprint": fingerprint, "subject": i, "side": "test", "truth": float(value)}
-            for i, value in enumerate(truth)
-        ],
+        DatasetRecord(
+            fingerprint=fingerprint,
+            name=task.target,
+            manifest_digest="m",
+            split_digest="s",
+            target=task.target,
+            kind=task.kind,
+            classes=list(task.classes),
+            shape=[91, 109, 91],
+            settings={},
+            flow=[],
+            n_pool=1500,
+            n_validation=500,
+            n_test=SUBJECTS,
+            subjects=[SubjectRecord(i, "test", float(value)) for i, value in enumerate(truth)],
+        )
     )
     arms = [
         Arm(

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from bench.records import DatasetRecord, SubjectRecord
 from bench.spec import Arm, Component, StudySpec, TrialSpec
 from bench.store.store import Predictions, Store, StudyResult, TrialResult
 from registry.cards import Task
@@ -26,25 +27,22 @@ def make_arm(name="m", trials=None):
 def store(tmp_path):
     found = Store.for_writing(tmp_path / "store.db")
     found.add_dataset(
-        {
-            "fingerprint": FINGERPRINT,
-            "name": "cohort",
-            "manifest_digest": "m",
-            "split_digest": "s",
-            "target": "age",
-            "kind": "regression",
-            "classes": [],
-            "shape": [4, 4, 4],
-            "settings": {},
-            "flow": [],
-            "n_pool": 4,
-            "n_validation": 2,
-            "n_test": 2,
-        },
-        [
-            {"fingerprint": FINGERPRINT, "subject": i, "side": "test", "truth": 60.0 + i}
-            for i in range(2)
-        ],
+        DatasetRecord(
+            fingerprint=FINGERPRINT,
+            name="cohort",
+            manifest_digest="m",
+            split_digest="s",
+            target="age",
+            kind="regression",
+            classes=[],
+            shape=[4, 4, 4],
+            settings={},
+            flow=[],
+            n_pool=4,
+            n_validation=2,
+            n_test=2,
+            subjects=[SubjectRecord(i, "test", 60.0 + i) for i in range(2)],
+        )
     )
     yield found
     found.close()
