@@ -16,6 +16,7 @@ from bench.data.volume import Array, Grid, Info, conform, turn
 
 FACTS: dict[str, str] = {
     "sha256": "hash of the stored voxels; empty when they cannot be read",
+    "blocks": "means of its blocks in order of size: the same for a copy however it is stored",
     "affine": "from stored voxel indices to mm, row by row",
     "shape": "voxels along the stored axes",
     "voxel_mm": "edges of a voxel along the stored axes",
@@ -56,6 +57,7 @@ def described(info: Info) -> dict[str, object]:
     """Return the facts of a header."""
     return {
         "sha256": info.sha256,
+        "blocks": info.blocks,
         "affine": info.affine,
         "shape": "x".join(map(str, info.shape)),
         "voxel_mm": "x".join(f"{mm:g}" for mm in info.voxel_mm),

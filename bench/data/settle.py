@@ -12,6 +12,7 @@ import pandas as pd
 from bench.data import check, manifest
 from bench.data.adapters.reading import listed
 from bench.data.choices import REPLACED, leave_out
+from bench.data.copies import same_images
 from bench.data.listing import Listing
 from bench.data.split import DEAL, DEAL_WITHOUT_TEST, SIDES, split, strata
 from registry.cards import Task
@@ -132,7 +133,7 @@ def with_facts(listing: Listing, facts: pd.DataFrame) -> pd.DataFrame:
         if name == "reason":
             scans.loc[facts.index, name] = facts[name]
         else:
-            fill = "" if name == "sha256" else None
+            fill = "" if name in ("sha256", "blocks") else None
             scans[name] = facts[name].reindex(scans.index, fill_value=fill)
     unlabelled = ~manifest.labelled(scans, listing.request.target)
     leave_out(scans, unlabelled, f"no {listing.request.target}")
@@ -176,9 +177,10 @@ def _leave_out_copies(
     An image that has two labels is not used at all: nobody knows which is right.
     """
     read = scans[(scans["reason"] == "") & (scans["sha256"] != "")]
-    copies = read[read.duplicated("sha256", keep=False)]
+    first = same_images(read)
+    copies = read[first.duplicated(keep=False)]
     shared = []
-    for _, same in copies.groupby("sha256", sort=True):
+    for _, same in copies.groupby(first, sort=True):
         if same[target].nunique() > 1 and same["subject_id"].nunique() > 1:
             leave_out(scans, scans.index.isin(same.index), f"one image, two labels of {target}")
         else:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bench.data import formats
+from bench.data.copies import block_means
 from bench.data.formats import ScanError, Stored
 
 VERSION = 2
@@ -123,6 +124,8 @@ class Info:
         Voxels that were NaN or infinite and are 0 now.
     sha256 : str
         Hash of the stored voxels.
+    blocks : str
+        See `bench.data.copies.block_means`.
     affine : str
         From stored voxel indices to mm, row by row.
     """
@@ -133,6 +136,7 @@ class Info:
     oriented: bool
     n_nonfinite: int
     sha256: str
+    blocks: str
     affine: str
 
 
@@ -198,6 +202,7 @@ def turn(stored: Stored) -> Volume:
         oriented=stored.oriented,
         n_nonfinite=n_nonfinite,
         sha256=stored.sha256,
+        blocks=block_means(data),
         affine=" ".join(f"{round(float(x), 4) + 0.0:g}" for x in stored.affine[:3].ravel()),
     )
     affine = stored.affine @ nib.orientations.inv_ornt_aff(orientation, data.shape)

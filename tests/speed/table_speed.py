@@ -72,7 +72,9 @@ def main() -> None:
     scans = choose(tidy(table), options)
     scans["external"], scans["file"] = False, scans["path"]
     listing = Listing(CohortRequest("x", card, None, options, "diagnosis"), Path(), scans)
-    facts = pd.DataFrame({"sha256": scans["path"], "affine": "", "reason": ""}, scans.index)
+    facts = pd.DataFrame(
+        {"sha256": scans["path"], "blocks": "", "affine": "", "reason": ""}, scans.index
+    )
     found = settle(listing, facts)
     settled = time.perf_counter() - start
     balance(found.used, found.task)
