@@ -195,8 +195,10 @@ class Listing:
             For each scan that was chosen before, in order, the index in `scans` of the one that
             took its place, or its own.
         """
-        reasons = self.scans["file"].map({str(file): why for file, why in unusable.items()})
-        bad = {int(str(index)): why for index, why in reasons.dropna().items()}
+        # Not by Series.map, whose strings cannot hold a name that is not UTF-8.
+        whys = {str(file): why for file, why in unusable.items()}
+        files = self.scans["file"].items()
+        bad = {int(str(index)): whys[file] for index, file in files if file in whys}
         scans, taken = choices.replace(self.scans, self.request.target, bad)
         rows = pd.Index([taken.get(one, one) for one in self.chosen.index])
         return dataclasses.replace(self, scans=scans), rows

@@ -129,7 +129,7 @@ def test_a_trial_killed_at_twenty_random_moments_ends_in_the_same_bits(make, tmp
 
 @pytest.mark.slow
 def test_a_unit_ends_at_its_time_limit_and_goes_on_from_there(make, tmp_path):
-    ended = attempt(make("limited", epochs=100_000, time_limit=6.0))
+    ended = attempt(make("limited", epochs=100_000, time_limit=20.0))
     assert ended.exit_code == TIME_LIMIT_EXIT
     folder = tmp_path / "work" / "limited"
     assert not (folder / OUTCOME).exists()

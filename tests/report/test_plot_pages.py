@@ -88,7 +88,7 @@ def test_reports_do_not_import_matplotlib():
 @pytest.mark.parametrize(
     ("name", "request_", "words"),
     [
-        ("forest", {"metric": "mea"}, "--metric mea: .* did you mean 'mae'"),
+        ("forest", {"metric": "mea"}, "--metric mea .* did you mean 'mae'"),
         ("forest", {"size": 30}, "--size 30: .* it is one of 24, 48, 96"),
         ("forest", {"models": ("goood",)}, "--models goood: .* did you mean 'good'"),
         ("forest", {"where": {"dataset": "x"}}, "Nothing in this database has --where dataset=x"),
