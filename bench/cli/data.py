@@ -45,7 +45,7 @@ def check(
         typer.Option(
             "--html",
             metavar="FILE",
-            help="Write the report with pictures and every scan left out to this page.",
+            help="Write the report, with pictures of scans, to this page.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
