@@ -344,7 +344,7 @@ def test_an_encoder_is_not_tested_on_a_cohort_that_it_has_seen_unless_one_insist
     )
     planned = ran(bench(*words, "--dry-run"))
     assert "dropped: slice2d-imagenet with seen: its weights have seen synthetic-ad-4mm" in planned
-    assert "2 arms" in planned
+    assert "2 models at" in planned
     out = ran(bench(*words, "--allow-pretraining-overlap"))
     assert "6 of 6 trials done" in out
     report = " ".join(ran(bench("report", "--format", "markdown")).split())

@@ -181,7 +181,7 @@ def test_estimators_have_no_epochs_initialisation_or_validation(bench):
         build_comparison(bench.store, "linear-voxels", "prior", {}),
     ):
         text = said(report)
-        assert not re.search(r"epoch|initialisation|order of scans|whose labels chose", text)
+        assert not re.search(r"epoch|initialisation|order of scans|used to select", text)
         assert "The seed determines the training subset at n=24 (the same for every model)." in text
         assert (
             "At n=96 (all) linear-voxels and prior are a single fit each, independent of the seed."
