@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from importlib.metadata import version
 
 import typer.main
@@ -109,7 +111,7 @@ def test_show_prints_the_beginning_of_a_long_list_and_all_of_it_on_request():
     assert "1e-05 to 0.01, on a log scale" in short
 
 
-def test_completion_can_be_installed(tmp_path, bench):
+def test_completion_can_be_installed(tmp_path, bench, environment):
     def complete(line):
         words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
         return bench(_BENCH_COMPLETE="complete_bash", **words).stdout.split()
@@ -117,5 +119,12 @@ def test_completion_can_be_installed(tmp_path, bench):
     assert complete("bench run --tr") == ["--train-sizes", "--trials"]
     assert complete("bench run --model prior,cnn") == ["prior,cnn3d"]
     assert complete("bench show ixi") == ["ixi"]
-    assert "installed" in bench("--install-completion", "bash", HOME=str(tmp_path)).stdout
+    # The shell is found among the parents of the process: here it is always bash.
+    done = subprocess.run(
+        ["bash", "-c", f"{shlex.quote(sys.executable)} -m bench --install-completion; true"],
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert "installed" in done.stdout
     assert "_bench_completion" in (tmp_path / ".bash_completions" / "bench.sh").read_text()
