@@ -49,7 +49,7 @@ def rows_of(file: Path) -> list[list[str]]:
         raise UserError(f"The table {file} cannot be read: {error.strerror or error}.") from None
     if file.suffix.lower() in EXCEL or raw.startswith(_WORKBOOKS):
         return list(_sheet(file))
-    lines, separator, _ = _lines(raw, file)
+    lines, separator, _, _ = _lines(raw, file)
     return [row for row in _records(lines, separator, file) if any(map(str.strip, row))]
 
 
@@ -71,8 +71,7 @@ def header_of(file: Path) -> tuple[list[str], str, str, int]:
             whole = not stream.read(1)
     except OSError as error:
         raise UserError(f"The table {file} cannot be read: {error.strerror or error}.") from None
-    encoding = _encoding(raw, file, whole=whole)
-    lines, separator, before = _lines(raw, file, whole=whole)
+    lines, separator, encoding, before = _lines(raw, file, whole=whole)
     names = next(_records(lines[:1], separator, file)) if lines else []
     return names, separator, encoding, before + 1
 
@@ -108,8 +107,8 @@ def _encoding(raw: bytes, file: Path, *, whole: bool) -> str:
     return "latin-1"
 
 
-def _lines(raw: bytes, file: Path, *, whole: bool = True) -> tuple[list[str], str, int]:
-    """Return a text's lines from the header on, its separator, and how many lines come before."""
+def _lines(raw: bytes, file: Path, *, whole: bool = True) -> tuple[list[str], str, str, int]:
+    """Return a text's lines from the header on, its separator and encoding, and lines before."""
     encoding = _encoding(raw, file, whole=whole)
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(raw, final=whole)
@@ -119,11 +118,11 @@ def _lines(raw: bytes, file: Path, *, whole: bool = True) -> tuple[list[str], st
     hint = lines[0].lower() if lines else ""
     if len(hint) == 5 and hint.startswith("sep="):
         # So Excel is told the separator; other programs take the line for the header.
-        return lines[1:], hint[4], 1
+        return lines[1:], hint[4], encoding, 1
     before = next((n for n, line in enumerate(lines) if line.strip()), len(lines))
     header = lines[before] if before < len(lines) else ""
     separator = "\t" if file.suffix.lower() in TABBED else max(",;\t", key=header.count)
-    return lines[before:], separator, before
+    return lines[before:], separator, encoding, before
 
 
 def _records(lines: Sequence[str], separator: str, file: Path) -> Iterator[list[str]]:
