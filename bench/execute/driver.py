@@ -157,29 +157,30 @@ class Driver:
                 return
             params |= best
         job = _Job(plan, spec, params)
-        if self._published(job):
-            self._take(job, pending)
+        outcome = self._published(job)
+        if outcome is not None:
+            self._take(job, outcome, pending)
             return
         pending[self.executor.submit(self._unit(job))] = job
         self.observer.started(job.spec.key, job.label)
 
-    def _published(self, job: _Job) -> bool:
-        """Tell whether an outcome is there; one that a crash of the machine tore is dropped."""
+    def _published(self, job: _Job) -> Outcome | None:
+        """Return the outcome that is there; one that a crash of the machine tore is dropped."""
         folder = self.settings.work / job.spec.key / OUTCOME
         if not folder.is_dir():
-            return False
+            return None
         try:
-            Outcome.read(folder)
+            return Outcome.read(folder)
         except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             why = type(error).__name__
             self.observer.warn(f"{job.label}: its outcome is torn ({why}) and is computed again")
             shutil.rmtree(folder)
-            return False
-        return True
+            return None
 
     def _end(self, job: _Job, ended: WorkerExit, pending: dict[Future[WorkerExit], _Job]) -> None:
-        if (self.settings.work / job.spec.key / OUTCOME).is_dir():
-            self._take(job, pending)
+        published = self.settings.work / job.spec.key / OUTCOME
+        if published.is_dir():
+            self._take(job, Outcome.read(published), pending)
             return
         folder = self.settings.work / job.spec.key / f"attempt-{ended.attempt}"
         log = log_tail(folder)
@@ -207,10 +208,9 @@ class Driver:
         seconds = (ended.finished - ended.started).total_seconds()
         self._failed(job, KILLED, seconds, error)
 
-    def _take(self, job: _Job, pending: dict[Future[WorkerExit], _Job]) -> None:
+    def _take(self, job: _Job, outcome: Outcome, pending: dict[Future[WorkerExit], _Job]) -> None:
         """Store a published outcome, then forget its folder; a study's trials may start."""
         folder = self.settings.work / job.spec.key / OUTCOME
-        outcome = Outcome.read(folder)
         started = datetime.fromtimestamp(outcome.started, UTC)
         finished = datetime.fromtimestamp(outcome.finished, UTC)
         seconds = (finished - started).total_seconds()
