@@ -140,11 +140,8 @@ class Catalogue:
 
     def encoder(self, name: str) -> EncoderCard:
         """Return an encoder's card, made from its name for ``timm/`` and ``torchvision/<name>``."""
-        if name not in self.encoders:
-            if name.startswith("timm/"):
-                return timm_card(name)
-            if name.startswith("torchvision/"):
-                return torchvision_card(name)
+        if name not in self.encoders and (card := library_card(name)):
+            return card
         return self._get(self.encoders, name)
 
     def model(self, name: str) -> ModelCard:
@@ -232,6 +229,12 @@ class Catalogue:
     def _discard(self, origin: str) -> None:
         for registry in (self.encoders, self.models, self.datasets, self.metrics, self.executors):
             registry.discard(origin)
+
+
+def library_card(name: str) -> EncoderCard | None:
+    """Return the card of a model of a library, such as ``timm/<name>``; None for other names."""
+    makers = {"timm/": timm_card, "torchvision/": torchvision_card}
+    return next((make(name) for prefix, make in makers.items() if name.startswith(prefix)), None)
 
 
 def timm_card(name: str) -> EncoderCard:

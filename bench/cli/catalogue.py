@@ -151,12 +151,12 @@ def show(
 ) -> None:
     """Describe a model, an encoder or a dataset, with its settings."""
     load_plugins(plugins, strict=False)
-    from registry.core import catalogue, did_you_mean
+    from registry.core import catalogue, did_you_mean, library_card
     from registry.errors import UserError
 
     if name in catalogue.models:
         _show_model(catalogue.model(name), all_=all_)
-    elif name in catalogue.encoders or name.startswith(("timm/", "torchvision/")):
+    elif name in catalogue.encoders or library_card(name):
         _show_encoder(catalogue.encoder(name))
     elif name in catalogue.datasets:
         _show_dataset(catalogue.dataset(name), all_=all_)
