@@ -37,13 +37,18 @@ def test_the_registered_file_of_an_image_outranks_the_native_one(tmp_path: Path)
     assert used["space"].tolist() == ["mni"]
 
 
-def test_a_flat_folder_takes_dates_from_the_search_table(tmp_path: Path) -> None:
-    tree, flat = tmp_path / "tree", tmp_path / "flat"
-    expected = adni.write(tree)
+def flatten(tree: Path, flat: Path) -> None:
+    """Copy all images of a tree, and its ADNIMERGE, into one new folder."""
     flat.mkdir()
     for file in tree.rglob("*.nii"):
         shutil.copy(file, flat / file.name)
     shutil.copy(tree / "ADNIMERGE_17May.csv", flat)
+
+
+def test_a_flat_folder_takes_dates_from_the_search_table(tmp_path: Path) -> None:
+    tree, flat = tmp_path / "tree", tmp_path / "flat"
+    expected = adni.write(tree)
+    flatten(tree, flat)
     for dotted in (False, True):
         adni.write_search_table(tree, expected, flat / "idaSearch.csv", dotted)
         scans = listed_scans("adni", flat)
@@ -60,10 +65,7 @@ def test_a_flat_folder_takes_dates_from_the_search_table(tmp_path: Path) -> None
 def test_a_flat_folder_without_dates_uses_the_image_ids_of_adnimerge(tmp_path: Path) -> None:
     tree, flat = tmp_path / "tree", tmp_path / "flat"
     adni.write(tree)
-    flat.mkdir()
-    for file in tree.rglob("*.nii"):
-        shutil.copy(file, flat / file.name)
-    shutil.copy(tree / "ADNIMERGE_17May.csv", flat)
+    flatten(tree, flat)
     scans = listed_scans("adni", flat)
     reasons = scans["reason"].value_counts()
     assert reasons["scan date unknown"] > 0
@@ -197,10 +199,7 @@ def test_a_folder_of_an_impossible_day_has_no_date(tmp_path: Path) -> None:
 def test_the_export_of_an_advanced_search_dates_a_flat_folder(tmp_path: Path) -> None:
     tree, flat = tmp_path / "tree", tmp_path / "flat"
     expected = adni.write(tree)
-    flat.mkdir()
-    for file in tree.rglob("*.nii"):
-        shutil.copy(file, flat / file.name)
-    shutil.copy(tree / "ADNIMERGE_17May.csv", flat)
+    flatten(tree, flat)
     adni.write_search_table(tree, expected, tmp_path / "search.csv")
     search = pd.read_csv(tmp_path / "search.csv", dtype=str, keep_default_na=False)
     names = {
