@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit, ndtri
 
+from bench.stats.builtin import ECE_BINS, PROBABILITY_FLOOR
 from bench.stats.metric import Floats, is_constant
-from bench.stats.metrics import ECE_BINS, PROBABILITY_FLOOR, checked, compute
+from bench.stats.metrics import checked, compute
 from bench.stats.operating import Proportion, wilson
 
 _NAN = float("nan")

@@ -8,41 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bench.stats.jackknife import (
-    average_precision_without,
-    r2_without,
-    r_without,
-    rmse_without,
-)
-from bench.stats.metric import Floats, Mask, Metric, Score, is_constant
-from bench.stats.thresholds import placements, precision_steps
-from bench.stats.weighted import (
-    ratio,
-    weighted_auc,
-    weighted_precision,
-    weighted_r,
-    weighted_r2,
-    weighted_rmse,
-)
+from bench.stats.builtin import BUILT_IN, auc_of_class
+from bench.stats.metric import Floats, Mask, Metric, Score
+from bench.stats.weighted import ratio
 
 SMALLEST_P = float(np.finfo(np.float64).tiny)
 """A p too small for a float is still not zero."""
 
-ECE_BINS = 15
-"""Bins of equal width over the probability of the positive class."""
-
-PROBABILITY_FLOOR = 1e-7  # float32 sigmoids reach 0 and 1; one confident error is not infinite
 _ONE_AGAINST_REST = re.compile(r"auc_(\d+)")
 _NAN = float("nan")
-
-
 _CLASSES = ("binary", "multiclass")
-_ERROR = (0.0, np.inf)
+
+METRICS: dict[str, Metric] = {each.name: each for each in BUILT_IN}
+"""The metrics by name, the primary one of each task before its others, plugins' metrics last;
+`metric` also knows the one-against-rest ``auc_<class index>``."""
 
 
 def metric(name: str) -> Metric:
@@ -56,7 +39,7 @@ def metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     if found := _ONE_AGAINST_REST.fullmatch(name):
-        return _auc_of_class(int(found[1]))
+        return auc_of_class(int(found[1]))
     raise ValueError(f"there is no metric {name!r}; choose one of {', '.join(METRICS)}")
 
 
@@ -68,7 +51,7 @@ def add_metric(added: Metric) -> None:
     ValueError
         When a built-in metric has the name.
     """
-    if added.name in BUILT_IN or _ONE_AGAINST_REST.fullmatch(added.name):
+    if added.name in {each.name for each in BUILT_IN} or _ONE_AGAINST_REST.fullmatch(added.name):
         raise ValueError(f"there is a built-in metric {added.name!r}; choose another name")
     METRICS[added.name] = added
 
@@ -304,249 +287,3 @@ def _repeated(
             if not undefined(kind.name, truth[drawn], row[drawn], threshold):
                 values[resample, run] = value_of(kind.name, truth[drawn], row[drawn], threshold)
     return values
-
-
-@cache
-def _auc_of_class(label: int) -> Metric:
-    """Return the AUC of one of several classes against the rest."""
-
-    def sides(truth: Floats, prediction: Floats) -> dict[str, Mask]:
-        return {"positive": truth == label, "negative": truth != label}
-
-    return Metric(
-        f"auc_{label}",
-        f"AUC, class {label} against the rest",
-        "",
-        True,
-        ("multiclass",),
-        terms=lambda truth, prediction: placements(truth == label, prediction[:, label]),
-        groups=sides,
-        weighted=lambda truth, stack, weights: weighted_auc(
-            truth == label, stack[:, :, label], weights
-        ),
-        two_sample=True,
-        ranked=False,
-        tested=False,
-    )
-
-
-def _both_classes(truth: Floats, prediction: Floats) -> dict[str, Mask]:
-    return {"positive": truth == 1, "negative": truth != 1}
-
-
-def _positives(truth: Floats, prediction: Floats) -> dict[str, Mask]:
-    return {"positive": truth == 1}
-
-
-def _negatives(truth: Floats, prediction: Floats) -> dict[str, Mask]:
-    return {"negative": truth != 1}
-
-
-def _each_class(truth: Floats, prediction: Floats) -> dict[str, Mask]:
-    n_classes = prediction.shape[1] if prediction.ndim == 2 else 2
-    return {f"of class {k}": truth == k for k in range(n_classes)}
-
-
-def _constant_target(truth: Floats, prediction: Floats) -> str:
-    return "the target is constant" if is_constant(truth) else ""
-
-
-def _constant_side(truth: Floats, prediction: Floats) -> str:
-    reason = _constant_target(truth, prediction)
-    return reason or ("the prediction is constant" if is_constant(prediction) else "")
-
-
-def _one_class_called(truth: Floats, classes: Floats) -> str:
-    return "every subject is put into one class" if is_constant(classes) else ""
-
-
-def _absolute_errors(truth: Floats, prediction: Floats) -> Floats:
-    return np.abs(prediction - truth)
-
-
-def _squared_errors(truth: Floats, prediction: Floats) -> Floats:
-    return (prediction - truth) ** 2
-
-
-def _placements(truth: Floats, prediction: Floats) -> Floats:
-    return placements(truth == 1, prediction)
-
-
-def _log_losses(truth: Floats, prediction: Floats) -> Floats:
-    if prediction.ndim == 1:
-        likelihood = np.where(truth == 1, prediction, 1 - prediction)
-    else:
-        likelihood = prediction[np.arange(len(truth)), truth.astype(int)]
-    return -np.log(np.clip(likelihood, PROBABILITY_FLOOR, 1))
-
-
-def _hits(truth: Floats, classes: Floats) -> Floats:
-    return (classes == truth).astype(np.float64)
-
-
-def _rmse(truth: Floats, prediction: Floats) -> float:
-    return float(np.sqrt(np.mean((prediction - truth) ** 2)))
-
-
-def _r2(truth: Floats, prediction: Floats) -> float:
-    return float(1 - np.sum((prediction - truth) ** 2) / np.sum((truth - truth.mean()) ** 2))
-
-
-def _correlation(truth: Floats, prediction: Floats) -> float:
-    x, y = prediction - prediction.mean(), truth - truth.mean()
-    return float(np.clip((x @ y) / (np.sqrt(x @ x) * np.sqrt(y @ y)), -1, 1))
-
-
-def _average_precision(truth: Floats, prediction: Floats) -> float:
-    _, hits, called = precision_steps(truth == 1, prediction)
-    return float(hits @ (hits.cumsum() / called.cumsum()) / hits.sum())
-
-
-def _f1(truth: Floats, guess: Floats) -> float:
-    return float(2 * (truth @ guess) / (truth.sum() + guess.sum()))
-
-
-def _calibration_error(truth: Floats, prediction: Floats) -> float:
-    bins = np.digitize(prediction, np.arange(1, ECE_BINS) / ECE_BINS)
-    return float(np.abs(np.bincount(bins, weights=prediction - truth)).sum() / len(truth))
-
-
-METRICS: dict[str, Metric] = {
-    m.name: m
-    for m in (
-        Metric(
-            "mae", "MAE", "years", False, ("regression",), terms=_absolute_errors, bounds=_ERROR
-        ),
-        Metric(
-            "rmse",
-            "RMSE",
-            "years",
-            False,
-            ("regression",),
-            value=_rmse,
-            without_each=rmse_without,
-            weighted=weighted_rmse,
-            bounds=_ERROR,
-        ),
-        Metric(
-            "r2",
-            "R²",
-            "",
-            True,
-            ("regression",),
-            value=_r2,
-            undefined=_constant_target,
-            without_each=r2_without,
-            weighted=weighted_r2,
-            bounds=(-np.inf, 1.0),
-        ),
-        Metric(
-            "r",
-            "Pearson r",
-            "",
-            True,
-            ("regression",),
-            value=_correlation,
-            undefined=_constant_side,
-            without_each=r_without,
-            weighted=weighted_r,
-            bounds=(-1.0, 1.0),
-        ),
-        Metric(
-            "auc",
-            "AUC",
-            "",
-            True,
-            ("binary",),
-            terms=_placements,
-            groups=_both_classes,
-            weighted=lambda truth, stack, weights: weighted_auc(truth == 1, stack, weights),
-            two_sample=True,
-        ),
-        Metric(
-            "balanced_accuracy",
-            "Balanced accuracy",
-            "",
-            True,
-            _CLASSES,
-            terms=_hits,
-            of_classes=True,
-            groups=_each_class,
-        ),
-        Metric("accuracy", "Accuracy", "", True, _CLASSES, terms=_hits, of_classes=True),
-        Metric(
-            "sensitivity",
-            "Sensitivity",
-            "",
-            True,
-            ("binary",),
-            terms=_hits,
-            of_classes=True,
-            groups=_positives,
-            ranked=False,
-        ),
-        Metric(
-            "specificity",
-            "Specificity",
-            "",
-            True,
-            ("binary",),
-            terms=_hits,
-            of_classes=True,
-            groups=_negatives,
-            ranked=False,
-        ),
-        Metric(
-            "average_precision",
-            "Average precision",
-            "",
-            True,
-            ("binary",),
-            value=_average_precision,
-            groups=_both_classes,
-            without_each=average_precision_without,
-            weighted=weighted_precision,
-        ),
-        Metric(
-            "mcc",
-            "MCC",
-            "",
-            True,
-            ("binary",),
-            value=_correlation,  # of two binary variables it is Matthews' coefficient
-            of_classes=True,
-            groups=_both_classes,
-            undefined=_one_class_called,
-            tested=False,
-            bounds=(-1.0, 1.0),
-        ),
-        Metric(
-            "f1",
-            "F1",
-            "",
-            True,
-            ("binary",),
-            value=_f1,
-            of_classes=True,
-            groups=_both_classes,
-            tested=False,
-        ),
-        Metric("brier", "Brier score", "", False, ("binary",), terms=_squared_errors),
-        Metric("log_loss", "Log loss", "", False, _CLASSES, terms=_log_losses, bounds=_ERROR),
-        Metric(
-            "ece",
-            "ECE",
-            "",
-            False,
-            ("binary",),
-            value=_calibration_error,
-            ranked=False,
-            tested=False,
-        ),
-    )
-}
-"""The metrics by name, the primary one of each task before its others, plugins' metrics last;
-`metric` also knows the one-against-rest ``auc_<class index>``."""
-
-BUILT_IN = frozenset(METRICS)
-"""The names of the metrics that are no plugin's."""
