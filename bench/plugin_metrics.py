@@ -22,7 +22,7 @@ def add_plugin_metrics() -> None:
     Raises
     ------
     UserError
-        When a built-in metric has the name of one, or its tasks do not exist.
+        When a built-in metric has the name of one, or its tasks do not exist or do not go together.
     """
     for card in catalogue.metrics:
         unknown = sorted(set(card.tasks) - set(TASKS))
@@ -30,6 +30,10 @@ def add_plugin_metrics() -> None:
             raise UserError(
                 f"The metric {card.name!r} is for the tasks {card.tasks}; give a tuple of "
                 f"{', '.join(map(repr, TASKS))}."
+            )
+        if "regression" in card.tasks and len(card.tasks) > 1:
+            raise UserError(
+                f"The metric {card.name!r} is for ages and for classes; register one for each."
             )
         try:
             add_metric(metric_of(card))

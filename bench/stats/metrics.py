@@ -21,7 +21,6 @@ SMALLEST_P = float(np.finfo(np.float64).tiny)
 
 _ONE_AGAINST_REST = re.compile(r"auc_(\d+)")
 _NAN = float("nan")
-_CLASSES = ("binary", "multiclass")
 
 METRICS: dict[str, Metric] = {each.name: each for each in BUILT_IN}
 """The metrics by name, the primary one of each task before its others, plugins' metrics last;
@@ -161,13 +160,15 @@ def checked(name: str, truth: ArrayLike, prediction: ArrayLike) -> tuple[Floats,
         )
     if not np.isfinite(truth).all():
         raise ValueError("the truth has missing values; leave those subjects out first")
-    if (prediction.ndim == 2) != ("multiclass" in tasks) and tasks != _CLASSES:
+    fitting = {"multiclass"} if prediction.ndim == 2 else {"regression", "binary"}
+    if not fitting & set(tasks):
         raise ValueError(f"{name} is for {' or '.join(tasks)}, not predictions {prediction.shape}")
     if tasks != ("regression",):
         n_classes = prediction.shape[1] if prediction.ndim == 2 else 2
         if n_classes < 2:
             raise ValueError("two classes are predicted as P(positive), of shape (N,), not (N, 1)")
-        if name.startswith("auc_") and int(name[4:]) >= n_classes:
+        one_against_rest = _ONE_AGAINST_REST.fullmatch(name)
+        if one_against_rest and int(one_against_rest[1]) >= n_classes:
             raise ValueError(f"{name} does not exist: the classes are 0 to {n_classes - 1}")
         if not np.isin(truth, np.arange(n_classes)).all():
             raise ValueError(f"the truth must be class indices from 0 to {n_classes - 1}")

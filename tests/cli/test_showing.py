@@ -145,6 +145,8 @@ def test_a_metric_that_fails_or_returns_another_shape_is_one_sentence(bench, exa
     assert "one number a subject" in ran(bench(*asked), 2)
     kappa.write_text(KAPPA.replace('("binary",)', '("ordinal",)'))
     assert "'regression', 'binary', 'multiclass'" in ran(bench(*asked), 2)
+    kappa.write_text(KAPPA.replace('("binary",)', '("binary", "regression")'))
+    assert "register one for each" in ran(bench(*asked), 2)
     kappa.write_text(KAPPA.replace('"kappa"', '"auc"'))
     assert "there is a built-in metric 'auc'" in ran(bench(*asked), 2)
 

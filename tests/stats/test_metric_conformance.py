@@ -124,6 +124,25 @@ def test_every_metric_of_a_task_is_covered_here():
         }
 
 
+def test_names_like_that_of_one_class_against_the_rest_and_any_order_of_tasks_are_free():
+    hits = Metric(
+        "auc_like",
+        "",
+        "",
+        True,
+        ("multiclass", "binary"),
+        terms=lambda truth, classes: (truth == classes).astype(float),
+        of_classes=True,
+    )
+    add_metric(hits)
+    try:
+        for task in ("binary", "multiclass"):
+            truth, prediction = sample(task, 3)
+            assert compute("auc_like", truth, prediction) == compute("accuracy", truth, prediction)
+    finally:
+        del METRICS["auc_like"]
+
+
 def test_a_metric_has_either_terms_or_a_value():
     with pytest.raises(ValueError, match="a value or terms"):
         Metric("neither", "Neither", "", True, ("binary",))
