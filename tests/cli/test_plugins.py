@@ -4,6 +4,7 @@ import pytest
 
 from bench.store import schema
 from bench.store.store import Store
+from tests.cli.running import ran
 
 MEAN = '''
 from pathlib import Path
@@ -27,12 +28,6 @@ RUN = [
     *("run", "--model", "middle", "--data", "synthetic-age-4mm", "--train-sizes", "16"),
     *("--trials", "0", "--threads", "1", "--workers", "1"),
 ]
-
-
-def ran(done, code=0):
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
 
 
 def test_a_plugin_that_is_edited_during_its_run_is_refused(bench, tmp_path):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.running import ran
+
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 RECIPES = re.findall(r"^### (.+)$", TEXT, flags=re.MULTILINE)
 BLOCKS = dict(
@@ -23,11 +25,6 @@ def plugin(tmp_path):
         return file
 
     return write
-
-
-def ran(done):
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_every_kind_of_extension_has_a_recipe():

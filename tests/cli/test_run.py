@@ -14,6 +14,7 @@ from bench.data.synthetic import Spec, write_cohort
 from bench.report.build import build_report
 from bench.store import schema
 from bench.store.store import Store
+from tests.cli.running import ran
 
 TINY = '''
 from torch import nn
@@ -33,12 +34,6 @@ def people(tmp_path_factory):
     return write_cohort(
         Spec("people", "age", voxel_mm=4, n_subjects=30), tmp_path_factory.mktemp("p")
     )
-
-
-def ran(done, code=0):
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
 
 
 def store_of(folder, name="results.db"):

@@ -2,6 +2,7 @@
 
 from bench.store import schema
 from bench.store.store import Store
+from tests.cli.running import ran
 
 MODEL = '''
 import numpy as np
@@ -32,10 +33,8 @@ RUN = [
 ]
 
 
-def ran(done, code=0):
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return " ".join(done.stdout.split())
+def told(done, code=0):
+    return " ".join(ran(done, code).split())
 
 
 def states(folder):
@@ -51,18 +50,18 @@ def states(folder):
 def test_an_infinite_score_fails_its_trial_and_a_failed_study_leaves_nothing_old(bench, tmp_path):
     (tmp_path / "fragile.py").write_text(MODEL)
     why = "6 tuning trials failed: diverged: a validation prediction is not finite (number"
-    assert why in ran(bench(*RUN, "--seeds", "2"))
-    assert why in ran(bench("status"))
+    assert why in told(bench(*RUN, "--seeds", "2"))
+    assert why in told(bench("status"))
     found = states(tmp_path)
     assert found["studies"] == ["done"]
     assert set(found["tuning_trials"]) == {"complete", "fail"}
     assert found["trials"] == ["done", "done"]
     (tmp_path / "broken").touch()
-    out = ran(bench(*RUN, "--seeds", "1", "--reuse", "no"), code=1)
+    out = told(bench(*RUN, "--seeds", "1", "--reuse", "no"), code=1)
     assert "none of the 6 tuning trials completed: 6 of 6 tuning trials failed: RuntimeErr" in out
     assert "1 stored trials of other seeds were removed" in out
     found = states(tmp_path)
     assert found["studies"] == ["failed"]
     assert found["tuning_trials"] == ["fail"] * 6
     assert found["trials"] == ["failed"]
-    assert "broken today" in ran(bench("status"))
+    assert "broken today" in told(bench("status"))
