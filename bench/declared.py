@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bench.stats.metrics import metric, metrics_for
+from bench.stats.metrics import metric_of, metrics_for
 from registry.cards import Task
 from registry.core import did_you_mean
 from registry.errors import UserError
@@ -86,7 +86,7 @@ def check_declared(
     """
     if declared.metric is not None:
         names = metrics_for(task.kind, len(task.classes))
-        known = [name for name in names if metric(name).ranked and metric(name).tested]
+        known = [name for name in names if metric_of(name).ranked and metric_of(name).tested]
         if declared.metric not in known:
             raise UserError(
                 f"--metric {declared.metric}: {cohort} cannot be judged by it"

@@ -16,7 +16,7 @@ import numpy as np
 from sqlalchemy import select
 
 from bench.stats.inference import compare
-from bench.stats.measured import Runs, measure
+from bench.stats.measured import RunPredictions, measure_runs
 from bench.store import schema
 from bench.store.store import Store
 
@@ -29,7 +29,7 @@ RUN = [
 ]
 
 
-def runs_of(store: Store, model: str, precision: str) -> tuple[np.ndarray, Runs]:
+def runs_of(store: Store, model: str, precision: str) -> tuple[np.ndarray, RunPredictions]:
     """Return the true classes of the test subjects and the runs of one arm."""
     arms = store.frame(schema.arms)
     (key,) = [
@@ -43,7 +43,7 @@ def runs_of(store: Store, model: str, precision: str) -> tuple[np.ndarray, Runs]
     subjects = store.frame(schema.subjects).set_index("subject")["truth"]
     truth = subjects.loc[found[trials["key"].iloc[0]].subjects].to_numpy()
     stack = np.stack([found[key].values[:, 0] for key in trials["key"]])
-    return truth, Runs(stack, tuple(trials["seed"]))
+    return truth, RunPredictions(stack, tuple(trials["seed"]))
 
 
 def study(cohort: str, metric: str, database: Path) -> None:
@@ -55,7 +55,7 @@ def study(cohort: str, metric: str, database: Path) -> None:
     for model in MODELS:
         truth, exact = runs_of(store, model, "fp32")
         _, short = runs_of(store, model, "bf16")
-        found = compare(measure(metric, truth, short), measure(metric, truth, exact))
+        found = compare(measure_runs(metric, truth, short), measure_runs(metric, truth, exact))
         print(
             f"{cohort}, {model}: {metric} bf16 - fp32 {found.difference:+.3f} "
             f"[{found.low:+.3f}, {found.high:+.3f}], {found.n_seeds} seeds x "

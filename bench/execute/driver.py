@@ -29,7 +29,7 @@ from bench.execute.unit import (
 )
 from bench.plan import Plan, PlannedTrial
 from bench.spec import StudySpec, TrialSpec
-from bench.stats.metrics import compute, metric, metrics_for
+from bench.stats.metrics import compute, metric_of, metrics_for
 from bench.store.mirror import mirror_study
 from bench.store.store import (
     DONE,
@@ -362,7 +362,7 @@ class Driver:
             predictions[split] = found
             truth = cohort.truth_of(found.subjects.astype(np.int64))
             for name in metrics_for(cohort.task.kind, len(cohort.task.classes)):
-                if not metric(name).stored:
+                if not metric_of(name).stored:
                     continue
                 score = compute(name, truth, _plain(found.values))
                 metrics[split, name] = (score.value, score.reason)

@@ -13,8 +13,7 @@ from bench.report.select import Protocol, select_protocols
 from bench.report.table import Picture, Report, Section
 from bench.report.words import count, one_line
 from bench.stats.metric import Metric
-from bench.stats.metrics import metric as metric_of
-from bench.stats.metrics import metrics_for
+from bench.stats.metrics import metric_of, metrics_for
 from bench.store.store import Store
 from registry.core import did_you_mean
 from registry.errors import UserError

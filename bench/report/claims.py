@@ -10,7 +10,7 @@ from bench.report.evidence import Evidence
 from bench.report.select import Protocol, Row, chosen_encoders
 from bench.report.words import count, one_line
 from bench.stats.metric import Metric
-from bench.stats.metrics import metric as metric_of
+from bench.stats.metrics import metric_of
 from registry.models import MODELS, options_of
 
 TOO_SHORT = 5

@@ -23,8 +23,7 @@ from bench.report.words import NOT_AVAILABLE, count, digits_of, number, one_line
 from bench.stats.checkpoints import checkpoint_tests
 from bench.stats.classical import paired_t, sign_flip, superiority_interval, wilcoxon
 from bench.stats.inference import holm
-from bench.stats.metrics import metric as metric_of
-from bench.stats.metrics import metrics_for
+from bench.stats.metrics import metric_of, metrics_for
 from bench.stats.power import gain_from_seeds
 from bench.store.store import Store
 from registry.errors import UserError

@@ -16,8 +16,7 @@ from bench.report.tables.leaderboard import best_first
 from bench.report.tables.provenance import environments_of
 from bench.report.words import one_line
 from bench.stats.metric import Metric
-from bench.stats.metrics import metric as metric_of
-from bench.stats.metrics import metrics_for
+from bench.stats.metrics import metric_of, metrics_for
 from bench.store.store import Store
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from bench.report.select import Protocol, Runs
-from bench.stats.measured import Measured
+from bench.stats.measured import MeasuredRuns
 from bench.stats.metrics import compute
 from bench.store import schema
 from bench.store.store import Predictions, Store
@@ -45,7 +45,9 @@ class Evidence:
     scores: dict[tuple[str, str], float]
     reasons: dict[str, str]
     metrics: tuple[str, ...]
-    measured: dict[tuple[str, int, str], Measured | None] = field(default_factory=dict, repr=False)
+    measured: dict[tuple[str, int, str], MeasuredRuns | None] = field(
+        default_factory=dict, repr=False
+    )
     """What `bench.report.pairs.measured_at` has measured, by arm, training size and metric."""
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.report.select import Protocol, Row
-from bench.stats.metrics import metric
+from bench.stats.metrics import metric_of
 from registry.core import did_you_mean
 from registry.errors import UserError
 
@@ -57,7 +57,7 @@ def design_tests(protocol: Protocol, rows: Sequence[Row], asked: str | None) -> 
         The reference that the reader of the report named.
     """
     declared = protocol.declared
-    label = metric(protocol.primary_metric).label
+    label = metric_of(protocol.primary_metric).label
     notes = []
     confirmatory = protocol.declared_in_time
     if declared == declared.family == type(declared)():

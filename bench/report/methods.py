@@ -20,7 +20,7 @@ from bench.report.family import Design
 from bench.report.pairs import Pair, n_tested
 from bench.report.select import Protocol
 from bench.report.words import count, one_line
-from bench.stats.metrics import metric as metric_of
+from bench.stats.metrics import metric_of
 
 VERSIONS = {
     "slicebench": "slicebench",

@@ -13,7 +13,7 @@ from bench.report.claims import CONDITIONAL, COVERS, SEEN, changed_settings
 from bench.report.evidence import Evidence
 from bench.report.select import Protocol, Row
 from bench.stats.inference import Comparison, compare
-from bench.stats.measured import Measured, Runs, measure
+from bench.stats.measured import MeasuredRuns, RunPredictions, measure_runs
 from bench.stats.metric import Metric
 
 
@@ -71,17 +71,17 @@ def n_tested(pairs: Sequence[Pair]) -> int:
 
 def measured_at(
     protocol: Protocol, evidence: Evidence, row: Row, metric: Metric, size: int
-) -> Measured | None:
+) -> MeasuredRuns | None:
     """Return a row measured at one training size, None without a finished run; kept for reuse."""
     cell = (row.key, size, metric.name)
     if cell not in evidence.measured:
         runs = runs_at(protocol, evidence, row, size)
-        found = None if runs is None else measure(metric.name, evidence.truth, runs)
+        found = None if runs is None else measure_runs(metric.name, evidence.truth, runs)
         evidence.measured[cell] = found
     return evidence.measured[cell]
 
 
-def runs_at(protocol: Protocol, evidence: Evidence, row: Row, size: int) -> Runs | None:
+def runs_at(protocol: Protocol, evidence: Evidence, row: Row, size: int) -> RunPredictions | None:
     """Return the test predictions of a row at one training size, None without a finished run."""
     runs = protocol.at(row, size)
     if not runs.keys:
@@ -92,7 +92,7 @@ def runs_at(protocol: Protocol, evidence: Evidence, row: Row, size: int) -> Runs
         predictions, seeds = predictions[:1], seeds[:1]
     # One run of a deterministic arm on a drawn subset is one of many: not to be taken for all.
     fixed = one_fit or (row.deterministic and len(seeds) > 1)
-    return Runs(predictions, seeds, fixed)
+    return RunPredictions(predictions, seeds, fixed)
 
 
 def paired_values(

@@ -16,7 +16,7 @@ from bench.report.tables.leaderboard import best_first
 from bench.report.tables.pairs import pair_cell
 from bench.report.tables.precision import FACTORS, SEEDS, grid
 from bench.report.words import digits_of, number, one_line
-from bench.stats.metrics import metric as metric_of
+from bench.stats.metrics import metric_of
 from bench.stats.power import (
     Components,
     components_of,

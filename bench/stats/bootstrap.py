@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bench.stats.measured import Runs
+from bench.stats.measured import RunPredictions
 from bench.stats.metric import CONSTANT, Floats
 from bench.stats.metrics import checked, compute, weighted_values
 
@@ -23,7 +23,7 @@ _NAN = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class LearningCurve:
     """The predictions of one arm at several training sizes, from the same seeds at each.
 
     Parameters
@@ -84,7 +84,7 @@ class Curve:
         """The mean over seeds at every size (n_sizes,); NaN where a run is undefined."""
         return np.asarray(self.values.mean(axis=0))
 
-    def only(self, seeds: Sequence[int]) -> Curve:
+    def only(self, seeds: Sequence[int]) -> LearningCurve:
         """Return the runs of these seeds; an arm of one fit goes with any seeds as it is."""
         if self.one_fit:
             return self
@@ -112,7 +112,7 @@ class Bounds(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Heights:
+class ResampledCurve:
     """The height of a learning curve at every size: as observed, and in every resample.
 
     Parameters
@@ -157,8 +157,8 @@ def ascending_sizes(sizes: Sequence[int]) -> Floats:
 
 
 def learning_curve(
-    name: str, truth: ArrayLike, by_size: Mapping[int, Runs], threshold: float = 0.5
-) -> Curve:
+    name: str, truth: ArrayLike, by_size: Mapping[int, RunPredictions], threshold: float = 0.5
+) -> LearningCurve:
     """Return the curve of an arm, over the seeds that all its sizes have.
 
     Parameters
@@ -167,7 +167,7 @@ def learning_curve(
         A name of `METRICS`.
     truth : array (N,)
         Ages in years, or class indices.
-    by_size : mapping of int to Runs
+    by_size : mapping of int to RunPredictions
         The runs at each training size. At a size where the arm is one fit it goes with every seed
         of the others.
     threshold : float
@@ -175,7 +175,7 @@ def learning_curve(
 
     Returns
     -------
-    Curve
+    LearningCurve
         Its seeds ascend, so the order in which runs were given changes nothing.
 
     Raises
@@ -200,7 +200,7 @@ def learning_curve(
         else:
             rows = [runs.seeds.index(seed) for seed in seeds]
         stacks.append(np.asarray(runs.predictions[rows], dtype=np.float64))
-    return Curve(
+    return LearningCurve(
         metric=name,
         sizes=sizes,
         truth=target,
@@ -232,14 +232,14 @@ def draw_resamples(
     return Resamples(counts[0], counts[1], rng_seed)
 
 
-def crossed_means(curve: Curve, resamples: Resamples) -> Floats:
+def crossed_means(curve: LearningCurve, resamples: Resamples) -> Floats:
     """Return the mean over seeds of each run's metric at every size in every resample.
 
     The metric is computed anew from how often each subject was drawn, never linearised.
 
     Parameters
     ----------
-    curve : Curve
+    curve : LearningCurve
     resamples : Resamples
         Of as many seeds and subjects as the curve has. An arm of one fit draws subjects only.
 
@@ -273,7 +273,7 @@ def crossed_means(curve: Curve, resamples: Resamples) -> Floats:
     return means
 
 
-def heights(curve: Curve, resamples: Resamples) -> Heights:
+def resample_curve(curve: LearningCurve, resamples: Resamples) -> ResampledCurve:
     """Return the curve's means over seeds, as observed and in every resample.
 
     A single run has no interval: what training anew would change cannot be drawn from it. Few
@@ -289,7 +289,7 @@ def heights(curve: Curve, resamples: Resamples) -> Heights:
         resampled, reason = np.full_like(resampled, _NAN), "one seed: no interval"
     elif np.isnan(curve.means).any():
         reason = "the metric is undefined at a size"
-    return Heights(
+    return ResampledCurve(
         metric=curve.metric,
         sizes=curve.sizes,
         means=curve.means,
@@ -339,7 +339,7 @@ def percentile_bounds(values: ArrayLike, level: float = 0.95) -> Bounds:
     return Bounds(kept[k - 1], kept[n - k], n, len(given) - n)
 
 
-def _is_one_fit(runs: Runs) -> bool:
+def _is_one_fit(runs: RunPredictions) -> bool:
     rows = runs.predictions
     same = np.allclose(rows, rows[:1], rtol=CONSTANT, atol=0, equal_nan=True)
     return runs.deterministic and bool(same)

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bench.stats.bootstrap import Heights, ascending_sizes, percentile_bounds
-from bench.stats.measured import Measured, combine
+from bench.stats.bootstrap import ResampledCurve, ascending_sizes, percentile_bounds
+from bench.stats.measured import MeasuredRuns, combine
 from bench.stats.metric import CONSTANT, Floats
-from bench.stats.metrics import metric
+from bench.stats.metrics import metric_of
 
 SIZES_FOR_POWER_LAW = 5
 """Three parameters need more sizes than three."""
@@ -30,7 +30,7 @@ _GOLDEN_STEPS = 60
 
 
 @dataclass(frozen=True)
-class Fit:
+class CurveFit:
     """A curve error(n) = a n^-b + c; of a metric that is better when higher, error = 1 - metric.
 
     Parameters
@@ -61,7 +61,7 @@ class FitBand(NamedTuple):
     `exponent` and `plateau` are the bounds of b and of the metric at n without end.
     """
 
-    fit: Fit
+    fit: CurveFit
     at: Floats
     values: Floats
     low: Floats
@@ -117,7 +117,7 @@ class Efficiency:
         return self.low / self.n_a, self.high / self.n_a
 
 
-def area(parts: Sequence[Measured], sizes: Sequence[int]) -> Measured:
+def area(parts: Sequence[MeasuredRuns], sizes: Sequence[int]) -> MeasuredRuns:
     """Return the mean height of every run's learning curve over the logarithm of n.
 
     It is the area under the straight lines between the points on log n, divided by
@@ -126,7 +126,7 @@ def area(parts: Sequence[Measured], sizes: Sequence[int]) -> Measured:
 
     Parameters
     ----------
-    parts : sequence of Measured
+    parts : sequence of MeasuredRuns
         One a size, on the same test subjects.
     sizes : sequence of int
         Training sizes, ascending.
@@ -145,7 +145,7 @@ def area(parts: Sequence[Measured], sizes: Sequence[int]) -> Measured:
     return combine(parts, (weights / steps.sum()).tolist(), disjoint=False)
 
 
-def fit_curve(sizes: Sequence[int], means: ArrayLike, higher_is_better: bool) -> Fit:
+def fit_curve(sizes: Sequence[int], means: ArrayLike, higher_is_better: bool) -> CurveFit:
     """Fit a learning curve: a power law from five sizes on, else a line in log-log.
 
     The power law a n^-b + c with a, b, c >= 0 is fitted to the errors by least squares, each size
@@ -163,7 +163,7 @@ def fit_curve(sizes: Sequence[int], means: ArrayLike, higher_is_better: bool) ->
 
     Returns
     -------
-    Fit
+    CurveFit
         Of kind ``"none"``, with the reason, for one size, an undefined mean, or a line in log-log
         through an error that is not positive.
 
@@ -184,23 +184,23 @@ def fit_curve(sizes: Sequence[int], means: ArrayLike, higher_is_better: bool) ->
     elif len(n) < SIZES_FOR_POWER_LAW and errors.min() <= 0:
         reason = "a line in log-log needs positive errors"
     if reason:
-        return Fit("none", _NAN, _NAN, _NAN, higher_is_better, reason)
+        return CurveFit("none", _NAN, _NAN, _NAN, higher_is_better, reason)
     a, b, c = (float(parameter[0]) for parameter in _fit(n, errors[None]))
     if len(n) < SIZES_FOR_POWER_LAW:
-        return Fit("log-log line", a, b, c, higher_is_better)
+        return CurveFit("log-log line", a, b, c, higher_is_better)
     if a == 0:
         reason = "the error does not fall with n"
     elif b >= STEEPEST - 1e-6:
         reason = "flat beyond the smallest size: the exponent is at its bound"
-    return Fit("power law", a, b, c, higher_is_better, reason)
+    return CurveFit("power law", a, b, c, higher_is_better, reason)
 
 
-def fit_interval(heights: Heights, at: ArrayLike, level: float = 0.95) -> FitBand:
+def fit_interval(curve: ResampledCurve, at: ArrayLike, level: float = 0.95) -> FitBand:
     """Fit a curve, and fit it again in every resample.
 
     Parameters
     ----------
-    heights : Heights
+    curve : ResampledCurve
     at : array (M,)
         Training sizes at which the fit is wanted.
     level : float
@@ -216,16 +216,16 @@ def fit_interval(heights: Heights, at: ArrayLike, level: float = 0.95) -> FitBan
     ValueError
         When `level` is not between 0 and 1.
     """
-    higher = metric(heights.metric).higher_is_better
-    fit = fit_curve(heights.sizes, heights.means, higher)
+    higher = metric_of(curve.metric).higher_is_better
+    fit = fit_curve(curve.sizes, curve.means, higher)
     wanted = np.atleast_1d(np.asarray(at, dtype=np.float64))
-    errors = _errors(heights.resampled, higher)
+    errors = _errors(curve.resampled, higher)
     usable = np.isfinite(errors).all(axis=1) & (fit.kind != "none")
     if fit.kind == "log-log line":
         usable &= (errors > 0).all(axis=1)
     refits = np.full((len(errors), len(wanted) + 2), _NAN)
     if usable.any():
-        a, b, c = _fit(ascending_sizes(heights.sizes), errors[usable])
+        a, b, c = _fit(ascending_sizes(curve.sizes), errors[usable])
         refits[usable, :-2] = _height((a[:, None], b[:, None], c[:, None]), wanted, higher)
         refits[usable, -2] = b
         refits[usable, -1] = 1 - c if higher else c
@@ -242,11 +242,13 @@ def fit_interval(heights: Heights, at: ArrayLike, level: float = 0.95) -> FitBan
         level=level,
         n_boot=bounds.n_boot,
         n_dropped=bounds.n_dropped,
-        rng_seed=heights.rng_seed,
+        rng_seed=curve.rng_seed,
     )
 
 
-def data_efficiency(a: Heights, b: Heights, n_a: int, level: float = 0.95) -> Efficiency:
+def data_efficiency(
+    a: ResampledCurve, b: ResampledCurve, n_a: int, level: float = 0.95
+) -> Efficiency:
     """Return the training size at which arm B reaches the value that arm A has at `n_a`.
 
     B's means over seeds are joined by straight lines over log n. Going up in n, the first size at
@@ -255,7 +257,7 @@ def data_efficiency(a: Heights, b: Heights, n_a: int, level: float = 0.95) -> Ef
 
     Parameters
     ----------
-    a, b : Heights
+    a, b : ResampledCurve
         From the same resamples.
     n_a : int
         A size of arm A.
@@ -276,7 +278,7 @@ def data_efficiency(a: Heights, b: Heights, n_a: int, level: float = 0.95) -> Ef
         raise ValueError("the two curves are not from the same resamples")
     if a.seeds != b.seeds and not (a.one_fit or b.one_fit):
         raise ValueError("the two curves are of different seeds; keep those that both have")
-    higher, column = metric(a.metric).higher_is_better, a.sizes.index(n_a)
+    higher, column = metric_of(a.metric).higher_is_better, a.sizes.index(n_a)
     sizes = ascending_sizes(b.sizes)
 
     def reached(of_a: Floats, of_b: Floats) -> Floats:

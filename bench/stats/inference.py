@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike
 from scipy.special import gammaln, stdtr, stdtrit
 from scipy.stats import false_discovery_control
 
-from bench.stats.measured import Measured
+from bench.stats.measured import MeasuredRuns
 from bench.stats.metric import CONSTANT, Floats
-from bench.stats.metrics import SMALLEST_P, metric
+from bench.stats.metrics import SMALLEST_P, metric_of
 
 FEW_SUBJECTS = 30
 """Below this many subjects the covariance over subjects is itself uncertain."""
@@ -138,12 +138,12 @@ class Comparison:
     @property
     def improvement_interval(self) -> tuple[float, float]:
         """The confidence bounds of `improvement`."""
-        if metric(self.metric).higher_is_better:
+        if metric_of(self.metric).higher_is_better:
             return self.low, self.high
         return -self.high, -self.low
 
 
-def compare(a: Measured, b: Measured, level: float = 0.95) -> Comparison:
+def compare(a: MeasuredRuns, b: MeasuredRuns, level: float = 0.95) -> Comparison:
     """Test whether arms A and B differ, for new training runs and new subjects alike.
 
     With S seeds paired by id and d_s = A_s - B_s::
@@ -158,7 +158,7 @@ def compare(a: Measured, b: Measured, level: float = 0.95) -> Comparison:
 
     Parameters
     ----------
-    a, b : Measured
+    a, b : MeasuredRuns
         By the same metric on the same subjects.
     level : float
         Of the confidence interval, between 0 and 1.
@@ -320,7 +320,9 @@ class _Parts(NamedTuple):
 _UNKNOWN = _Parts(_NAN, _NAN, _NAN, _NAN)
 
 
-def _joined(a: Measured, b: Measured) -> tuple[Measured, Measured, bool, tuple[int, ...]]:
+def _joined(
+    a: MeasuredRuns, b: MeasuredRuns
+) -> tuple[MeasuredRuns, MeasuredRuns, bool, tuple[int, ...]]:
     """Pair the runs by seed where two seeds are shared; return whether, and the seeds left out."""
     lost = {*a.dropped, *b.dropped}
     paired = a.one_fit or b.one_fit
@@ -333,12 +335,12 @@ def _joined(a: Measured, b: Measured) -> tuple[Measured, Measured, bool, tuple[i
     return a, b, paired, tuple(sorted(lost))
 
 
-def _scale(a: Measured, b: Measured) -> float:
+def _scale(a: MeasuredRuns, b: MeasuredRuns) -> float:
     """Return the size of the numbers that were subtracted, against which float noise is judged."""
     return float(np.concatenate([a.sizes, b.sizes]).max())
 
 
-def _paired_parts(a: Measured, b: Measured, noise: float) -> _Parts:
+def _paired_parts(a: MeasuredRuns, b: MeasuredRuns, noise: float) -> _Parts:
     gaps, deviations = a.values - b.values, a.deviations - b.deviations
     n = len(gaps)
     if a.one_fit and b.one_fit:
@@ -350,7 +352,7 @@ def _paired_parts(a: Measured, b: Measured, noise: float) -> _Parts:
     return _Parts(seeds, _beyond(c, noise), (own - c) / n, seeds**2 / (n - 1))
 
 
-def _unpaired_parts(a: Measured, b: Measured, noise: float) -> _Parts:
+def _unpaired_parts(a: MeasuredRuns, b: MeasuredRuns, noise: float) -> _Parts:
     if min(len(a.values), len(b.values)) == 1:
         return _UNKNOWN
     seeds, residual, seeds_per_df = 0.0, 0.0, 0.0
@@ -394,7 +396,7 @@ def _small_sample(n: int) -> float:
 
 
 def _flags(
-    a: Measured, b: Measured, parts: _Parts, paired: bool, dropped: tuple[int, ...]
+    a: MeasuredRuns, b: MeasuredRuns, parts: _Parts, paired: bool, dropped: tuple[int, ...]
 ) -> tuple[str, ...]:
     """Return in plain phrases what a reader of the comparison must know."""
     arms = (("A", a), ("B", b))
@@ -433,7 +435,7 @@ def _flags(
     return tuple(flags)
 
 
-def _seeds_alike(a: Measured, b: Measured) -> str:
+def _seeds_alike(a: MeasuredRuns, b: MeasuredRuns) -> str:
     """Return the seeds in which the two arms predict exactly the same, in words."""
     axes = tuple(range(1, a.predictions.ndim))
     alike = (a.predictions == b.predictions).all(axis=axes)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from bench.stats.metric import CONSTANT, Floats, Mask, Metric, Score
 from bench.stats.metrics import (
     checked,
-    metric,
+    metric_of,
     score_of,
     terms_of,
     values_without_each,
@@ -24,7 +24,7 @@ _NAN = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
-class Runs:
+class RunPredictions:
     """The predictions of one arm on the test set, one run a seed.
 
     Parameters
@@ -60,7 +60,7 @@ class Runs:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MeasuredRuns:
     """One arm measured by one metric: all that a comparison needs of it.
 
     Parameters
@@ -100,11 +100,11 @@ class Measured:
     one_fit: bool
     dropped: tuple[int, ...] = ()
 
-    def only(self, seeds: Sequence[int]) -> Measured:
+    def only(self, seeds: Sequence[int]) -> MeasuredRuns:
         """Return the runs of these seeds, in this order."""
         return self._rows([self.seeds.index(seed) for seed in seeds], seeds)
 
-    def _rows(self, rows: list[int], seeds: Sequence[int]) -> Measured:
+    def _rows(self, rows: list[int], seeds: Sequence[int]) -> MeasuredRuns:
         """Return these rows under these seeds."""
         return replace(
             self,
@@ -117,7 +117,9 @@ class Measured:
         )
 
 
-def measure(name: str, truth: ArrayLike, runs: Runs, threshold: float = 0.5) -> Measured:
+def measure_runs(
+    name: str, truth: ArrayLike, runs: RunPredictions, threshold: float = 0.5
+) -> MeasuredRuns:
     """Measure every run of an arm, with what each subject contributes to its uncertainty.
 
     The covariance over subjects is, for mean absolute error, Brier score, log loss and accuracy,
@@ -132,7 +134,7 @@ def measure(name: str, truth: ArrayLike, runs: Runs, threshold: float = 0.5) -> 
         A metric of `METRICS`.
     truth : array (N,)
         Ages in years, or class indices.
-    runs : Runs
+    runs : RunPredictions
     threshold : float
         As for `metrics.compute`.
 
@@ -141,7 +143,7 @@ def measure(name: str, truth: ArrayLike, runs: Runs, threshold: float = 0.5) -> 
     ValueError
         When the metric does not exist, is never tested, or does not fit the shapes.
     """
-    kind = metric(name)
+    kind = metric_of(name)
     if not kind.tested:
         raise ValueError(f"{name} is shown but never tested; choose another metric")
     rows, seeds = runs.predictions, runs.seeds
@@ -153,7 +155,7 @@ def measure(name: str, truth: ArrayLike, runs: Runs, threshold: float = 0.5) -> 
     target, first = checked(name, truth, rows[0])
     found = [_measure_run(name, target, checked(name, truth, row)[1], threshold) for row in rows]
     values = np.array([score.value for score, _ in found])
-    return Measured(
+    return MeasuredRuns(
         metric=kind,
         truth=target,
         predictions=rows,
@@ -168,7 +170,9 @@ def measure(name: str, truth: ArrayLike, runs: Runs, threshold: float = 0.5) -> 
     )
 
 
-def combine(parts: Sequence[Measured], weights: Sequence[float], *, disjoint: bool) -> Measured:
+def combine(
+    parts: Sequence[MeasuredRuns], weights: Sequence[float], *, disjoint: bool
+) -> MeasuredRuns:
     """Return a weighted sum of measurements of one arm, run by run, to be compared as any other.
 
     With the weights of a trapezoid it is the area under a learning curve, its parts the training
@@ -177,7 +181,7 @@ def combine(parts: Sequence[Measured], weights: Sequence[float], *, disjoint: bo
 
     Parameters
     ----------
-    parts : sequence of Measured
+    parts : sequence of MeasuredRuns
         By one metric. Only seeds that all parts have are kept; a part of one fit goes with every
         seed of the others.
     weights : sequence of float
@@ -187,7 +191,7 @@ def combine(parts: Sequence[Measured], weights: Sequence[float], *, disjoint: bo
 
     Returns
     -------
-    Measured
+    MeasuredRuns
         Of one fit only where every part is.
 
     Raises
@@ -216,7 +220,7 @@ def combine(parts: Sequence[Measured], weights: Sequence[float], *, disjoint: bo
     weighted = list(zip(weights, rows, strict=True))
     deviations = [w * row.deviations for w, row in weighted]
     reasons = zip(*(row.reasons for row in rows), strict=True)
-    return Measured(
+    return MeasuredRuns(
         metric=parts[0].metric,
         truth=np.concatenate([part.truth for part in parts]) if disjoint else parts[0].truth,
         predictions=np.concatenate([row.predictions for row in rows], axis=1),
@@ -235,11 +239,11 @@ def combine(parts: Sequence[Measured], weights: Sequence[float], *, disjoint: bo
 def _measure_run(
     name: str, truth: Floats, prediction: Floats, threshold: float
 ) -> tuple[Score, Floats]:
-    """Return a run's score and its deviations (N,), as `Measured` defines them."""
+    """Return a run's score and its deviations (N,), as `MeasuredRuns` defines them."""
     score = score_of(name, truth, prediction, threshold)
     if score.reason:
         return score, np.full(len(truth), _NAN)
-    kind = metric(name)
+    kind = metric_of(name)
     if kind.terms is None:
         return score, _jackknife(values_without_each(name, truth, prediction, threshold))
     members = kind.groups(truth, prediction).values()

@@ -27,7 +27,7 @@ METRICS: dict[str, Metric] = {each.name: each for each in BUILT_IN}
 `metric` also knows the one-against-rest ``auc_<class index>``."""
 
 
-def metric(name: str) -> Metric:
+def metric_of(name: str) -> Metric:
     """Return the metric called `name`, a one-against-rest ``auc_<class index>`` included.
 
     Raises
@@ -150,7 +150,7 @@ def checked(name: str, truth: ArrayLike, prediction: ArrayLike) -> tuple[Floats,
     ValueError
         As `compute`.
     """
-    tasks = metric(name).tasks
+    tasks = metric_of(name).tasks
     truth = np.asarray(truth, dtype=np.float64)
     prediction = np.asarray(prediction, dtype=np.float64)
     if truth.ndim != 1 or prediction.ndim not in (1, 2) or len(truth) != len(prediction):
@@ -177,7 +177,7 @@ def checked(name: str, truth: ArrayLike, prediction: ArrayLike) -> tuple[Floats,
 
 def undefined(name: str, truth: Floats, prediction: Floats, threshold: float) -> str:
     """Return why the metric has no value on these checked arrays, or an empty text."""
-    kind = metric(name)
+    kind = metric_of(name)
     if not len(truth):
         return "no subjects"
     if bad := int((~np.isfinite(prediction)).sum()):
@@ -195,7 +195,7 @@ def undefined(name: str, truth: Floats, prediction: Floats, threshold: float) ->
 
 def value_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> float:
     """Return the metric of checked arrays on which it is defined."""
-    kind = metric(name)
+    kind = metric_of(name)
     if kind.value is not None:
         return float(kind.value(truth, kind.given(prediction, threshold)))
     terms = terms_of(name, truth, prediction, threshold)
@@ -215,7 +215,7 @@ def terms_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> 
     ValueError
         For a metric that is no mean over subjects, such as RMSE.
     """
-    kind = metric(name)
+    kind = metric_of(name)
     if kind.terms is None:
         raise ValueError(f"{name} is not a mean over subjects")
     return np.asarray(kind.terms(truth, kind.given(prediction, threshold)), dtype=np.float64)
@@ -226,7 +226,7 @@ def values_without_each(name: str, truth: Floats, prediction: Floats, threshold:
 
     NaN where the metric is undefined without a subject.
     """
-    kind = metric(name)
+    kind = metric_of(name)
     if kind.without_each is not None:
         return kind.without_each(truth, kind.given(prediction, threshold))
     values = np.full(len(truth), _NAN)
@@ -264,7 +264,7 @@ def weighted_values(
     ValueError
         When weights of a metric without a weighted form are no whole numbers.
     """
-    kind = metric(name)
+    kind = metric_of(name)
     if kind.weighted is not None:
         return kind.weighted(truth, stack, weights)
     if kind.terms is None:

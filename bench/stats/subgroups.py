@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bench.stats.inference import Comparison, Interval, compare, interval_over_seeds
-from bench.stats.measured import Measured, Runs, combine, measure
+from bench.stats.measured import MeasuredRuns, RunPredictions, combine, measure_runs
 from bench.stats.metric import Mask
 
 NOT_KNOWN = "not known"
@@ -127,8 +127,8 @@ def masks_of(levels: Sequence[str]) -> dict[str, Mask]:
 
 
 def measure_levels(
-    name: str, truth: ArrayLike, runs: Runs, levels: Sequence[str], threshold: float = 0.5
-) -> dict[str, Measured]:
+    name: str, truth: ArrayLike, runs: RunPredictions, levels: Sequence[str], threshold: float = 0.5
+) -> dict[str, MeasuredRuns]:
     """Measure an arm among the subjects of every level, by the sub-arrays alone.
 
     Parameters
@@ -136,7 +136,7 @@ def measure_levels(
     name : str
         A metric of `METRICS`.
     truth : array (N,)
-    runs : Runs
+    runs : RunPredictions
     levels : sequence (N,) of str
     threshold : float
         As for `metrics.compute`.
@@ -144,7 +144,7 @@ def measure_levels(
     Raises
     ------
     ValueError
-        When there are not N levels, or as `measure`.
+        When there are not N levels, or as `measure_runs`.
     """
     _check(truth, runs, levels)
     return {
@@ -153,7 +153,7 @@ def measure_levels(
     }
 
 
-def subgroup_table(measured: dict[str, Measured], level: float = 0.95) -> tuple[Subgroup, ...]:
+def subgroup_table(measured: dict[str, MeasuredRuns], level: float = 0.95) -> tuple[Subgroup, ...]:
     """Return a row for every level that `measure_levels` measured.
 
     An undefined run makes its level undefined: it is never averaged over.
@@ -176,13 +176,13 @@ def subgroup_table(measured: dict[str, Measured], level: float = 0.95) -> tuple[
 
 
 def interaction(
-    a: tuple[Measured, Measured], b: tuple[Measured, Measured], level: float = 0.95
+    a: tuple[MeasuredRuns, MeasuredRuns], b: tuple[MeasuredRuns, MeasuredRuns], level: float = 0.95
 ) -> Comparison:
     """Test whether arms A and B differ more in one group of subjects than in another.
 
     Parameters
     ----------
-    a, b : pair of Measured
+    a, b : pair of MeasuredRuns
         Each arm in the two groups.
     level : float
         Of the confidence interval, between 0 and 1.
@@ -205,7 +205,7 @@ def interaction(
 def interactions(
     name: str,
     truth: ArrayLike,
-    arms: tuple[Runs, Runs],
+    arms: tuple[RunPredictions, RunPredictions],
     levels: Sequence[str],
     level: float = 0.95,
 ) -> tuple[Interaction, ...]:
@@ -220,7 +220,7 @@ def interactions(
     name : str
         A metric of `METRICS`; classes are called at the threshold one half.
     truth : array (N,)
-    arms : pair of Runs
+    arms : pair of RunPredictions
         A and B.
     levels : sequence (N,) of str
     level : float
@@ -234,7 +234,7 @@ def interactions(
     Raises
     ------
     ValueError
-        When there are not N levels, or as `measure` and `compare`.
+        When there are not N levels, or as `measure_runs` and `compare`.
     """
     for runs in arms:
         _check(truth, runs, levels)
@@ -256,12 +256,14 @@ def interactions(
     return tuple(found)
 
 
-def _among(name: str, truth: ArrayLike, runs: Runs, mask: Mask, threshold: float = 0.5) -> Measured:
-    part = Runs(runs.predictions[:, mask], runs.seeds, runs.deterministic)
-    return measure(name, np.asarray(truth)[mask], part, threshold)
+def _among(
+    name: str, truth: ArrayLike, runs: RunPredictions, mask: Mask, threshold: float = 0.5
+) -> MeasuredRuns:
+    part = RunPredictions(runs.predictions[:, mask], runs.seeds, runs.deterministic)
+    return measure_runs(name, np.asarray(truth)[mask], part, threshold)
 
 
-def _check(truth: ArrayLike, runs: Runs, levels: Sequence[str]) -> None:
+def _check(truth: ArrayLike, runs: RunPredictions, levels: Sequence[str]) -> None:
     lengths = len(np.asarray(truth)), runs.predictions.shape[1], len(levels)
     if len(set(lengths)) > 1:
         raise ValueError(

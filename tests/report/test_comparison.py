@@ -146,13 +146,13 @@ def test_the_gain_of_more_seeds_is_that_of_the_comparison(bench):
     from bench.report.evidence import load_evidence
     from bench.report.pairs import make_pairs
     from bench.report.select import select_protocols
-    from bench.stats.metrics import metric
+    from bench.stats.metrics import metric_of
 
     planted(bench, (4.0, 8.0))
     store = Store.for_reading(bench.store.file)
     (protocol,) = select_protocols(store, {}).protocols
     evidence = load_evidence(store, protocol)
-    (pair,) = make_pairs(protocol, evidence, protocol.rows, metric("mae"), 48, None)
+    (pair,) = make_pairs(protocol, evidence, protocol.rows, metric_of("mae"), 48, None)
     store.close()
     words = said(page(bench, "good", "fair"))
     assert f"by at most {100 * gain_from_seeds(pair.found):.0f} %" in words

@@ -12,7 +12,7 @@ from bench.report.build import build_report
 from bench.report.data import section_data
 from bench.report.plots import KINDS, Request, check, figure, pictures_for
 from bench.report.select import select_protocols
-from bench.stats.metrics import metric
+from bench.stats.metrics import metric_of
 from registry.errors import UserError
 from tests.report.conftest import DISEASE, cell, table
 from tests.report.figures import gathered, three
@@ -24,7 +24,7 @@ def pictures(store, **where):
 
 
 def data_of(store, protocol, reference=None):
-    return section_data(store, protocol, [metric(protocol.primary_metric)], reference, None)
+    return section_data(store, protocol, [metric_of(protocol.primary_metric)], reference, None)
 
 
 def test_a_page_has_the_figures_of_its_task_with_the_numbers_in_words(bench, reading):

@@ -4,7 +4,7 @@ import pytest
 from bench.report.build import build_report
 from bench.spec import Component
 from bench.stats.inference import benjamini_hochberg, compare, holm
-from bench.stats.measured import Runs, measure
+from bench.stats.measured import RunPredictions, measure_runs
 from bench.store.store import Store
 from registry.errors import UserError
 from tests.report.conftest import AGE, DISEASE, STAGES, cell, cells, every_word, table
@@ -30,7 +30,7 @@ def direct(bench, arm, size, error, seeds=range(3), metric="mae"):
     """Measure an arm without the store, from the predictions that were planted."""
     truth = bench.truth[arm.fingerprint]
     stack = np.stack([bench.predict(arm.task, truth, error * (1 + 12 / size), s) for s in seeds])
-    return measure(metric, truth, Runs(stack, tuple(seeds)))
+    return measure_runs(metric, truth, RunPredictions(stack, tuple(seeds)))
 
 
 # ------------------------------------------------------------------ leaderboard
@@ -313,7 +313,7 @@ def test_unequal_seeds_are_joined_on_the_seed_and_the_dropped_ones_named(bench):
     stacks = [
         np.stack([bench.predict(AGE, truth, error, seed) for seed in (1, 2, 3)]) for error in (4, 5)
     ]
-    one, two = (measure("mae", truth, Runs(stack, (1, 2, 3))) for stack in stacks)
+    one, two = (measure_runs("mae", truth, RunPredictions(stack, (1, 2, 3))) for stack in stacks)
     assert cells(pairs, "p")[0].values["value"] == pytest.approx(compare(one, two).p, rel=1e-12)
 
 

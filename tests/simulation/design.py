@@ -19,7 +19,7 @@ from scipy.special import expit, stdtr
 
 from bench.stats.classical import paired_t
 from bench.stats.inference import compare
-from bench.stats.measured import Measured, Runs, measure
+from bench.stats.measured import MeasuredRuns, RunPredictions, measure_runs
 
 SEED = 20240607
 CHUNK = 250
@@ -139,7 +139,7 @@ def draw(design: Design, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
     return truth, expit((truth - 0.5) * (_DISTANCE + level) + error)
 
 
-def analyse(a: Measured, b: Measured) -> Outcome:
+def analyse(a: MeasuredRuns, b: MeasuredRuns) -> Outcome:
     """Return what the headline test and its rivals say of two arms on the same seeds.
 
     Over subjects: the runs of an arm are averaged and taken for fixed (for the mean absolute error
@@ -175,7 +175,7 @@ def chunk(design: Design, number: int) -> NDArray:
         truth, arms = draw(design, rng)
         seeds = tuple(range(arms.shape[1]))
         for name in METRICS[design.task]:
-            a, b = (measure(name, truth, Runs(arm, seeds)) for arm in arms)
+            a, b = (measure_runs(name, truth, RunPredictions(arm, seeds)) for arm in arms)
             found += [analyse(a.only(seeds[:s]), b.only(seeds[:s])) for s in N_SEEDS]
     shape = (CHUNK, len(METRICS[design.task]), len(N_SEEDS), len(Outcome._fields))
     return np.array(found).reshape(shape)

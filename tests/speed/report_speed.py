@@ -20,7 +20,7 @@ from bench.report.evidence import load_evidence
 from bench.report.pairs import make_pairs
 from bench.report.select import select_protocols
 from bench.spec import Arm, Component, TrialSpec
-from bench.stats.metrics import compute, metric, metrics_for
+from bench.stats.metrics import compute, metric_of, metrics_for
 from bench.store.store import Predictions, Store, TrialResult
 from registry.cards import Task
 
@@ -126,7 +126,7 @@ def all_pairs(file: Path, kind: str) -> float:
     n = 0
     for name in METRICS[kind]:
         for size in protocol.sizes:
-            n += len(make_pairs(protocol, evidence, protocol.rows, metric(name), size, None))
+            n += len(make_pairs(protocol, evidence, protocol.rows, metric_of(name), size, None))
     seconds = time.perf_counter() - started
     store.close()
     print(f"{kind}: {n} pairs by {len(METRICS[kind])} metrics", flush=True)

@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from bench.stats.bootstrap import (
-    Curve,
+    LearningCurve,
     Resamples,
     crossed_means,
     draw_resamples,
-    heights,
     learning_curve,
     percentile_bounds,
+    resample_curve,
 )
-from bench.stats.measured import Runs
+from bench.stats.measured import RunPredictions
 from bench.stats.metrics import compute, weighted_values
 
 REGRESSION = ("mae", "rmse", "r2", "r")
@@ -105,7 +105,7 @@ def test_a_metric_without_a_weighted_form_is_computed_on_repeated_subjects():
 def test_crossed_means_are_a_double_loop_over_seeds_and_subjects(task, name):
     truth, first = experiment(task, 4)
     second = experiment(task, 4, n=40)[1][::-1]
-    curve = Curve(name, (10, 40), truth, (first, second), (0, 1, 2))
+    curve = LearningCurve(name, (10, 40), truth, (first, second), (0, 1, 2))
     drawn = draw_resamples(3, len(truth), 25, 9)
     got = crossed_means(curve, drawn)
     for b in range(25):
@@ -120,7 +120,9 @@ def test_crossed_means_are_a_double_loop_over_seeds_and_subjects(task, name):
 def test_one_draw_serves_all_sizes_and_arms():
     truth, stack = experiment("regression", 5)
     drawn = draw_resamples(3, len(truth), 50, 1)
-    got = crossed_means(Curve("mae", (10, 20), truth, (stack, stack + 0.0), (0, 1, 2)), drawn)
+    got = crossed_means(
+        LearningCurve("mae", (10, 20), truth, (stack, stack + 0.0), (0, 1, 2)), drawn
+    )
     assert np.array_equal(got[:, 0], got[:, 1])
     assert np.array_equal(draw_resamples(3, len(truth), 50, 1).subjects, drawn.subjects)
     assert not np.array_equal(draw_resamples(3, len(truth), 50, 2).subjects, drawn.subjects)
@@ -134,7 +136,7 @@ def test_the_variance_of_crossed_means_is_that_of_the_pigeonhole_bootstrap():
     n_seeds, n = 6, 80
     losses = 5 + rng.normal(0, 1, (n_seeds, 1)) + rng.normal(0, 2, n) + rng.normal(size=(6, 80))
     drawn = draw_resamples(n_seeds, n, 20_000, 3)
-    curve = Curve("mae", (10,), np.zeros(n), (np.abs(losses),), tuple(range(n_seeds)))
+    curve = LearningCurve("mae", (10,), np.zeros(n), (np.abs(losses),), tuple(range(n_seeds)))
     rows, columns = np.abs(losses).mean(axis=1), np.abs(losses).mean(axis=0)
     rest = np.abs(losses) - rows[:, None] - columns + np.abs(losses).mean()
     expected = np.var(rows) / n_seeds + np.var(columns) / n + np.mean(rest**2) / (n_seeds * n)
@@ -146,7 +148,7 @@ def test_resamples_without_a_class_are_dropped_and_counted():
     stack = np.array([[0.9, 0.1, 0.2, 0.3, 0.95], [0.5, 0.1, 0.6, 0.2, 0.3]])
     drawn = draw_resamples(2, 5, 400, 0)
     absent = (drawn.subjects[:, 0] == 0) | (drawn.subjects[:, 0] == 5)
-    got = crossed_means(Curve("auc", (10,), truth, (stack,), (0, 1)), drawn)
+    got = crossed_means(LearningCurve("auc", (10,), truth, (stack,), (0, 1)), drawn)
     assert np.array_equal(np.isnan(got[:, 0]), absent)
     bounds = percentile_bounds(got[:, 0])
     assert (bounds.n_boot, bounds.n_dropped) == ((~absent).sum(), absent.sum())
@@ -157,17 +159,17 @@ def test_a_diverged_run_leaves_its_size_undefined_and_the_others_as_they_are():
     broken = stack.copy()
     broken[1, 3] = np.nan
     drawn = draw_resamples(3, len(truth), 20, 0)
-    curve = Curve("mae", (10, 20), truth, (broken, stack), (0, 1, 2))
+    curve = LearningCurve("mae", (10, 20), truth, (broken, stack), (0, 1, 2))
     got = crossed_means(curve, drawn)
     assert np.isnan(got[:, 0]).all()
     assert np.isfinite(got[:, 1]).all()
-    assert heights(curve, drawn).reason == "the metric is undefined at a size"
+    assert resample_curve(curve, drawn).reason == "the metric is undefined at a size"
 
 
 def test_a_run_that_was_not_drawn_may_be_undefined():
     truth = np.array([1.0, 2, 3, 4, 5])
     flat = np.array([2.0, 2, 2, 2, 9])  # constant, so without r, where the last is not drawn
-    curve = Curve("r", (10,), truth, (np.stack([truth * 2, flat]),), (0, 1))
+    curve = LearningCurve("r", (10,), truth, (np.stack([truth * 2, flat]),), (0, 1))
     drawn = Resamples(np.array([[2.0, 0], [1, 1]]), np.array([[2.0, 1, 1, 1, 0]] * 2), 0)
     assert crossed_means(curve, drawn)[0, 0] == pytest.approx(1)
     assert np.isnan(crossed_means(curve, drawn)[1, 0])
@@ -175,7 +177,10 @@ def test_a_run_that_was_not_drawn_may_be_undefined():
 
 def test_a_curve_keeps_the_seeds_that_all_sizes_have():
     truth, stack = experiment("regression", 8, n_seeds=4)
-    by_size = {50: Runs(stack, (3, 1, 0, 7)), 20: Runs(stack[:3] + 1, (7, 0, 3))}
+    by_size = {
+        50: RunPredictions(stack, (3, 1, 0, 7)),
+        20: RunPredictions(stack[:3] + 1, (7, 0, 3)),
+    }
     curve = learning_curve("mae", truth, by_size)
     assert (curve.sizes, curve.seeds, curve.dropped) == ((20, 50), (0, 3, 7), (1,))
     assert np.array_equal(curve.stacks[0], stack[[1, 2, 0]] + 1)
@@ -191,18 +196,23 @@ def test_one_fit_goes_with_every_seed_and_alone_resamples_subjects_only():
     truth, stack = experiment("regression", 9)
     same = np.repeat(stack[:1], 3, axis=0)
     mixed = learning_curve(
-        "mae", truth, {20: Runs(stack, (0, 1, 2)), 90: Runs(same[:1], (0,), deterministic=True)}
+        "mae",
+        truth,
+        {
+            20: RunPredictions(stack, (0, 1, 2)),
+            90: RunPredictions(same[:1], (0,), deterministic=True),
+        },
     )
     assert mixed.seeds == (0, 1, 2)
     assert np.array_equal(mixed.stacks[1], same)
     assert not mixed.one_fit
     alone = learning_curve(
-        "mae", truth, {n: Runs(same + n, (0, 1, 2), deterministic=True) for n in (20, 90)}
+        "mae", truth, {n: RunPredictions(same + n, (0, 1, 2), deterministic=True) for n in (20, 90)}
     )
     assert alone.one_fit
     assert len(alone.seeds) == 1
     drawn = draw_resamples(3, len(truth), 15, 0)
-    got = heights(alone, drawn)
+    got = resample_curve(alone, drawn)
     assert not got.reason
     for b in range(15):
         expected = on_resampled_subjects("mae", truth, stack[0] + 20, drawn.subjects[b])
@@ -211,8 +221,8 @@ def test_one_fit_goes_with_every_seed_and_alone_resamples_subjects_only():
 
 def test_one_seed_has_no_interval():
     truth, stack = experiment("regression", 10, n_seeds=1)
-    curve = Curve("mae", (10,), truth, (stack,), (4,))
-    got = heights(curve, draw_resamples(1, len(truth), 10))
+    curve = LearningCurve("mae", (10,), truth, (stack,), (4,))
+    got = resample_curve(curve, draw_resamples(1, len(truth), 10))
     assert got.reason == "one seed: no interval"
     assert np.isnan(got.resampled).all()
     assert np.isfinite(got.means).all()
@@ -224,8 +234,8 @@ def test_the_order_of_runs_and_sizes_changes_nothing(seed, data):
     truth, stack = experiment("binary", seed, 4, 12)
     order = data.draw(st.permutations(range(4)))
     sizes = data.draw(st.permutations((10, 20, 30)))
-    plain = {n: Runs(stack / (1 + n), (0, 1, 2, 3)) for n in (10, 20, 30)}
-    mixed = {n: Runs(stack[list(order)] / (1 + n), tuple(order)) for n in sizes}
+    plain = {n: RunPredictions(stack / (1 + n), (0, 1, 2, 3)) for n in (10, 20, 30)}
+    mixed = {n: RunPredictions(stack[list(order)] / (1 + n), tuple(order)) for n in sizes}
     drawn = draw_resamples(4, 12, 20, seed)
     curves = [learning_curve("brier", truth, by_size) for by_size in (plain, mixed)]
     first, second = (crossed_means(curve, drawn) for curve in curves)
@@ -263,16 +273,20 @@ def test_a_level_outside_0_to_1_is_refused(level):
 def test_what_does_not_fit_together_is_refused():
     truth, stack = experiment("regression", 11)
     with pytest.raises(ValueError, match="ascend"):
-        Curve("mae", (20, 10), truth, (stack, stack), (0, 1, 2))
+        LearningCurve("mae", (20, 10), truth, (stack, stack), (0, 1, 2))
     with pytest.raises(ValueError, match="as many stacks"):
-        Curve("mae", (10, 20), truth, (stack,), (0, 1, 2))
+        LearningCurve("mae", (10, 20), truth, (stack,), (0, 1, 2))
     with pytest.raises(ValueError, match="3 runs of 39"):
-        Curve("mae", (10,), truth[1:], (stack,), (0, 1, 2))
+        LearningCurve("mae", (10,), truth[1:], (stack,), (0, 1, 2))
     with pytest.raises(ValueError, match="ascend"):
         learning_curve("mae", truth, {})
     with pytest.raises(ValueError, match="share no seed"):
-        learning_curve("mae", truth, {10: Runs(stack, (0, 1, 2)), 20: Runs(stack, (3, 4, 5))})
-    curve = Curve("mae", (10,), truth, (stack,), (0, 1, 2))
+        learning_curve(
+            "mae",
+            truth,
+            {10: RunPredictions(stack, (0, 1, 2)), 20: RunPredictions(stack, (3, 4, 5))},
+        )
+    curve = LearningCurve("mae", (10,), truth, (stack,), (0, 1, 2))
     for drawn in (draw_resamples(2, 40, 5), draw_resamples(3, 41, 5)):
         with pytest.raises(ValueError, match="keep the seeds that all arms have"):
             crossed_means(curve, drawn)

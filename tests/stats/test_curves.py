@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares
 from scipy.stats import linregress
 
-from bench.stats.bootstrap import Heights, draw_resamples, heights, learning_curve
+from bench.stats.bootstrap import ResampledCurve, draw_resamples, learning_curve, resample_curve
 from bench.stats.curves import area, bound_words, data_efficiency, fit_curve, fit_interval
 from bench.stats.inference import compare
-from bench.stats.measured import Runs, measure
+from bench.stats.measured import RunPredictions, measure_runs
 from bench.stats.metrics import compute
 
 SIZES = (50, 100, 250, 500, 1000)
@@ -23,7 +23,7 @@ SIZES = (50, 100, 250, 500, 1000)
 def flat_heights(means, resampled=None, sizes=SIZES, name="mae", **changes):
     means = np.asarray(means, dtype=float)
     rows = np.repeat(means[None], 50, axis=0) if resampled is None else np.asarray(resampled, float)
-    made = Heights(name, tuple(sizes), means, rows, (0, 1, 2), False, 40, 7)
+    made = ResampledCurve(name, tuple(sizes), means, rows, (0, 1, 2), False, 40, 7)
     return replace(made, **changes)
 
 
@@ -33,7 +33,9 @@ def arm(seed, effect=0.0, n_seeds=5, n=60, sizes=SIZES):
     rng = np.random.default_rng(seed)
     spread = {size: 3 + effect + 40 * size**-0.5 for size in sizes}
     return truth, {
-        size: Runs(truth + spread[size] * rng.normal(size=(n_seeds, n)), tuple(range(n_seeds)))
+        size: RunPredictions(
+            truth + spread[size] * rng.normal(size=(n_seeds, n)), tuple(range(n_seeds))
+        )
         for size in sizes
     }
 
@@ -43,7 +45,7 @@ def arm(seed, effect=0.0, n_seeds=5, n=60, sizes=SIZES):
 
 def test_the_area_is_the_trapezoid_on_log_n_of_every_run():
     truth, by_size = arm(1)
-    got = area([measure("mae", truth, runs) for runs in by_size.values()], SIZES)
+    got = area([measure_runs("mae", truth, runs) for runs in by_size.values()], SIZES)
     for seed in range(5):
         heights_ = [compute("mae", truth, by_size[n].predictions[seed]).value for n in SIZES]
         by_hand = np.trapezoid(heights_, np.log(SIZES)) / math.log(1000 / 50)
@@ -53,15 +55,15 @@ def test_the_area_is_the_trapezoid_on_log_n_of_every_run():
 def test_the_area_of_a_level_curve_is_its_height_and_a_shift_is_a_shift():
     truth, by_size = arm(2)
     runs = by_size[50]
-    level = area([measure("mae", truth, runs)] * 3, (10, 20, 80))
-    assert level.values == pytest.approx(measure("mae", truth, runs).values)
+    level = area([measure_runs("mae", truth, runs)] * 3, (10, 20, 80))
+    assert level.values == pytest.approx(measure_runs("mae", truth, runs).values)
     assert area([level, level], (3, 4)).deviations == pytest.approx(level.deviations)
 
 
 def test_areas_are_compared_by_the_headline_test_and_swapping_arms_flips_the_sign():
     truth, a = arm(3)
     _, b = arm(4, effect=1.0)
-    areas = [area([measure("mae", truth, r) for r in x.values()], SIZES) for x in (a, b)]
+    areas = [area([measure_runs("mae", truth, r) for r in x.values()], SIZES) for x in (a, b)]
     forth, back = compare(areas[0], areas[1]), compare(areas[1], areas[0])
     assert forth.improvement > 0
     assert forth.n_seeds == 5
@@ -73,7 +75,7 @@ def test_areas_are_compared_by_the_headline_test_and_swapping_arms_flips_the_sig
 
 def test_an_area_needs_ascending_sizes_one_a_part():
     truth, by_size = arm(5)
-    parts = [measure("mae", truth, by_size[n]) for n in (50, 100)]
+    parts = [measure_runs("mae", truth, by_size[n]) for n in (50, 100)]
     for sizes, text in (((50,), "two sizes"), ((100, 50), "ascend"), ((1, 2, 3), "weights")):
         with pytest.raises(ValueError, match=text):
             area(parts, sizes)
@@ -159,7 +161,7 @@ def test_curves_that_do_not_fall_or_fall_at_once_are_named():
 def test_the_interval_of_a_fit_is_of_refits_in_every_resample():
     truth, by_size = arm(6)
     curve = learning_curve("mae", truth, by_size)
-    made = heights(curve, draw_resamples(5, 60, 199, 3))
+    made = resample_curve(curve, draw_resamples(5, 60, 199, 3))
     at = [30, 100, 3000]
     band = fit_interval(made, at)
     refits = [fit_curve(SIZES, row, False) for row in made.resampled]

@@ -12,7 +12,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from bench.stats.equivalence import equivalence, verdict
 from bench.stats.inference import compare
-from bench.stats.measured import Runs, measure
+from bench.stats.measured import RunPredictions, measure_runs
 
 estimates = st.floats(-20, 20)
 errors = st.floats(0.01, 10)
@@ -29,7 +29,7 @@ def some(metric="mae"):
     if metric == "auc":
         truth = (truth > 60).astype(float)
         arms = [1 / (1 + np.exp((60 - arm) / 5)) for arm in arms]
-    return compare(*(measure(metric, truth, Runs(arm, (0, 1, 2))) for arm in arms))
+    return compare(*(measure_runs(metric, truth, RunPredictions(arm, (0, 1, 2))) for arm in arms))
 
 
 ANY = some()
@@ -154,8 +154,8 @@ def test_the_verdict_is_about_a_being_better_in_either_direction(name):
 
 def test_without_a_test_there_is_no_equivalence():
     truth = np.array([60.0, 70.0, 65.0])
-    arm = measure("mae", truth, Runs(truth[None] + 1, (0,)))
-    other = measure("mae", truth, Runs(truth[None] - [1.5, 2, 3], (0,)))
+    arm = measure_runs("mae", truth, RunPredictions(truth[None] + 1, (0,)))
+    other = measure_runs("mae", truth, RunPredictions(truth[None] - [1.5, 2, 3], (0,)))
     found = compare(arm, other)
     assert verdict(found, 1.0) == "n/a"
     assert all(map(math.isnan, astuple(equivalence(found, 1.0))[2:]))

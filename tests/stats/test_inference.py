@@ -17,8 +17,8 @@ from bench.stats.inference import (
     holm,
     interval_over_seeds,
 )
-from bench.stats.measured import Measured, Runs, measure
-from bench.stats.metrics import compute, metric
+from bench.stats.measured import MeasuredRuns, RunPredictions, measure_runs
+from bench.stats.metrics import compute, metric_of
 from bench.stats.thresholds import placements
 
 REGRESSION = ("mae", "rmse", "r2", "r")
@@ -57,9 +57,11 @@ def experiment(task: str, seed: int, n_seeds: int = 4, n: int = 40):
     return truth, arms[0], arms[1]
 
 
-def measured(name, truth, predictions, seeds=None, deterministic=False) -> Measured:
+def measured(name, truth, predictions, seeds=None, deterministic=False) -> MeasuredRuns:
     seeds = range(len(predictions)) if seeds is None else seeds
-    return measure(name, truth, Runs(np.asarray(predictions), tuple(seeds), deterministic))
+    return measure_runs(
+        name, truth, RunPredictions(np.asarray(predictions), tuple(seeds), deterministic)
+    )
 
 
 def headline(name, truth, a, b, seeds_a=None, seeds_b=None, **options):
@@ -131,7 +133,7 @@ def test_the_paired_test_is_the_formula_with_the_metrics_own_covariance(task, na
     bounds = stats.t.interval(0.95, df, d.mean(), math.sqrt(v))
     assert (got.low, got.high) == pytest.approx(bounds)
     assert got.improvement == pytest.approx(
-        d.mean() if metric(name).higher_is_better else -d.mean()
+        d.mean() if metric_of(name).higher_is_better else -d.mean()
     )
     assert got.d_z == pytest.approx(d.mean() / d.std(ddof=1))
     assert sum(got.shares) == pytest.approx(1)
@@ -497,11 +499,11 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="never tested"):
         measured("auc_1", np.array([0, 1, 2]), np.full((1, 3, 3), 1 / 3))
     with pytest.raises(ValueError, match="as many seeds"):
-        Runs(a, (0, 1))
+        RunPredictions(a, (0, 1))
     with pytest.raises(ValueError, match="twice"):
-        Runs(a, (0, 1, 2, 2))
+        RunPredictions(a, (0, 1, 2, 2))
     with pytest.raises(ValueError, match=r"\(S, N\)"):
-        Runs(a[0], (0,))
+        RunPredictions(a[0], (0,))
 
 
 def test_every_field_of_a_comparison_is_plain():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.stats.inference import compare
-from bench.stats.measured import Runs, combine, measure
+from bench.stats.measured import RunPredictions, combine, measure_runs
 from bench.stats.metrics import compute
 
 SIZES = (24, 48, 96)
@@ -26,7 +26,9 @@ def ages(seed: int, n: int = 30, n_seeds: int = 4):
 
 def measured(truth, predictions, seeds=None, name="mae", deterministic=False):
     seeds = range(len(predictions)) if seeds is None else seeds
-    return measure(name, truth, Runs(np.asarray(predictions), tuple(seeds), deterministic))
+    return measure_runs(
+        name, truth, RunPredictions(np.asarray(predictions), tuple(seeds), deterministic)
+    )
 
 
 def k_of(found):

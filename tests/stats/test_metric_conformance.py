@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from bench.stats.measured import Runs, measure
+from bench.stats.measured import RunPredictions, measure_runs
 from bench.stats.metric import Metric
 from bench.stats.metrics import (
     METRICS,
     add_metric,
     compute,
-    metric,
+    metric_of,
     metrics_for,
     values_without_each,
     weighted_values,
@@ -77,7 +77,7 @@ def test_the_weighted_form_is_the_metric_of_repeated_subjects(name, task):
 
 @pytest.mark.parametrize(("name", "task"), CASES)
 def test_the_value_is_within_its_bounds_and_the_truth_is_no_worse_than_noise(name, task):
-    kind = metric(name)
+    kind = metric_of(name)
     low, high = kind.bounds
     for seed in range(10):
         value = compute(name, *sample(task, seed)).value
@@ -105,12 +105,12 @@ def test_without_a_finite_prediction_there_is_a_reason_and_no_number(name, task)
 
 @pytest.mark.parametrize(("name", "task"), CASES)
 def test_a_tested_metric_has_a_variance_near_that_of_a_bootstrap(name, task):
-    if not metric(name).tested:
+    if not metric_of(name).tested:
         with pytest.raises(ValueError, match="never tested"):
-            measure(name, sample(task)[0], Runs(sample(task)[1][None], (0,)))
+            measure_runs(name, sample(task)[0], RunPredictions(sample(task)[1][None], (0,)))
         return
     truth, prediction = sample(task, 9, noise=2.0)
-    measured = measure(name, truth, Runs(prediction[None], (0,)))
+    measured = measure_runs(name, truth, RunPredictions(prediction[None], (0,)))
     variance = float(measured.deviations[0] @ measured.deviations[0])
     weights = np.random.default_rng(8).multinomial(N, np.full(N, 1 / N), 2000).astype(float)
     resampled = np.nanvar(weighted_values(name, truth, prediction[None], weights))

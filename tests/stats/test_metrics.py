@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sk
 
-from bench.stats.metrics import METRICS, compute, metric, metrics_for, primary_metric
+from bench.stats.metrics import METRICS, compute, metric_of, metrics_for, primary_metric
 
 AGES = np.array([61.0, 72.5, 55.0, 80.0, 67.0])
 GUESSES = np.array([60.0, 70.0, 60.0, 75.0, 70.0])
@@ -215,8 +215,8 @@ def test_every_task_has_its_metrics_with_the_primary_one_first():
 
 
 def test_one_against_rest_columns_are_neither_ranked_nor_tested():
-    assert not metric("auc_1").ranked
-    assert not metric("auc_1").tested
+    assert not metric_of("auc_1").ranked
+    assert not metric_of("auc_1").tested
     assert {m.name for m in METRICS.values() if not m.tested} == {"mcc", "f1", "ece"}
     unranked = {"sensitivity", "specificity", "ece"}
     assert {m.name for m in METRICS.values() if not m.ranked} == unranked
@@ -228,11 +228,11 @@ def test_the_declared_direction_is_that_of_a_better_prediction():
     ages = rng.normal(60, 10, 50)
     labels, chance = binary_case(1)
     for name in METRICS:
-        truth = ages if "regression" in metric(name).tasks else labels
+        truth = ages if "regression" in metric_of(name).tasks else labels
         poor = rng.normal(60, 10, 50) if truth is ages else chance
         near = 0.2 * poor + 0.8 * truth
         change = compute(name, truth, near).value - compute(name, truth, poor).value
-        assert change * (1 if metric(name).higher_is_better else -1) > 0, name
+        assert change * (1 if metric_of(name).higher_is_better else -1) > 0, name
 
 
 wild = st.floats(allow_nan=True, allow_infinity=True, width=32)

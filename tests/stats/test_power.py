@@ -11,7 +11,7 @@ from scipy import integrate, stats
 from statsmodels.stats.power import TTestPower
 
 from bench.stats.inference import compare
-from bench.stats.measured import Runs, measure
+from bench.stats.measured import RunPredictions, measure_runs
 from bench.stats.power import (
     MOST,
     Components,
@@ -45,7 +45,7 @@ def compared(truth, a, b, name="mae", seeds_b=None, deterministic=(False, False)
     seeds = tuple(range(len(a))), tuple(seeds_b or range(len(b)))
     return compare(
         *(
-            measure(name, truth, Runs(arm, s, fixed))
+            measure_runs(name, truth, RunPredictions(arm, s, fixed))
             for arm, s, fixed in zip((a, b), seeds, deterministic, strict=True)
         )
     )
@@ -122,7 +122,9 @@ def test_the_table_has_a_row_a_number_of_seeds_and_a_column_a_factor():
 
 def test_the_level_of_a_projection_is_that_of_the_comparison():
     truth, a, b = runs(2)
-    wide = compare(*(measure("mae", truth, Runs(x, (0, 1, 2, 3))) for x in (a, b)), level=0.99)
+    wide = compare(
+        *(measure_runs("mae", truth, RunPredictions(x, (0, 1, 2, 3))) for x in (a, b)), level=0.99
+    )
     assert project(wide, 4, 60).half_width == pytest.approx(half_width(wide))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bench.stats.inference import interval_over_seeds
-from bench.stats.measured import Runs
+from bench.stats.measured import RunPredictions
 from bench.stats.metrics import compute
 from bench.stats.subgroups import (
     NOT_KNOWN,
@@ -31,7 +31,12 @@ def experiment(seed, n_seeds=4, n=80, extra=0.0):
     subject, noise = rng.normal(0, 3, n), rng.normal(0, 4, (2, n_seeds, n))
     a = truth + subject + noise[0] * (1 + extra * (sex == "M"))
     b = truth + subject + noise[1]
-    return truth, sex, Runs(a, tuple(range(n_seeds))), Runs(b, tuple(range(n_seeds)))
+    return (
+        truth,
+        sex,
+        RunPredictions(a, tuple(range(n_seeds))),
+        RunPredictions(b, tuple(range(n_seeds))),
+    )
 
 
 def test_levels_are_text_and_what_is_missing_is_not_known():
@@ -94,7 +99,9 @@ def test_a_level_with_one_class_is_undefined_with_its_reason():
     truth = np.array([0.0, 1, 0, 1, 1, 1])
     predictions = np.tile([0.1, 0.7, 0.4, 0.3, 0.5, 0.6], (3, 1)) + np.arange(3)[:, None] / 100
     levels = ["x", "x", "x", "x", NOT_KNOWN, NOT_KNOWN]
-    rows = subgroup_table(measure_levels("auc", truth, Runs(predictions, (0, 1, 2)), levels))
+    rows = subgroup_table(
+        measure_levels("auc", truth, RunPredictions(predictions, (0, 1, 2)), levels)
+    )
     assert [row.level for row in rows] == ["x", NOT_KNOWN]
     assert rows[0].over_seeds.mean == pytest.approx(0.75)
     assert np.isnan(rows[1].over_seeds[:3]).all()
@@ -147,7 +154,7 @@ def test_one_known_level_has_no_interaction():
 def test_an_undefined_level_has_no_p():
     rng = np.random.default_rng(5)
     truth, sex = np.repeat([0.0, 1.0], 20), np.array(["F"] * 25 + ["M"] * 15)
-    a, b = (Runs(rng.random((3, 40)), (0, 1, 2)) for _ in range(2))
+    a, b = (RunPredictions(rng.random((3, 40)), (0, 1, 2)) for _ in range(2))
     (got,) = interactions("auc", truth, (a, b), sex)  # all men are positive
     assert np.isnan([got.comparison.difference, got.comparison.p]).all()
     assert any("no subject is negative" in flag for flag in got.comparison.flags)
@@ -161,8 +168,8 @@ def test_order_and_names_change_nothing_and_swaps_flip_the_sign(seed, data):
     seeds = list(data.draw(st.permutations(range(4))))
     (plain,) = interactions("mae", truth, (a, b), sex)
     shuffled = (
-        Runs(a.predictions[seeds][:, rows], tuple(seeds)),
-        Runs(b.predictions[:, rows], b.seeds),
+        RunPredictions(a.predictions[seeds][:, rows], tuple(seeds)),
+        RunPredictions(b.predictions[:, rows], b.seeds),
     )
     (mixed,) = interactions("mae", truth[rows], shuffled, sex[rows])
     (swapped,) = interactions("mae", truth, (b, a), sex)
@@ -180,4 +187,4 @@ def test_levels_of_other_subjects_are_refused():
     with pytest.raises(ValueError, match="same subjects"):
         measure_levels("mae", truth, a, sex[:-1])
     with pytest.raises(ValueError, match="same subjects"):
-        interactions("mae", truth, (a, Runs(b.predictions[:, 1:], b.seeds)), sex)
+        interactions("mae", truth, (a, RunPredictions(b.predictions[:, 1:], b.seeds)), sex)

@@ -16,7 +16,7 @@ from scipy.special import stdtrit
 from scipy.stats import binom, chi2, norm, ttest_rel
 
 from bench.stats.inference import compare
-from bench.stats.measured import Measured, Runs, measure
+from bench.stats.measured import MeasuredRuns, RunPredictions, measure_runs
 from tests.simulation.design import (
     CELLS,
     CHUNK,
@@ -107,7 +107,7 @@ def test_settings_tuned_for_each_seed_are_covered(task):
 
 def test_over_subjects_is_the_paired_t_of_their_average_errors():
     truth, arms = draw(Design("age", MIDDLE), np.random.default_rng(5))
-    a, b = (measure("mae", truth, Runs(arm, tuple(range(len(arm))))) for arm in arms)
+    a, b = (measure_runs("mae", truth, RunPredictions(arm, tuple(range(len(arm))))) for arm in arms)
     first, second = np.abs(arms - truth).mean(axis=1)
     assert analyse(a, b).over_subjects == pytest.approx(ttest_rel(first, second).pvalue, rel=1e-9)
 
@@ -138,9 +138,9 @@ def test_with_a_known_covariance_the_error_is_what_the_formula_promises(seed_var
     seeds = tuple(range(n_seeds))
     # Every run deviates alike in every subject, so the covariance between runs is 1 exactly.
     alike = np.full((n_seeds, n), 1 / np.sqrt(n))
-    some = measure("mae", np.zeros(n), Runs(rng.normal(size=(n_seeds, n)), seeds))
+    some = measure_runs("mae", np.zeros(n), RunPredictions(rng.normal(size=(n_seeds, n)), seeds))
 
-    def arm(values, deviations) -> Measured:
+    def arm(values, deviations) -> MeasuredRuns:
         predictions = rng.normal(size=(n_seeds, n))
         return replace(some, values=values, deviations=deviations, predictions=predictions)
 

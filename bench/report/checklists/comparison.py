@@ -18,7 +18,7 @@ from bench.report.family import BASELINES
 from bench.report.select import Protocol
 from bench.report.tables.provenance import machine_of
 from bench.report.words import count, number, one_line
-from bench.stats.metrics import metric as metric_of
+from bench.stats.metrics import metric_of
 from registry.encoders import ENCODERS
 
 FEW = 30

@@ -16,7 +16,7 @@ from bench.report.tables.failures import Failure, find_failures
 from bench.report.tables.leaderboard import best_first
 from bench.report.words import one_line
 from bench.stats.metric import Metric
-from bench.stats.metrics import metric as metric_of
+from bench.stats.metrics import metric_of
 from bench.store import schema
 from bench.store.store import DONE, Store
 from registry.errors import UserError

@@ -22,7 +22,7 @@ from bench.report.plots.style import (
 )
 from bench.report.words import one_line
 from bench.stats.calibration import Reliability, reliability
-from bench.stats.metrics import metric as metric_of
+from bench.stats.metrics import metric_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,7 +21,7 @@ from bench.report.plots.style import (
     panels,
 )
 from bench.report.words import one_line
-from bench.stats.metrics import metric as metric_of
+from bench.stats.metrics import metric_of
 from bench.stats.operating import MeanRoc, mean_roc
 
 if TYPE_CHECKING:

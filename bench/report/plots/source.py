@@ -18,8 +18,7 @@ from bench.report.tables.leaderboard import best_first, score_cell
 from bench.report.words import count, digits_of, interval, number
 from bench.stats.inference import benjamini_hochberg, holm
 from bench.stats.metric import Floats, Metric
-from bench.stats.metrics import metric as metric_of
-from bench.stats.metrics import metrics_for
+from bench.stats.metrics import metric_of, metrics_for
 from bench.store.store import Store
 from registry.core import did_you_mean
 from registry.errors import UserError

@@ -16,7 +16,13 @@ from bench.report.select import Protocol, Row
 from bench.report.table import Cell, Column, Number, Table
 from bench.report.tables.pairs import pair_cell
 from bench.report.words import digits_of, interval, number, p_value
-from bench.stats.bootstrap import Heights, Resamples, draw_resamples, heights, learning_curve
+from bench.stats.bootstrap import (
+    ResampledCurve,
+    Resamples,
+    draw_resamples,
+    learning_curve,
+    resample_curve,
+)
 from bench.stats.curves import (
     Efficiency,
     FitBand,
@@ -26,7 +32,7 @@ from bench.stats.curves import (
     fit_interval,
 )
 from bench.stats.inference import Comparison, benjamini_hochberg, compare
-from bench.stats.measured import Measured, Runs
+from bench.stats.measured import MeasuredRuns, RunPredictions
 from bench.stats.metric import Metric
 
 RESAMPLES = 1000
@@ -40,9 +46,11 @@ class Curves:
         self.evidence = evidence
         self.metric = metric
         self._drawn: dict[int, Resamples] = {}
-        self._heights: dict[tuple[str, tuple[int, ...], tuple[int, ...] | None], Heights] = {}
+        self._resampled: dict[
+            tuple[str, tuple[int, ...], tuple[int, ...] | None], ResampledCurve
+        ] = {}
 
-    def runs(self, row: Row) -> dict[int, Runs]:
+    def runs(self, row: Row) -> dict[int, RunPredictions]:
         """Return a row's runs at every training size that has any."""
         found = {
             size: runs_at(self.protocol, self.evidence, row, size) for size in self.protocol.sizes
@@ -59,8 +67,8 @@ class Curves:
         seeds = _shared_seeds(self.protocol, [(a, {size: of_a[size]}), (b, of_b)])
         if seeds == ():
             return "no shared seed"
-        one = self._height(a, {size: of_a[size]}, seeds)
-        other = self._height(b, of_b, seeds)
+        one = self._resampled_curve(a, {size: of_a[size]}, seeds)
+        other = self._resampled_curve(b, of_b, seeds)
         return one.reason or other.reason or data_efficiency(one, other, size)
 
     def area(self, a: Row, b: Row) -> Comparison | None:
@@ -82,17 +90,19 @@ class Curves:
             return "fewer than two sizes"
         if seeds == ():
             return "no shared seed"
-        found = self._height(row, by_size, seeds)
+        found = self._resampled_curve(row, by_size, seeds)
         return found.reason or fit_interval(found, [at])
 
-    def _measured(self, row: Row, size: int) -> Measured:
+    def _measured(self, row: Row, size: int) -> MeasuredRuns:
         found = measured_at(self.protocol, self.evidence, row, self.metric, size)
         assert found is not None
         return found
 
-    def _height(self, row: Row, by_size: dict[int, Runs], seeds: tuple[int, ...] | None) -> Heights:
+    def _resampled_curve(
+        self, row: Row, by_size: dict[int, RunPredictions], seeds: tuple[int, ...] | None
+    ) -> ResampledCurve:
         key = (row.key, tuple(by_size), seeds)
-        if key not in self._heights:
+        if key not in self._resampled:
             kept = {
                 size: runs if runs.deterministic and len(runs.seeds) == 1 else _only(runs, seeds)
                 for size, runs in by_size.items()
@@ -101,8 +111,8 @@ class Curves:
             n = 1 if seeds is None else len(seeds)
             if n not in self._drawn:
                 self._drawn[n] = draw_resamples(n, self.evidence.n_subjects, RESAMPLES)
-            self._heights[key] = heights(curve, self._drawn[n])
-        return self._heights[key]
+            self._resampled[key] = resample_curve(curve, self._drawn[n])
+        return self._resampled[key]
 
 
 def efficiency_table(
@@ -197,7 +207,7 @@ def _area_cells(found: Comparison | None, adjusted: float, digits: int) -> tuple
 
 
 def _shared_seeds(
-    protocol: Protocol, parts: Sequence[tuple[Row, dict[int, Runs]]]
+    protocol: Protocol, parts: Sequence[tuple[Row, dict[int, RunPredictions]]]
 ) -> tuple[int, ...] | None:
     """Return the seeds that all of them have; None where everything is one fit."""
     sets = [
@@ -209,7 +219,7 @@ def _shared_seeds(
     return tuple(sorted(set.intersection(*sets))) if sets else None
 
 
-def _only(runs: Runs, seeds: tuple[int, ...] | None) -> Runs:
+def _only(runs: RunPredictions, seeds: tuple[int, ...] | None) -> RunPredictions:
     assert seeds is not None
     places = [runs.seeds.index(seed) for seed in seeds]
-    return Runs(runs.predictions[places], seeds, runs.deterministic)
+    return RunPredictions(runs.predictions[places], seeds, runs.deterministic)

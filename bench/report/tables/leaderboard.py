@@ -14,7 +14,7 @@ from bench.report.table import Cell, Column, Table
 from bench.report.words import digits_of, interval, number, one_line
 from bench.stats.inference import compare, holm, interval_over_seeds
 from bench.stats.metric import Metric
-from bench.stats.metrics import metric as metric_of
+from bench.stats.metrics import metric_of
 
 LEVEL = 0.05
 """Below this Holm-adjusted p a row is separable from the best of its column."""
