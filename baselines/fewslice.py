@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from baselines.blocks import EMBEDDING, head
 from baselines.contracts import EncoderHandle, Params, Shape, Task
-from baselines.slices import AXES, SliceEncoder, middle
+from baselines.slices import AXES, SliceEncoder, central
 
 
 def build(params: Params, task: Task, shape: Shape, encoder: EncoderHandle) -> FewSlice:
@@ -40,7 +40,7 @@ class FewSlice(nn.Module):
         self, params: Params, n_outputs: int, shape: Shape, encoder: EncoderHandle
     ) -> None:
         super().__init__()
-        kept = middle(shape[AXES[params["axis"]]], params["k"], params["spacing"])
+        kept = central(shape[AXES[params["axis"]]], params["k"], params["spacing"])
         as_channels = params["form"] == "channels"
         self.slices = SliceEncoder(encoder, params, shape, kept, as_channels)
         self.dropout = nn.Dropout(params["dropout"])

@@ -12,7 +12,7 @@ from baselines.blocks import EMBEDDING, head, start_kaiming
 from baselines.contracts import EncoderHandle, Params, Shape, Task
 from baselines.pooling import pooling
 from baselines.position import position
-from baselines.slices import AXES, SliceEncoder, every, filled
+from baselines.slices import AXES, SliceEncoder, strided, trim_empty
 
 
 def build(params: Params, task: Task, shape: Shape, encoder: EncoderHandle) -> Slice2D:
@@ -46,14 +46,14 @@ class Slice2D(nn.Module):
         self, params: Params, n_outputs: int, shape: Shape, encoder: EncoderHandle
     ) -> None:
         super().__init__()
-        every_kth = every(shape[AXES[params["axis"]]], params["stride"])
-        kept = filled(every_kth, params)
+        all_kept = strided(shape[AXES[params["axis"]]], params["stride"])
+        kept = trim_empty(all_kept, params)
         # An encoder that takes positions on its features is built like the papers' own, whose
         # layers they start themselves; around a library's encoder they keep torch's start.
         own = encoder.position_at == "features"
 
         def positions(features: int) -> nn.Module:
-            first = every_kth.index(kept.start)
+            first = all_kept.index(kept.start)
             return position(params["position"], params["position_norm"], len(kept), features, first)
 
         self.slices = SliceEncoder(encoder, params, shape, kept)

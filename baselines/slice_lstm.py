@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from baselines.blocks import head, start_kaiming
 from baselines.contracts import EncoderHandle, Params, Shape, Task
-from baselines.slices import AXES, SliceEncoder, every, filled
+from baselines.slices import AXES, SliceEncoder, strided, trim_empty
 
 EMBEDDING = 2
 HIDDEN = 128
@@ -42,7 +42,7 @@ class SliceLSTM(nn.Module):
         self, params: Params, n_outputs: int, shape: Shape, encoder: EncoderHandle
     ) -> None:
         super().__init__()
-        kept = filled(every(shape[AXES[params["axis"]]], params["stride"]), params)
+        kept = trim_empty(strided(shape[AXES[params["axis"]]], params["stride"]), params)
         self.slices = SliceEncoder(encoder, params, shape, kept)
         self.dropout = nn.Dropout(params["dropout"])
         self.project = nn.Linear(encoder.feature_dim, EMBEDDING)

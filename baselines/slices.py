@@ -15,7 +15,7 @@ AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 """Slicing axis: its place among the volume's three."""
 
 
-def every(n_slices: int, stride: int) -> range:
+def strided(n_slices: int, stride: int) -> range:
     """Return the slices kept with a stride: every `stride`-th, as many left out at either end.
 
     Raises
@@ -31,7 +31,7 @@ def every(n_slices: int, stride: int) -> range:
     return range((n_slices - 1) % stride // 2, n_slices, stride)
 
 
-def filled(kept: range, params: Params) -> range:
+def trim_empty(kept: range, params: Params) -> range:
     """Leave out the slices at either end that are background in every training volume.
 
     The harness names the first and the last slice that is not, where ``skip_empty`` is set.
@@ -48,7 +48,7 @@ def filled(kept: range, params: Params) -> range:
     return kept[inside[0] : inside[-1] + 1]
 
 
-def middle(n_slices: int, k: int, spacing: int) -> range:
+def central(n_slices: int, k: int, spacing: int) -> range:
     """Return `k` slices around the middle one, `spacing` slices apart.
 
     Raises
@@ -110,14 +110,14 @@ class SliceEncoder(nn.Module):
         self.kept = kept
         self.as_channels = as_channels
         self.channels = encoder.channels
-        self.photograph = params["normalise"] == "imagenet"
+        self.imagenet_normalise = params["normalise"] == "imagenet"
         self.frozen = bool(params["freeze"])
         self.chunk = int(params.get("slice_chunk", 0))
         self._check(encoder, [size for i, size in enumerate(shape) if i != self.axis])
         self.encoder = encoder.make()
         if self.frozen:
             self.encoder.requires_grad_(False).eval()
-        if self.photograph:
+        if self.imagenet_normalise:
             for name in ("mean", "std"):
                 values = torch.tensor(getattr(encoder, name)).reshape(-1, 1, 1)
                 self.register_buffer(name, values, persistent=False)
@@ -129,7 +129,7 @@ class SliceEncoder(nn.Module):
                 f"{encoder.name!r}, which needs {encoder.min_size}x{encoder.min_size}; "
                 "use a finer grid, another axis or another encoder."
             )
-        if self.photograph and (encoder.mean is None or encoder.std is None):
+        if self.imagenet_normalise and (encoder.mean is None or encoder.std is None):
             raise ValueError(
                 f"The encoder {encoder.name!r} declares no mean and std to normalise by; "
                 "use normalise=none."
@@ -149,7 +149,7 @@ class SliceEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map volumes (B, 1, D, H, W) to features (B, S, feature_dim), S = 1 `as_channels`."""
-        if self.photograph:
+        if self.imagenet_normalise:
             low, high = x.amin((2, 3, 4), keepdim=True), x.amax((2, 3, 4), keepdim=True)
             x = (x - low) / (high - low).clamp_min(torch.finfo(x.dtype).tiny)
         kept = slice(self.kept.start, self.kept.stop, self.kept.step)
@@ -164,7 +164,7 @@ class SliceEncoder(nn.Module):
         batch = images.shape[0]
         if not self.as_channels:
             images = images.flatten(0, 1).unsqueeze(1).expand(-1, self.channels, -1, -1)
-        if self.photograph:
+        if self.imagenet_normalise:
             images = (images - self.mean) / self.std
         return self.encoder(images).unflatten(0, (batch, -1))
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from baselines.pooling import Attention
 from baselines.position import position
-from baselines.slices import every, middle
+from baselines.slices import central, strided
 from registry.cards import Task
 
 MNI = (91, 109, 91)
@@ -220,7 +220,7 @@ def test_an_axis_too_short_to_pool_is_left_unpooled(build) -> None:
 @given(n_slices=st.integers(1, 300), data=st.data())
 def test_a_stride_keeps_every_kth_slice_symmetrically(n_slices, data) -> None:
     stride = data.draw(st.integers(1, n_slices))
-    kept = list(every(n_slices, stride))
+    kept = list(strided(n_slices, stride))
     assert {b - a for a, b in pairwise(kept)} <= {stride}
     assert 0 <= (n_slices - 1 - kept[-1]) - kept[0] <= 1
     assert kept[0] < stride
@@ -230,7 +230,7 @@ def test_a_stride_keeps_every_kth_slice_symmetrically(n_slices, data) -> None:
 def test_few_slices_lie_around_the_middle(n_slices, data) -> None:
     k = data.draw(st.integers(1, n_slices))
     spacing = data.draw(st.integers(1, max(1, (n_slices - 1) // max(1, k - 1))))
-    kept = list(middle(n_slices, k, spacing))
+    kept = list(central(n_slices, k, spacing))
     assert len(kept) == k
     assert kept[0] >= 0
     assert kept[-1] < n_slices

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from baselines.position import position
-from baselines.slices import AXES, every, filled
+from baselines.slices import AXES, strided, trim_empty
 from registry import models
 
 
 def test_slices_outside_of_the_head_are_left_out_and_the_others_keep_their_numbers():
-    kept = every(30, 3)
+    kept = strided(30, 3)
     assert list(kept) == [1, 4, 7, 10, 13, 16, 19, 22, 25, 28]
-    assert filled(kept, {}) == kept
-    found = filled(kept, {"first_slice": 5, "last_slice": 22})
+    assert trim_empty(kept, {}) == kept
+    found = trim_empty(kept, {"first_slice": 5, "last_slice": 22})
     assert list(found) == [7, 10, 13, 16, 19, 22]
     assert kept.index(found.start) == 2
 
@@ -25,7 +25,7 @@ def test_an_axis_is_the_same_one_in_models_and_harness():
 
 def test_no_slice_left_is_a_sentence():
     with pytest.raises(ValueError, match="leaves no slice"):
-        filled(every(30, 10), {"first_slice": 6, "last_slice": 13})
+        trim_empty(strided(30, 10), {"first_slice": 6, "last_slice": 13})
 
 
 def test_sinusoids_are_those_of_the_place_among_all_slices():
