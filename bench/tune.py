@@ -25,7 +25,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from bench.room import is_full
+from bench.disk import is_full
 from bench.spec import dimension_from_plain
 from bench.train.selection import Diverged
 from bench.unit import Progress, Unit

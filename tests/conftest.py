@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 
 # A loaded machine is no reason to fail.
 settings.register_profile(
-    "house", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    "slicebench", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
-settings.load_profile("house")
+settings.load_profile("slicebench")
 
 
 @pytest.fixture(scope="session")

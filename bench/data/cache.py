@@ -32,9 +32,9 @@ from bench.data import facts, formats, volume
 from bench.data.manifest import sha256_of
 from bench.data.scanning import Job, checksum, read_all, write_row
 from bench.data.volume import Conform
+from bench.disk import reserve_space
 from bench.files import atomic_write
 from bench.lock import locked
-from bench.room import take_room
 from registry.errors import UserError
 
 Progress = Callable[[int, int], None]
@@ -360,7 +360,7 @@ class _Rows:
             with open(self.building / VOLUMES, "wb") as stream:
                 np.lib.format.write_array_header_1_0(stream, header)
                 stream.flush()
-                take_room(stream.fileno(), stream.tell() + needed)
+                reserve_space(stream.fileno(), stream.tell() + needed)
                 os.fsync(stream.fileno())
         except OSError:
             shutil.rmtree(self.building)

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.disk import is_full
 from bench.processes import import_as_usual
-from bench.room import is_full
 from bench.spec import Component, seed_for
 from bench.train.selection import Diverged, selection_score
 from bench.unit import Environment, Fit, Fits, Outcome, Progress, Unit

@@ -1,4 +1,4 @@
-"""What may leave the house: tables without labels, people, places and machines."""
+"""What may be shared: tables without labels, subjects, sites and machines."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from bench.disk import reserve_space
 from bench.files import atomic_write
 from bench.lock import locked
-from bench.room import take_room
 from bench.spec import canonical_json
 from bench.train.feed import Feed
 from bench.train.numerics import autocast, keep_small_convolutions_exact
@@ -78,7 +78,7 @@ def features_of(
                 np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape).flush()
                 # Writing into a map that finds no room would kill the process.
                 with open(part, "r+b") as stream:
-                    take_room(stream.fileno(), part.stat().st_size)
+                    reserve_space(stream.fileno(), part.stat().st_size)
             except OSError:
                 part.unlink(missing_ok=True)
                 raise

@@ -31,7 +31,7 @@ ODD = [0.1 + 0.2, -0.0, 5e-324, 1.7976931348623157e308, np.nextafter(1.0, 2.0), 
 
 @pytest.fixture
 def planted(tmp_path):
-    """Runs on three cohorts, with much in them that must not leave the house."""
+    """Runs on three cohorts, with much in them that must not be shared."""
     bench = Bench(tmp_path / "r.db")
     ages = bench.cohort("ages")
     ill = bench.cohort(

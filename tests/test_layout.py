@@ -1,4 +1,4 @@
-"""The rules of the house: what may import what, and what a command line start may load."""
+"""The layout of the packages: which may import which, and what a command may load at start-up."""
 
 import ast
 import subprocess
