@@ -23,7 +23,7 @@ from bench.data.cache import (
     prepare,
     write_csv,
 )
-from bench.data.listing import GROWING, CohortRequest, Listing, list_scans
+from bench.data.listing import UPDATABLE, CohortRequest, Listing, list_scans
 from bench.data.settle import SPLIT_SEED, Settled, balance, settle
 from bench.data.split import SIDES, strata, subset, validation_subset
 from bench.data.volume import VERSION, Conform
@@ -401,7 +401,7 @@ def _says(file: Path, table: pd.DataFrame) -> bool:
 
 def _settings(request: CohortRequest, conform: Conform) -> dict[str, Value]:
     """Return what decides the numbers and may be read by anybody: no path of this machine."""
-    options = {key: value for key, value in request.options.items() if key not in GROWING}
+    options = {key: value for key, value in request.options.items() if key not in UPDATABLE}
     about = {
         "adapter": request.card.name,
         "adapter_version": request.card.version,

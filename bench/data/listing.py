@@ -19,8 +19,8 @@ from registry.core import catalogue, did_you_mean, resolve
 from registry.datasets import CONFORM, options_of
 from registry.errors import UserError
 
-GROWING = ("table", "withdrawals")
-"""Options whose files are replaced by later ones."""
+UPDATABLE = ("table", "withdrawals")
+"""Options naming files of which a newer version may be used later."""
 
 
 @dataclass(frozen=True)
@@ -346,7 +346,7 @@ def _folder(request: CohortRequest, root: Path, cache_dir: Path) -> Path:
     What is not in its name does not move anybody to another side: the grid, a later table, a later
     list of withdrawals.
     """
-    options = {k: v for k, v in request.options.items() if k not in (*CONFORM, *GROWING)}
+    options = {k: v for k, v in request.options.items() if k not in (*CONFORM, *UPDATABLE)}
     if request.root is None:
         options["table"] = str(Path(str(request.options.get("table", ""))).expanduser().resolve())
     if request.test is not None:

@@ -14,7 +14,7 @@ from bench.data.adapters.reading import listed
 from bench.data.choices import REPLACED, leave_out
 from bench.data.copies import same_images
 from bench.data.listing import Listing
-from bench.data.split import DEAL, DEAL_WITHOUT_TEST, SIDES, split, strata
+from bench.data.split import PATTERN, PATTERN_WITHOUT_TEST, SIDES, split, strata
 from registry.cards import Task
 from registry.errors import UserError
 
@@ -264,9 +264,9 @@ def _sides(used: pd.DataFrame, task: Task, given: pd.Series, stored: pd.Series |
     fixed = _by_group(given, groups)
     outside = fixed[people.loc[fixed.index, "external"]]
     fixed = fixed.drop(outside.index)
-    deal = DEAL
+    pattern = PATTERN
     if (fixed == "test").any():
-        deal = DEAL_WITHOUT_TEST
+        pattern = PATTERN_WITHOUT_TEST
         outside = pd.concat([outside, fixed[fixed == "test"]])
         fixed = fixed.drop(outside.index, errors="ignore")
     if not (fixed == "validation").any():
@@ -276,7 +276,7 @@ def _sides(used: pd.DataFrame, task: Task, given: pd.Series, stored: pd.Series |
         kept = _by_group(stored, groups)
         fixed = pd.concat([fixed, kept[~kept.index.isin([*fixed.index, *outside.index])]])
     fine = strata(people, task)["fine"].drop(outside.index)
-    return pd.concat([split(fine, SPLIT_SEED, fixed, deal), outside])
+    return pd.concat([split(fine, SPLIT_SEED, fixed, pattern), outside])
 
 
 def _by_group(sides: pd.Series, groups: pd.Series) -> pd.Series:

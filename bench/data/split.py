@@ -18,10 +18,10 @@ from registry.cards import Task
 
 SIDES = ("train", "validation", "test")
 
-DEAL = np.array([0, 1, 0, 2, 0])
+PATTERN = np.array([0, 1, 0, 2, 0])
 """Sides of each five neighbours in the order of strata: 60/20/20, exact for multiples of five."""
 
-DEAL_WITHOUT_TEST = np.array([0, 1, 0, 0])
+PATTERN_WITHOUT_TEST = np.array([0, 1, 0, 0])
 """The same where the test set is given: by a site, by another cohort, or officially."""
 
 MIN_VALIDATION = 8
@@ -58,7 +58,7 @@ def split(
     strata: pd.Series,
     seed: int,
     stored: pd.Series | None = None,
-    deal: NDArray[np.int64] = DEAL,
+    pattern: NDArray[np.int64] = PATTERN,
 ) -> pd.Series:
     """Put every unit, a subject or a group of subjects that belong together, on a side.
 
@@ -74,7 +74,7 @@ def split(
         Draws another split.
     stored : Series of str, optional
         Sides by unit of an earlier split; units that are gone are ignored.
-    deal : ndarray of int
+    pattern : ndarray of int
         Which sides neighbours get in turn, by their index in `SIDES`.
 
     Returns
@@ -88,7 +88,7 @@ def split(
     order = np.lexsort((_hashes(ids, str(seed)), strata.to_numpy()))
     grouped = strata.to_numpy()[order]
     placed = sides.to_numpy()[order]
-    dealt = deal[np.arange(len(order)) % len(deal)]
+    dealt = pattern[np.arange(len(order)) % len(pattern)]
     starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]][: len(order)]).tolist()
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
         before = placed[start:end].tolist()

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.data.adapters.contrast import why_not_t1
 from bench.data.adapters.reading import listed, space_of
-from bench.data.adapters.walk import Entry, Walk
+from bench.data.adapters.walk import FoundFile, Walk
 from registry.errors import UserError
 
 IMAGES = (".nii", ".nii.gz")
@@ -68,7 +68,7 @@ def find_images(root: Path, subject_of: Callable[[str], str], what: str) -> pd.D
     return images
 
 
-def _about(entry: Entry, subject: str, subject_of: Callable[[str], str]) -> dict[str, str]:
+def _about(entry: FoundFile, subject: str, subject_of: Callable[[str], str]) -> dict[str, str]:
     """Return what the path of an image, or of the first slice of a series, says of it."""
     folders, name = entry.path.split("/")[:-1], entry.name
     found = _IMAGE_ID.search(name)

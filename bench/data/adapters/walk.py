@@ -41,7 +41,7 @@ def natural(name: str) -> str:
     return re.sub(r"\d+", lambda number: number[0].zfill(20), name)
 
 
-class Entry(NamedTuple):
+class FoundFile(NamedTuple):
     """A file of a cohort: its path relative to the cohort's folder, and its name.
 
     ``reason`` says why it cannot hold a scan if that is known without reading it: it is a link to
@@ -74,7 +74,7 @@ class Walk:
         self._within = re.compile(within)
         self._closed: list[tuple[str, str]] = []
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[FoundFile]:
         """Yield the files, folder by folder, in natural order.
 
         Raises
@@ -123,7 +123,7 @@ class Walk:
                 if is_image(item.name) or not folder:
                     shown = _printable(path)
                     reason = reason or (NOT_UTF8 if shown != path else "")
-                    yield Entry(shown, shown.rpartition("/")[2], reason)
+                    yield FoundFile(shown, shown.rpartition("/")[2], reason)
             folders += reversed(below)
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.data.synthetic.grid import Array, Fields
+from bench.data.synthetic.grid import Array, SplineFields
 from bench.data.synthetic.people import Spec, Traits, generator
 
 VARIABILITY = 0.6
@@ -67,7 +67,7 @@ def anatomy(spec: Spec, subject: int, traits: Traits, variability: float = VARIA
     hippocampus = (1 + HIPPOCAMPUS_PER_YEAR) ** years * (1 + HIPPOCAMPUS_IN_AD * ill)
     # Left and right of a person are alike: they share three quarters of their variance.
     sides = SPREAD_HIPPOCAMPUS * (np.sqrt(0.75) * z[0] + np.sqrt(0.25) * z[1:3])
-    shape = Fields.controls
+    shape = SplineFields.controls
     return Anatomy(
         scale=float((men * np.exp(SPREAD_HEAD * z[3])) ** (1 / 3)),
         ventricles=float(

@@ -16,7 +16,7 @@ SHAPES = {2: (91, 109, 91), 4: (46, 55, 46)}
 """Voxels along each axis, by the edge of a voxel in mm."""
 
 
-class Fields:
+class SplineFields:
     """Smooth random fields on a grid: cubic B-splines on control points 30 mm apart."""
 
     controls = (9, 11, 9)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bench.data.synthetic.anatomy import VARIABILITY, anatomy, normal
-from bench.data.synthetic.grid import ORIGIN, SHAPES, Array, Fields
+from bench.data.synthetic.grid import ORIGIN, SHAPES, Array, SplineFields
 from bench.data.synthetic.people import SITES, Site, Spec, Traits, generator
 from bench.data.synthetic.template import Template, template
 
@@ -25,7 +25,7 @@ class HeadVoxels:
 
     inside: NDArray[np.bool]
     mm: Array
-    fields: Fields
+    fields: SplineFields
 
 
 @lru_cache(maxsize=2)
@@ -36,7 +36,7 @@ def head_voxels(voxel_mm: int) -> HeadVoxels:
     reach = _sample(template(voxel_mm), template(voxel_mm).brain, mm).reshape(shape) > 0.5
     # 20 mm: the largest head and the largest warp that occur.
     inside = ndimage.distance_transform_edt(~reach, sampling=voxel_mm) < 20
-    return HeadVoxels(inside, mm[:, inside.ravel()], Fields(voxel_mm))
+    return HeadVoxels(inside, mm[:, inside.ravel()], SplineFields(voxel_mm))
 
 
 def _sample(source: Template, field: Array, mm: Array) -> Array:
@@ -96,6 +96,6 @@ def volume(
 def _scan(image: Array, head: HeadVoxels, site: Site, rng: np.random.Generator) -> Array:
     """Return the image, (N,), as the scanner of a site sees it."""
     slope = site.bias * (np.array(site.direction) @ head.mm) / 90
-    wobble = head.fields(normal(rng, Fields.controls, BIAS_WOBBLE))[head.inside]
+    wobble = head.fields(normal(rng, SplineFields.controls, BIAS_WOBBLE))[head.inside]
     signal = np.clip(image, 0.01, None) ** site.contrast * np.exp(slope + wobble)
     return signal + normal(rng, signal.shape, site.noise)
