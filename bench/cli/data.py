@@ -103,14 +103,14 @@ def manifest(
     that `run` uses.
     """
     from bench.cli.progress import Ticker
-    from bench.data.inspect import recall
+    from bench.data.inspect import stored_inspection
     from bench.data.listing import list_scans
     from bench.data.manifest import count_flow
 
     config, request = _request(name, dataset, plugins)
     _refuse_missing_folder("--out", out)
     listing = list_scans(request, config.cache, Ticker(f"{name}: making scan"))
-    known = recall(listing)
+    known = stored_inspection(listing)
     print(_write_manifest(known.scans, request.target, out))
     for reason, count in count_flow(known.scans["reason"]):
         print(f"  left out: {reason}: {count}")

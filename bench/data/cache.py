@@ -95,7 +95,7 @@ def prepare(
     cache_dir: Path,
     progress: Progress | None = None,
     *,
-    spare: Mapping[int, Sequence[Path]] | None = None,
+    substitutes: Mapping[int, Sequence[Path]] | None = None,
     root: Path | None = None,
     workers: int | None = None,
     verify: bool = False,
@@ -117,7 +117,7 @@ def prepare(
         Holds ``volumes/``.
     progress : callable, optional
         Called after each scan that is read.
-    spare : mapping, optional
+    substitutes : mapping, optional
         By row, the files that stand in for its own if that cannot be used, in order.
     root : Path, optional
         Where the dataset lies, for those who list what is prepared.
@@ -137,10 +137,10 @@ def prepare(
     OSError
         When the cache cannot be written; `cohort_folder` turns it into a sentence.
     """
-    found = complete(files, conform, cohort, cache_dir, spare)
+    found = complete(files, conform, cohort, cache_dir, substitutes)
     if found is not None and not (verify and _damaged(found, conform)):
         return found
-    images = images_of(files, spare)
+    images = images_of(files, substitutes)
     building = cohort / f"{BUILDING}{sha256_of([_settings(conform), _stamps(images)])[:16]}"
     for other in cohort.glob(f"{BUILDING}*"):
         if other != building:
@@ -176,13 +176,13 @@ def complete(
     conform: Conform,
     cohort: Path,
     cache_dir: Path,
-    spare: Mapping[int, Sequence[Path]] | None = None,
+    substitutes: Mapping[int, Sequence[Path]] | None = None,
 ) -> Cached | None:
     """Return the cache of these scans if it is there, None if anything must be read.
 
     Where the scans were read last with other settings, what these say of them is noted.
     """
-    images = images_of(files, spare)
+    images = images_of(files, substitutes)
     found = _remembered(images, cohort, conform)
     rows = [row for row in found if row is not None]
     if len(rows) < len(found):
@@ -191,7 +191,7 @@ def complete(
     if not _is_complete(folder, len(files), conform):
         return None
     index = _read_index(folder)
-    for number in spare or ():
+    for number in substitutes or ():
         # What other settings could use these may not, and then another image is tried.
         if (index["reason"][number] == "") != (rows[number]["reason"] == ""):
             return None
@@ -205,13 +205,13 @@ def complete(
 
 
 def remembered(
-    files: Sequence[Path], cohort: Path, spare: Mapping[int, Sequence[Path]] | None = None
+    files: Sequence[Path], cohort: Path, substitutes: Mapping[int, Sequence[Path]] | None = None
 ) -> tuple[pd.DataFrame, dict[Path, str]]:
     """Return what was said of these scans when they were read last, whatever the settings.
 
     Parameters
     ----------
-    files, cohort, spare
+    files, cohort, substitutes
         See `prepare`.
 
     Returns
@@ -221,7 +221,7 @@ def remembered(
     unusable : dict
         See `Cached`.
     """
-    images = images_of(files, spare)
+    images = images_of(files, substitutes)
     said = dict(enumerate(_remembered(images, cohort)))
     rows = {number: row for number, row in said.items() if row is not None}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=[*facts.FACTS])
@@ -256,10 +256,10 @@ def note(
 
 
 def images_of(
-    files: Sequence[Path], spare: Mapping[int, Sequence[Path]] | None
+    files: Sequence[Path], substitutes: Mapping[int, Sequence[Path]] | None
 ) -> list[list[Path]]:
     """Return the files of each row, in the order in which they are tried; see `prepare`."""
-    return [[file, *(spare or {}).get(row, ())] for row, file in enumerate(files)]
+    return [[file, *(substitutes or {}).get(row, ())] for row, file in enumerate(files)]
 
 
 def _stamps(images: Sequence[Sequence[Path]]) -> list[list[tuple[str, int, int]]]:

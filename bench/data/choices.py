@@ -85,7 +85,7 @@ def _join_spellings(scans: pd.DataFrame) -> None:
     scans["diagnosis"] = words.str.casefold().map(best)
 
 
-def spares(scans: pd.DataFrame, target: str) -> dict[int, list[int]]:
+def substitutes(scans: pd.DataFrame, target: str) -> dict[int, list[int]]:
     """Return which images stand in for a chosen one that turns out to be unusable, in order.
 
     They are of the same visit, have a label, and are said to be in the same space: an image that is
@@ -127,7 +127,7 @@ def replace(
     scans : DataFrame
         As `choose` left them.
     target : str
-        See `spares`.
+        See `substitutes`.
     unusable : mapping
         Why scans that were read cannot be used, by index.
 
@@ -140,19 +140,19 @@ def replace(
         The index of the substitute by that of the image that it stands in for.
     """
     scans = scans.copy()
-    in_order, lost, taken = spares(scans, target), [], {}
+    in_order, lost, taken = substitutes(scans, target), [], {}
     for one in scans.index[(scans["reason"] == "") & scans.index.isin(list(unusable))]:
         others = in_order.get(one, [])
-        good = next((spare for spare in others if spare not in unusable), None)
+        good = next((other for other in others if other not in unusable), None)
         if good is None:
             lost.append(one)
         else:
             scans.loc[one, "reason"] = unusable[one] + REPLACED
             scans.loc[good, "reason"] = ""
             taken[int(one)] = good
-        for spare in others:
-            if spare in unusable:
-                scans.loc[spare, "reason"] = unusable[spare] + ("" if good is None else REPLACED)
+        for other in others:
+            if other in unusable:
+                scans.loc[other, "reason"] = unusable[other] + ("" if good is None else REPLACED)
     visits = pd.MultiIndex.from_frame(scans[["subject_id", "session_id"]])
     stranded = visits.isin(visits[scans.index.isin(lost)]) & (scans["reason"] == NOT_CHOSEN)
     labelled = manifest.labelled(scans, target)

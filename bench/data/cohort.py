@@ -24,7 +24,7 @@ from bench.data.cache import (
     write_csv,
 )
 from bench.data.listing import UPDATABLE, CohortRequest, Listing, list_scans
-from bench.data.settle import SPLIT_SEED, Settled, balance, settle
+from bench.data.selection import SPLIT_SEED, SelectedScans, balance, select_scans
 from bench.data.split import SIDES, strata, subset, validation_subset
 from bench.data.volume import VERSION, Conform
 from bench.records import DatasetRecord, SubjectRecord
@@ -132,31 +132,31 @@ class Cohort:
             return self.subjects.loc[subjects, "row"].to_numpy()
         return self.frame.loc[self.frame["subject"].isin(subjects), "row"].to_numpy()
 
-    def train_rows(self, n_train: int, draw: str) -> NDArray[np.int64]:
+    def train_rows(self, n_train: int, stream: str) -> NDArray[np.int64]:
         """Return all scans of the training subset of a size.
 
-        Subsets are nested: a larger one of the same draw holds every smaller one.
+        Subsets are nested: a larger one of the same random stream contains all smaller ones.
 
         Parameters
         ----------
         n_train : int
             Subjects.
-        draw : str
-            What the subset derives from: the user's seed, or a study's own word.
+        stream : str
+            Name of the random stream: the seed of a trial, or the name that a study uses.
         """
         lead = 1 if self.task.kind == "classification" else 0
-        pool, seed = self.pool, seed_for("subset", draw)
+        pool, seed = self.pool, seed_for("subset", stream)
         chosen = subset(self._ids(pool), self._strata.loc[pool], n_train, seed, lead)
         return self.rows(pool[chosen], one_per_subject=False)
 
-    def validation_rows(self, n_train: int, draw: str, *, full: bool) -> NDArray[np.int64]:
+    def validation_rows(self, n_train: int, stream: str, *, full: bool) -> NDArray[np.int64]:
         """Return one scan of each validation subject that belongs to a training size."""
         subjects = self.side("validation")
         chosen = validation_subset(
             self._ids(subjects),
             self._strata.loc[subjects],
             n_train,
-            seed_for("validation", draw),
+            seed_for("validation", stream),
             classes=len(self.task.classes),
             full=full,
         )
@@ -260,12 +260,12 @@ def open_cohort(
     listing = list_scans(request, cache_dir, progress)
     conform, folder = listing.conform, listing.folder
     listing.task  # noqa: B018  refuses what cannot be learned before hours of reading
-    spare = listing.spare
-    cached = None if verify else complete(listing.files, conform, folder, cache_dir, spare)
+    substitutes = listing.substitutes
+    cached = None if verify else complete(listing.files, conform, folder, cache_dir, substitutes)
     if cached is not None:
-        settled, rows = _settled(listing, cached)
-        if _is_kept(listing, settled):
-            return _cohort(listing, settled, rows, cached.folder, conform)
+        selected, rows = _selected(listing, cached)
+        if _is_kept(listing, selected):
+            return _cohort(listing, selected, rows, cached.folder, conform)
     with cohort_folder(folder):
         cached = prepare(
             listing.files,
@@ -273,30 +273,30 @@ def open_cohort(
             folder,
             cache_dir,
             progress,
-            spare=spare,
+            substitutes=substitutes,
             root=request.root and request.root.expanduser().resolve(),
             workers=workers,
             verify=verify,
         )
-        settled, rows = _settled(listing, cached)
-        keep_split(listing, settled)
-    return _cohort(listing, settled, rows, cached.folder, conform)
+        selected, rows = _selected(listing, cached)
+        keep_split(listing, selected)
+    return _cohort(listing, selected, rows, cached.folder, conform)
 
 
-def _settled(listing: Listing, cached: Cached) -> tuple[Settled, pd.Series]:
+def _selected(listing: Listing, cached: Cached) -> tuple[SelectedScans, pd.Series]:
     """Return who is on which side, and the row of each scan in the array."""
     listing, scans = listing.after_reading(cached.unusable)
-    settled = settle(listing, cached.facts.set_axis(scans), stored_split(listing))
-    return settled, pd.Series(range(len(scans)), scans)
+    selected = select_scans(listing, cached.facts.set_axis(scans), stored_split(listing))
+    return selected, pd.Series(range(len(scans)), scans)
 
 
 def _cohort(
-    listing: Listing, settled: Settled, rows: pd.Series, folder: Path, conform: Conform
+    listing: Listing, selected: SelectedScans, rows: pd.Series, folder: Path, conform: Conform
 ) -> Cohort:
-    request, used, task = listing.request, settled.used, settled.task
+    request, used, task = listing.request, selected.used, selected.task
     settings = _settings(request, conform)
-    manifest_digest = manifest.digest(settled.scans)
-    sides = settled.subjects[["subject_id", "side"]]
+    manifest_digest = manifest.digest(selected.scans)
+    sides = selected.subjects[["subject_id", "side"]]
     split_digest = manifest.sha256_of(sides.to_numpy().tolist())
     fingerprint = manifest.sha256_of(
         [
@@ -309,7 +309,7 @@ def _cohort(
         ]
     )
     columns = ["row", "subject", "y", "age", "sex", "site", "side"]
-    people = settled.scans.drop_duplicates("subject").sort_values("subject")
+    people = selected.scans.drop_duplicates("subject").sort_values("subject")
     return Cohort(
         name=request.name,
         fingerprint=fingerprint[:16],
@@ -319,8 +319,8 @@ def _cohort(
         task=task,
         shape=conform.target.shape,
         frame=used.assign(row=rows[used.index])[columns].reset_index(drop=True),
-        flow=settled.flow,
-        warnings=settled.warnings,
+        flow=selected.flow,
+        warnings=selected.warnings,
         settings=settings,
         synthetic=request.card.synthetic,
         tested_on=(request.test or request).cohort,
@@ -343,24 +343,24 @@ def stored_split(listing: Listing) -> pd.Series | None:
     return _stored_split(file)
 
 
-def keep_split(listing: Listing, settled: Settled) -> None:
+def keep_split(listing: Listing, selected: SelectedScans) -> None:
     """Write the split and the manifest into the cohort's folder."""
-    for file, table in _tables(listing, settled).items():
+    for file, table in _tables(listing, selected).items():
         if not _says(file, table):
             write_csv(table, file)
 
 
-def _is_kept(listing: Listing, settled: Settled) -> bool:
+def _is_kept(listing: Listing, selected: SelectedScans) -> bool:
     """Tell whether the cohort's folder says all of it already: then nothing need be written."""
-    return all(_says(file, table) for file, table in _tables(listing, settled).items())
+    return all(_says(file, table) for file, table in _tables(listing, selected).items())
 
 
-def _tables(listing: Listing, settled: Settled) -> dict[Path, pd.DataFrame]:
+def _tables(listing: Listing, selected: SelectedScans) -> dict[Path, pd.DataFrame]:
     """Return the split and the manifest, each with the file that it is kept in."""
-    sides = settled.subjects[["subject_id", "side"]]
+    sides = selected.subjects[["subject_id", "side"]]
     return {
-        _split_file(listing): _with_absent(sides, stored_split(listing), settled.scans),
-        listing.folder / "manifest.csv": settled.scans.drop(columns=["file", "subject"]),
+        _split_file(listing): _with_absent(sides, stored_split(listing), selected.scans),
+        listing.folder / "manifest.csv": selected.scans.drop(columns=["file", "subject"]),
     }
 
 

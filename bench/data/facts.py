@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bench.data import formats
-from bench.data.volume import Array, Grid, Info, conform, turn
+from bench.data.volume import Array, Grid, Info, conform, to_ras
 
 FACTS: dict[str, str] = {
     "sha256": "hash of the stored voxels; empty when they cannot be read",
@@ -106,7 +106,7 @@ def _correlation(a: Array, b: Array) -> float:
 @lru_cache(maxsize=4)
 def _template(grid: Grid, step: int) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the template on the coarse grid, its brain, and what lies within 8 mm of that."""
-    data = conform(turn(formats.read(template_file())), grid, "mni")[::step, ::step, ::step]
+    data = conform(to_ras(formats.read(template_file())), grid, "mni")[::step, ::step, ::step]
     brain = data > 0.2
     rounds = max(1, round(8 / (grid.voxel_mm * step)))
     return data, brain, ndimage.binary_dilation(brain, iterations=rounds)

@@ -27,7 +27,7 @@ from bench.data.facts import FACTS, thumbnail, typed
 from bench.data.listing import Listing
 from bench.data.quality import Concern, concerns
 from bench.data.scanning import Job, read_all
-from bench.data.settle import Settled, balance, flow_of, settle, with_facts
+from bench.data.selection import SelectedScans, balance, flow_of, select_scans, with_facts
 from bench.data.volume import Conform
 from registry.errors import UserError
 
@@ -44,7 +44,7 @@ class Inspection:
         The scans and how they were chosen.
     scans : DataFrame
         Every scan found, with facts and final reasons.
-    settled : Settled or None
+    selected : SelectedScans or None
         The split, None when there is a problem.
     problem : str
         Why the dataset cannot be used as asked, empty when it can.
@@ -60,7 +60,7 @@ class Inspection:
 
     listing: Listing
     scans: pd.DataFrame
-    settled: Settled | None
+    selected: SelectedScans | None
     problem: str
     conform: Conform
     rows: pd.Index
@@ -70,8 +70,8 @@ class Inspection:
     @property
     def used(self) -> pd.DataFrame:
         """The used scans; with a ``side`` when they could be split."""
-        if self.settled is not None:
-            return self.settled.used
+        if self.selected is not None:
+            return self.selected.used
         return self.scans[self.scans["reason"] == ""]
 
     @property
@@ -82,14 +82,14 @@ class Inspection:
     @property
     def warnings(self) -> list[str]:
         """What a user should know."""
-        if self.settled is not None:
-            return self.settled.warnings
+        if self.selected is not None:
+            return self.selected.warnings
         return list(self.scans.attrs.get("warnings", ()))
 
     @property
     def balance(self) -> pd.DataFrame | None:
-        """How alike the sides are; see `bench.data.settle.balance`."""
-        return None if self.settled is None else balance(self.used, self.settled.task)
+        """How alike the sides are; see `bench.data.selection.balance`."""
+        return None if self.selected is None else balance(self.used, self.selected.task)
 
     @cached_property
     def concerns(self) -> list[Concern]:
@@ -115,7 +115,7 @@ def inspect(
     listing : Listing
         The scans.
     cache_dir : Path
-        Where volumes would be; only what was said of the scans is written down, for `recall`.
+        The cache folder. Only the facts of the scans are stored in it, for `stored_inspection`.
     progress : callable, optional
         Called after each scan that is read.
     workers : int, optional
@@ -134,18 +134,18 @@ def inspect(
         # Read as they are, so that all else can be said.
         options = {**listing.request.options, "space": "native", "crop": "none"}
         conform = replace(listing, request=replace(listing.request, options=options)).conform
-    cached = complete(listing.files, conform, listing.folder, cache_dir, listing.spare)
+    cached = complete(listing.files, conform, listing.folder, cache_dir, listing.substitutes)
     pictures: Pictures = {}
     if cached is not None:
         facts, unusable = cached.facts, cached.unusable
     else:
         facts, unusable, pictures = _read(listing, conform, progress, workers)
     listing, rows = listing.after_reading(unusable)
-    scans, settled, words = _judged(listing, facts.set_axis(rows))
+    scans, selected, words = _judged(listing, facts.set_axis(rows))
     return Inspection(
         listing=listing,
         scans=scans,
-        settled=None if problem else settled,
+        selected=None if problem else selected,
         problem=problem or words,
         conform=conform,
         rows=rows,
@@ -155,7 +155,7 @@ def inspect(
 
 
 @dataclass(frozen=True)
-class Known:
+class StoredInspection:
     """What is known of a dataset without reading a voxel now.
 
     Parameters
@@ -176,7 +176,7 @@ class Known:
     problem: str
 
 
-def recall(listing: Listing) -> Known:
+def stored_inspection(listing: Listing) -> StoredInspection:
     """Return what is known of a dataset from its tables and from when it was read last.
 
     Parameters
@@ -186,35 +186,37 @@ def recall(listing: Listing) -> Known:
 
     Returns
     -------
-    Known
+    StoredInspection
         After `inspect` or `bench.data.cohort.open_cohort` of the same scans what these said.
     """
-    facts, unusable = remembered(listing.files, listing.folder, listing.spare)
+    facts, unusable = remembered(listing.files, listing.folder, listing.substitutes)
     unread = len(listing.chosen) - len(facts)
     listing, rows = listing.after_reading(unusable)
     facts = facts.set_axis(rows[facts.index])
     if unread:
         scans = with_facts(listing, facts)
-        return Known(scans, unread, list(scans.attrs.get("warnings", ())), "")
-    scans, settled, problem = _judged(listing, facts)
-    warnings = settled.warnings if settled else list(scans.attrs.get("warnings", ()))
-    return Known(scans, 0, warnings, problem)
+        return StoredInspection(scans, unread, list(scans.attrs.get("warnings", ())), "")
+    scans, selected, problem = _judged(listing, facts)
+    warnings = selected.warnings if selected else list(scans.attrs.get("warnings", ()))
+    return StoredInspection(scans, 0, warnings, problem)
 
 
-def _judged(listing: Listing, facts: pd.DataFrame) -> tuple[pd.DataFrame, Settled | None, str]:
+def _judged(
+    listing: Listing, facts: pd.DataFrame
+) -> tuple[pd.DataFrame, SelectedScans | None, str]:
     """Return every scan, the split if it can be made, and else why not."""
     try:
-        settled = settle(listing, facts, stored_split(listing))
+        selected = select_scans(listing, facts, stored_split(listing))
     except UserError as error:
         return with_facts(listing, facts), None, str(error)
-    return settled.scans, settled, ""
+    return selected.scans, selected, ""
 
 
 def _read(
     listing: Listing, conform: Conform, progress: Progress | None, workers: int | None
 ) -> tuple[pd.DataFrame, dict[Path, str], Pictures]:
     """Return the facts of each chosen scan, which files cannot be used, and thumbnails, by row."""
-    images = images_of(listing.files, listing.spare)
+    images = images_of(listing.files, listing.substitutes)
     found: dict[int, dict[str, Any]] = {}
     pictures: dict[int, NDArray[np.uint8]] = {}
     for number, row in read_all(list(enumerate(images)), Job(conform, pictures=True), workers):

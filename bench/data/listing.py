@@ -170,10 +170,10 @@ class Listing:
         return [Path(file) for file in self.chosen["file"]]
 
     @property
-    def spare(self) -> dict[int, list[Path]]:
+    def substitutes(self) -> dict[int, list[Path]]:
         """By the number of a chosen scan, the files that stand in for it, in order."""
         number = {index: row for row, index in enumerate(self.chosen.index)}
-        found = choices.spares(self.scans, self.request.target)
+        found = choices.substitutes(self.scans, self.request.target)
         return {
             number[one]: [Path(file) for file in self.scans.loc[others, "file"]]
             for one, others in found.items()

@@ -15,7 +15,7 @@ from scipy import ndimage
 from bench.data import formats
 from bench.data.facts import template_file
 from bench.data.formats import ScanError
-from bench.data.volume import Volume, turn
+from bench.data.volume import Volume, to_ras
 from registry.errors import UserError
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -55,7 +55,7 @@ def registered(scan: Volume) -> Volume:
             "'slicebench[registration]'; or register the scans with another tool, such as FSL's "
             "FLIRT, and give the registered ones."
         ) from None
-    template = turn(formats.read(template_file()))
+    template = to_ras(formats.read(template_file()))
     fixed, moving = (_to_ants(image) for image in (template, scan))
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -172,10 +172,10 @@ def load(path: Path) -> Volume:
     ScanError
         When the scan cannot be used, with the reason.
     """
-    return turn(formats.read(path))
+    return to_ras(formats.read(path))
 
 
-def turn(stored: Stored) -> Volume:
+def to_ras(stored: Stored) -> Volume:
     """Return a stored scan in RAS order, scaled and finite; see `load`."""
     data = stored.voxels
     if (stored.slope, stored.intercept) != (1, 0):

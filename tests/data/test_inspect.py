@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bench.data.cohort import Cohort, open_cohort
-from bench.data.inspect import inspect, recall
+from bench.data.inspect import inspect, stored_inspection
 from bench.data.listing import CohortRequest, cohort_request, list_scans, manifest_table
 from bench.data.scanning import Job, checksum, do_scan
 from tests.data.trees import adni, aibl, clinica, ixi, oasis1, oasis2, oasis3, ukbb
@@ -37,7 +37,7 @@ def asked(name: str, root: Path, target: str, **options: str) -> CohortRequest:
 
 def listed(request: CohortRequest, cache: Path) -> pd.DataFrame:
     """Return the manifest as `bench data manifest` writes it."""
-    return manifest_table(recall(list_scans(request, cache)).scans, request.target)
+    return manifest_table(stored_inspection(list_scans(request, cache)).scans, request.target)
 
 
 def assert_used(table: pd.DataFrame, cohort: Cohort, request: CohortRequest) -> None:
@@ -83,7 +83,7 @@ def test_the_manifest_after_prepare_is_what_run_uses(name: str, tmp_path: Path) 
     pd.testing.assert_frame_equal(after_check, after_prepare)
     pd.testing.assert_frame_equal(manifest_table(checked.scans, target), after_prepare)
     assert checked.flow == cohort.flow
-    assert recall(list_scans(request, cache)).unread == 0
+    assert stored_inspection(list_scans(request, cache)).unread == 0
     assert_used(after_prepare, cohort, request)
     if ".zip!/" not in torn["file"]:
         row = after_prepare.set_index("path").loc[torn["path"]]
@@ -94,12 +94,12 @@ def test_the_manifest_after_prepare_is_what_run_uses(name: str, tmp_path: Path) 
 def test_before_anything_is_read_the_manifest_says_so(tmp_path: Path) -> None:
     adni.write(tmp_path / "tree", registered=True)
     request = asked("adni", tmp_path / "tree", "diagnosis")
-    known = recall(list_scans(request, tmp_path / "cache"))
+    known = stored_inspection(list_scans(request, tmp_path / "cache"))
     assert known.unread == (known.scans["reason"] == "").sum() == 17
     inspect(list_scans(request, tmp_path / "cache"), tmp_path / "cache")
     file = Path(list_scans(request, tmp_path / "cache").chosen["file"].iloc[2])
     file.write_bytes(file.read_bytes())
-    assert recall(list_scans(request, tmp_path / "cache")).unread == 1
+    assert stored_inspection(list_scans(request, tmp_path / "cache")).unread == 1
 
 
 # --- Substitutes ----------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def test_an_image_that_stands_in_gets_the_class_of_its_visit(tmp_path: Path) -> 
     adni.write(tmp_path / "tree", registered=True)
     request = asked("adni", tmp_path / "tree", "diagnosis", visits="baseline")
     chosen = list_scans(request, tmp_path / "cache")
-    first, others = next(iter(chosen.spare.items()))
+    first, others = next(iter(chosen.substitutes.items()))
     tear(chosen.files[first])
     cohort = open_cohort(request, tmp_path / "cache")
     table = listed(request, tmp_path / "cache")

@@ -14,14 +14,14 @@ from bench.data import formats
 from bench.data.facts import FACTS, measured, template_file, thumbnail
 from bench.data.quality import concerns
 from bench.data.scanning import read_scan
-from bench.data.volume import BRAIN_BOX, GRIDS, Conform, Volume, conform, cropped, turn
+from bench.data.volume import BRAIN_BOX, GRIDS, Conform, Volume, conform, cropped, to_ras
 
 GRID = GRIDS["mni-4mm"]
 
 
 @pytest.fixture(scope="module")
 def template() -> Volume:
-    return turn(formats.read(template_file()))
+    return to_ras(formats.read(template_file()))
 
 
 def facts_of(scan: Volume, grid=GRID) -> dict[str, float]:

@@ -11,14 +11,14 @@ from scipy import ndimage
 from bench.data import formats
 from bench.data.facts import measured, template_file
 from bench.data.register import registered
-from bench.data.volume import GRIDS, Volume, conform, turn
+from bench.data.volume import GRIDS, Volume, conform, to_ras
 
 GRID = GRIDS["mni-4mm"]
 
 
 def moved_template(*, skull: bool) -> tuple[Volume, np.ndarray]:
     """Return the template at 2 mm, turned, scaled and moved, and the affine that it had."""
-    template = turn(formats.read(template_file()))
+    template = to_ras(formats.read(template_file()))
     coarse = conform(template, GRIDS["mni-2mm"], "mni")
     if skull:
         brain = coarse > 0.2 * coarse.max()

@@ -1,4 +1,4 @@
-"""A UK Biobank table of 50,000 rows and 10,000 columns, and 10,000 scans settled.
+"""A UK Biobank table of 50,000 rows and 10,000 columns, and 10,000 scans selected.
 
 Goals: the fields that are needed in under 20 s and 1 GB; a split of 10,000 scans in under 5 s. With
 ``--small`` the table has a tenth of the rows.
@@ -19,7 +19,7 @@ from bench.data.adapters.ukbb import _people
 from bench.data.choices import choose
 from bench.data.listing import CohortRequest, Listing
 from bench.data.manifest import tidy
-from bench.data.settle import balance, settle
+from bench.data.selection import balance, select_scans
 from registry.core import catalogue
 from registry.datasets import options_of
 
@@ -75,11 +75,11 @@ def main() -> None:
     facts = pd.DataFrame(
         {"sha256": scans["path"], "blocks": "", "affine": "", "reason": ""}, scans.index
     )
-    found = settle(listing, facts)
-    settled = time.perf_counter() - start
+    found = select_scans(listing, facts)
+    selected = time.perf_counter() - start
     balance(found.used, found.task)
     whole = time.perf_counter() - start
-    print(f"{n} scans chosen and split in {settled:.2f} s, with its balance {whole:.2f} s")
+    print(f"{n} scans selected and split in {selected:.2f} s, with its balance {whole:.2f} s")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ OTHER_TEST = "test side of the training cohort"
 
 
 @dataclass(frozen=True)
-class Settled:
+class SelectedScans:
     """A dataset whose files were read: which scans are used, and on which side.
 
     Parameters
@@ -65,7 +65,9 @@ class Settled:
         return self.used.drop_duplicates("subject_id")
 
 
-def settle(listing: Listing, facts: pd.DataFrame, stored: pd.Series | None = None) -> Settled:
+def select_scans(
+    listing: Listing, facts: pd.DataFrame, stored: pd.Series | None = None
+) -> SelectedScans:
     """Leave out what could not be read, find copies, and split by subject.
 
     Subjects of one family and subjects who share an image are one unit of the split.
@@ -82,7 +84,7 @@ def settle(listing: Listing, facts: pd.DataFrame, stored: pd.Series | None = Non
 
     Returns
     -------
-    Settled
+    SelectedScans
 
     Raises
     ------
@@ -99,7 +101,7 @@ def settle(listing: Listing, facts: pd.DataFrame, stored: pd.Series | None = Non
             f"{scans.loc[first, 'path']}: {scans.loc[first, 'reason']}."
         )
     warnings = [str(words) for words in scans.attrs.get("warnings", ())]
-    warnings += _substitutes(scans)
+    warnings += _substitute_warnings(scans)
     shared = _leave_out_copies(scans, request.target, warnings)
     site = str(request.options["hold_out_site"])
     _refuse_shared_images(shared, scans)
@@ -117,7 +119,7 @@ def settle(listing: Listing, facts: pd.DataFrame, stored: pd.Series | None = Non
     check.refuse_shared_subjects(used)
     check.refuse_copies_across(used)
     check.refuse_empty_sides(used.drop_duplicates("subject_id"), task)
-    return Settled(scans, used, task, flow_of(scans), warnings)
+    return SelectedScans(scans, used, task, flow_of(scans), warnings)
 
 
 def with_facts(listing: Listing, facts: pd.DataFrame) -> pd.DataFrame:
@@ -126,7 +128,7 @@ def with_facts(listing: Listing, facts: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     listing, facts
-        See `settle`; scans that were not read may be missing in the facts.
+        See `select_scans`; scans that were not read may be missing in the facts.
     """
     scans = listing.scans.copy()
     for name in facts.columns:
@@ -151,7 +153,7 @@ def flow_of(scans: pd.DataFrame) -> list[tuple[str, int]]:
     ]
 
 
-def _substitutes(scans: pd.DataFrame) -> list[str]:
+def _substitute_warnings(scans: pd.DataFrame) -> list[str]:
     """Say which images stand in for others that cannot be used."""
     torn = scans[scans["reason"].str.endswith(REPLACED)]
     if torn.empty:
@@ -306,7 +308,7 @@ def balance(used: pd.DataFrame, task: Task) -> pd.DataFrame:
     Parameters
     ----------
     used : DataFrame
-        ``Settled.used``; the first scan of each subject counts.
+        ``SelectedScans.used``; the first scan of each subject counts.
     task : Task
         What is predicted.
 

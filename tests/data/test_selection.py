@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bench.data.choices import choose
 from bench.data.listing import CohortRequest, Listing
 from bench.data.manifest import tidy
-from bench.data.settle import Settled, balance, settle
+from bench.data.selection import SelectedScans, balance, select_scans
 from registry.core import catalogue
 from registry.datasets import options_of
 from registry.errors import UserError
@@ -65,12 +65,12 @@ def facts(of: Listing, same: tuple[tuple[str, ...], ...] = (), bad: tuple[str, .
     )
 
 
-def settled(table: pd.DataFrame, same=(), bad=(), stored=None, **options) -> Settled:
+def selected(table: pd.DataFrame, same=(), bad=(), stored=None, **options) -> SelectedScans:
     found = listing(table, **options)
-    return settle(found, facts(found, same, bad), stored)
+    return select_scans(found, facts(found, same, bad), stored)
 
 
-def sides(found: Settled) -> dict[str, str]:
+def sides(found: SelectedScans) -> dict[str, str]:
     return found.subjects.set_index("subject_id")["side"].to_dict()
 
 
@@ -85,7 +85,7 @@ def test_families_and_copies_are_never_on_two_sides(seed: int) -> None:
     pairs = tuple(
         (f"{a}.nii", f"{b}.nii") for a, b in rng.choice(np.arange(0, 40, 2), (4, 2), replace=False)
     )
-    found = sides(settled(table, same=pairs))
+    found = sides(selected(table, same=pairs))
     families = set(table["family"]) - {""}
     together = [table.loc[table["family"] == name, "subject_id"] for name in families]
     together += [pd.Series([Path(path).stem.zfill(3) for path in pair]) for pair in pairs]
@@ -94,7 +94,7 @@ def test_families_and_copies_are_never_on_two_sides(seed: int) -> None:
 
 
 def test_an_image_under_two_subjects_is_used_once_and_said() -> None:
-    found = settled(rows(), same=(("0.nii", "2.nii"),))
+    found = selected(rows(), same=(("0.nii", "2.nii"),))
     assert found.scans.set_index("path").loc["2.nii", "reason"] == "copy of another scan"
     assert found.scans.set_index("path").loc["0.nii", "reason"] == ""
     assert "images stand under more than one subject" in found.warnings[0]
@@ -102,7 +102,7 @@ def test_an_image_under_two_subjects_is_used_once_and_said() -> None:
 
 
 def test_an_image_with_two_labels_is_not_used() -> None:
-    found = settled(rows(), same=(("0.nii", "1.nii"),))
+    found = selected(rows(), same=(("0.nii", "1.nii"),))
     reasons = found.scans.set_index("path")["reason"]
     assert reasons["0.nii"] == reasons["1.nii"] == "one image, two labels of diagnosis"
     assert ("left out: one image, two labels of diagnosis", 2) in found.flow
@@ -111,28 +111,28 @@ def test_an_image_with_two_labels_is_not_used() -> None:
 def test_other_scans_of_subjects_who_share_an_image_stay_on_one_side() -> None:
     table = pd.concat([rows(), rows().assign(session_id="2", path=lambda t: "later-" + t["path"])])
     for other in range(2, 40, 2):
-        found = settled(table, same=(("0.nii", f"{other}.nii"),))
+        found = selected(table, same=(("0.nii", f"{other}.nii"),))
         assert sides(found)["000"] == sides(found)[f"{other:03d}"]
 
 
 def test_forcing_a_family_apart_is_an_error() -> None:
     table = rows(family=["f", "f", *[""] * 38], split=["train", "test", *["train"] * 38])
     with pytest.raises(UserError, match="'000', '001' belong together"):
-        settled(table)
+        selected(table)
 
 
 def test_forcing_copies_apart_is_an_error() -> None:
     table = pd.concat([rows(), rows().assign(session_id="2", path=lambda t: "later-" + t["path"])])
     stored = pd.Series({"000": "train", "002": "test"})
     with pytest.raises(UserError, match="belong together"):
-        settled(table, same=(("0.nii", "2.nii"),), stored=stored)
+        selected(table, same=(("0.nii", "2.nii"),), stored=stored)
 
 
 def test_forcing_a_subject_onto_two_sides_is_an_error() -> None:
     table = pd.concat([rows(), rows().assign(session_id="2", path=lambda t: "later-" + t["path"])])
     table["split"] = ["train"] * 20 + ["test"] * 20 + ["test"] * 20 + ["train"] * 20
     with pytest.raises(UserError, match="on more than one side"):
-        settled(table)
+        selected(table)
 
 
 # --- Sides that are given -------------------------------------------------------------------------
@@ -141,24 +141,24 @@ def test_forcing_a_subject_onto_two_sides_is_an_error() -> None:
 def test_an_official_split_is_honoured() -> None:
     official = ["Train", "training", "val", "test"] * 10
     table = rows(split=official).assign(diagnosis=["CN"] * 20 + ["AD"] * 20)
-    assert list(sides(settled(table)).values()) == ["train", "train", "validation", "test"] * 10
+    assert list(sides(selected(table)).values()) == ["train", "train", "validation", "test"] * 10
 
 
 def test_official_training_subjects_are_validated_on_where_nobody_else_is() -> None:
     official = ["test"] * 12 + ["train"] * 28
-    found = list(sides(settled(rows(split=official))).values())
+    found = list(sides(selected(rows(split=official))).values())
     assert found[:12] == ["test"] * 12
     assert (found[12:].count("train"), found[12:].count("validation")) == (21, 7)
 
 
 def test_unknown_official_sides_are_listed() -> None:
     with pytest.raises(UserError, match="'holdout'; they are 'train'"):
-        settled(rows(split=["holdout"] * 40))
+        selected(rows(split=["holdout"] * 40))
 
 
 def test_a_site_is_held_out_with_all_its_subjects() -> None:
     table = pd.concat([rows(), rows(4).assign(session_id="2", site="B", path=list("wxyz"))])
-    found = settled(table, hold_out_site="B")
+    found = selected(table, hold_out_site="B")
     used = found.used
     assert set(used.loc[used["site"] == "B", "side"]) == {"test"}
     assert "B" not in set(used.loc[used["side"] != "test", "site"])
@@ -171,16 +171,16 @@ def test_a_site_is_held_out_with_all_its_subjects() -> None:
 
 def test_a_site_that_is_not_there_is_an_error_that_lists_sites() -> None:
     with pytest.raises(UserError, match="there are 'A', 'B', 'C'"):
-        settled(rows(), hold_out_site="D")
+        selected(rows(), hold_out_site="D")
 
 
 def test_an_external_cohort_is_the_test_set_and_the_split_stays() -> None:
     table = rows()
     other = rows(20).assign(subject_id=[f"other:{i}" for i in range(20)])
     other["path"] = "other-" + other["path"]
-    alone = sides(settled(table))
+    alone = sides(selected(table))
     both = listing(table, external=other)
-    found = settle(both, facts(both))
+    found = select_scans(both, facts(both))
     own = {s: side for s, side in sides(found).items() if not s.startswith("other")}
     assert own == {s: side for s, side in alone.items() if side != "test"}
     assert {side for s, side in sides(found).items() if s.startswith("other")} == {"test"}
@@ -192,25 +192,25 @@ def test_an_external_cohort_that_shares_an_image_is_refused() -> None:
     other["path"] = "other-" + other["path"]
     both = listing(rows(), external=other)
     with pytest.raises(UserError, match="1 images are in the cohort that is trained on"):
-        settle(both, facts(both, same=(("0.nii", "other-0.nii"),)))
+        select_scans(both, facts(both, same=(("0.nii", "other-0.nii"),)))
 
 
 # --- What is left ---------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_read_is_counted_and_not_used() -> None:
-    found = settled(rows(), bad=("0.nii", "5.nii"))
+    found = selected(rows(), bad=("0.nii", "5.nii"))
     assert dict(found.flow)["left out: the gzip file is damaged"] == 2
     assert not {"0.nii", "5.nii"} & set(found.used["path"])
 
 
 def test_a_class_that_nobody_is_of_is_named() -> None:
     with pytest.raises(UserError, match="class 'MCI' of 'diagnosis' has 0 subjects"):
-        settled(rows(), classes="CN,MCI,AD")
+        selected(rows(), classes="CN,MCI,AD")
 
 
 def test_the_balance_counts_every_subject_once() -> None:
-    found = settled(rows(200))
+    found = selected(rows(200))
     table = balance(found.used, found.task)
     for what, group in table.groupby("what"):
         counts = group[["train", "validation", "test"]].sum()
@@ -222,5 +222,5 @@ def test_the_balance_counts_every_subject_once() -> None:
 def test_an_unbalanced_split_has_a_small_p() -> None:
     table = rows(200, split=["train"] * 100 + ["validation"] * 40 + ["test"] * 60)
     table["sex"] = ["F"] * 100 + ["M"] * 100
-    found = settled(table)
+    found = selected(table)
     assert balance(found.used, found.task).set_index("what").loc["sex", "p"].max() < 1e-6
