@@ -44,18 +44,18 @@ def plot(
     db: Db = None,
 ) -> None:
     """Draw a figure for a paper."""
-    from bench.report.plots import Request, check, figure
+    from bench.report.plots import FigureRequest, check_figure, figure
     from bench.store.store import Store
     from registry.errors import UserError
 
     file = out or Path(f"{kind}.pdf")
     format_ = file.suffix.lower().lstrip(".")
-    check(kind, format_)
+    check_figure(kind, format_)
     if not file.parent.is_dir():
         raise UserError(
             f"The folder {file.parent} does not exist; create it or choose another --out."
         )
-    request = Request(metric, size, tuple(parse_names(models)), parse_pairs("--where", where))
+    request = FigureRequest(metric, size, tuple(parse_names(models)), parse_pairs("--where", where))
     load_plugins(plugins, strict=True)
     store = Store.for_reading(database(db))
     try:
@@ -63,4 +63,4 @@ def plot(
     finally:
         store.close()
     file.write_bytes(drawn.data)
-    print(f"{drawn.words}\nWritten to {file}.")
+    print(f"{drawn.description}\nWritten to {file}.")

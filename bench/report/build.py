@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bench.report.claims import captions, facts
+from bench.report.claims import captions, section_notes
 from bench.report.data import SectionData, section_data
 from bench.report.family import check_reference
 from bench.report.methods import methods, software
@@ -77,7 +77,7 @@ def build_report(
 
 
 def _section(data: SectionData, *, appendix: bool, pictures: bool) -> Section:
-    notes = [*data.design.notes, *facts(data.protocol, data.evidence)]
+    notes = [*data.test_plan.notes, *section_notes(data.protocol, data.evidence)]
     if data.failures:
         notes.append(
             f"{count(len(data.failures), 'run')} failed: means and tests use only the runs that "
@@ -94,7 +94,7 @@ def _section(data: SectionData, *, appendix: bool, pictures: bool) -> Section:
         caption=tuple(captions(data.protocol, data.evidence, data.metrics)),
         notes=tuple(notes),
         methods=(
-            *methods(data.protocol, data.design, data.family),
+            *methods(data.protocol, data.test_plan, data.family),
             *software(data.environments),
         ),
         pictures=figures,

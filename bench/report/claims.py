@@ -222,7 +222,7 @@ def _chosen_by_validation(rows: Sequence[Row]) -> list[str]:
     return [*epochs, *(["tuned settings"] if any(row.arm.trials for row in rows) else [])]
 
 
-def what_seeds_draw(protocol: Protocol) -> list[str]:
+def varied_by_seed(protocol: Protocol) -> list[str]:
     """Return what differs between two seeds of a model, empty when nothing does."""
     partial = [size for size in protocol.sizes if not protocol.is_all(size)]
     found = []
@@ -249,7 +249,7 @@ def same_seeds(protocol: Protocol) -> bool:
     return len(found) == 1
 
 
-def facts(protocol: Protocol, evidence: Evidence) -> list[str]:
+def section_notes(protocol: Protocol, evidence: Evidence) -> list[str]:
     """Return the notes of a section: cohort, settings, what was left out."""
     data, values = protocol.dataset, protocol.values
     lines = [

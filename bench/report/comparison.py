@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bench.report.claims import captions, changed_words
 from bench.report.evidence import Evidence, load_covariates, load_evidence
-from bench.report.family import design_tests, one_named, two_named
+from bench.report.family import one_named, plan_tests, two_named
 from bench.report.methods import methods
 from bench.report.pairs import Pair, make_pairs, n_tested, paired_values, runs_at
 from bench.report.select import Protocol, Row, select_protocols
@@ -124,10 +124,10 @@ def _section(store: Store, protocol: Protocol, a: Row, b: Row) -> Section:
     primary = metric_of(protocol.primary_metric)
     size = protocol.primary_size
     rows = best_first(protocol, evidence, primary)
-    design = design_tests(protocol, rows, None)
+    test_plan = plan_tests(protocol, rows, None)
     (pair,) = make_pairs(protocol, evidence, (a, b), primary, size, None)
-    family = make_pairs(protocol, evidence, rows, primary, size, design.reference)
-    adjusted = _adjusted(pair, family) if design.confirmatory else None
+    family = make_pairs(protocol, evidence, rows, primary, size, test_plan.reference)
+    adjusted = _adjusted(pair, family) if test_plan.confirmatory else None
     others = [
         each
         for name in metrics_for(protocol.kind, protocol.n_classes)
@@ -138,11 +138,11 @@ def _section(store: Store, protocol: Protocol, a: Row, b: Row) -> Section:
     ]
     covariates = load_covariates(store, protocol, evidence)
     if adjusted is None:
-        tests = [exploratory_table(protocol, design, [pair, *others], "", named=False)]
+        tests = [exploratory_table(protocol, test_plan, [pair, *others], "", named=False)]
     else:
         tests = [
-            primary_table(protocol, design, [pair], np.array([adjusted]), ""),
-            *([exploratory_table(protocol, design, others, "", named=False)] if others else []),
+            primary_table(protocol, test_plan, [pair], np.array([adjusted]), ""),
+            *([exploratory_table(protocol, test_plan, others, "", named=False)] if others else []),
         ]
     tables = [
         leaderboard(protocol, evidence, (a, b), primary, "values"),
@@ -160,8 +160,8 @@ def _section(store: Store, protocol: Protocol, a: Row, b: Row) -> Section:
             sentence(pair, adjusted, n_tested(family), protocol),
             *captions(protocol, evidence, [primary]),
         ),
-        notes=(*design.notes, *changed_words(protocol)),
-        methods=tuple(methods(protocol, design, family)),
+        notes=(*test_plan.notes, *changed_words(protocol)),
+        methods=tuple(methods(protocol, test_plan, family)),
     )
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from bench.report.evidence import Evidence, load_covariates, load_evidence
-from bench.report.family import Design, design_tests
+from bench.report.family import TestPlan, plan_tests
 from bench.report.pairs import Pair, make_pairs
 from bench.report.select import Protocol, Row
 from bench.report.tables.failures import Failure, find_failures
@@ -38,7 +38,7 @@ class SectionData:
         The primary one.
     rows : sequence of Row
         The models, best first by the primary metric.
-    design : Design
+    test_plan : TestPlan
         Which pairs are tested, and what may be claimed.
     family, others : sequence of Pair
         The tested pairs of the primary cell, and all others.
@@ -56,7 +56,7 @@ class SectionData:
     metrics: Sequence[Metric]
     primary: Metric
     rows: Sequence[Row]
-    design: Design
+    test_plan: TestPlan
     family: Sequence[Pair]
     others: Sequence[Pair]
     failures: tuple[Failure, ...]
@@ -113,8 +113,8 @@ def section_data(
     evidence = load_evidence(store, protocol)
     primary = metric_of(protocol.primary_metric)
     rows = best_first(protocol, evidence, primary)
-    design = design_tests(protocol, rows, reference)
-    family, others = _pairs(protocol, evidence, rows, metrics, design)
+    test_plan = plan_tests(protocol, rows, reference)
+    family, others = _pairs(protocol, evidence, rows, metrics, test_plan)
     return SectionData(
         store=store,
         protocol=protocol,
@@ -122,7 +122,7 @@ def section_data(
         metrics=metrics,
         primary=primary,
         rows=rows,
-        design=design,
+        test_plan=test_plan,
         family=family,
         others=others,
         failures=find_failures(store, protocol),
@@ -136,7 +136,7 @@ def _pairs(
     evidence: Evidence,
     rows: Sequence[Row],
     metrics: Sequence[Metric],
-    design: Design,
+    test_plan: TestPlan,
 ) -> tuple[list[Pair], list[Pair]]:
     """Return the pairs of the primary cell and all others."""
     family: list[Pair] = []
@@ -147,6 +147,6 @@ def _pairs(
         # The primary size comes first, the others follow in their order.
         for size in sorted(protocol.sizes, key=lambda n: (n != protocol.primary_size, n)):
             primary = (metric.name, size) == (protocol.primary_metric, protocol.primary_size)
-            pairs = make_pairs(protocol, evidence, rows, metric, size, design.reference)
+            pairs = make_pairs(protocol, evidence, rows, metric, size, test_plan.reference)
             (family if primary else others).extend(pairs)
     return family, others

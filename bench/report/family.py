@@ -17,7 +17,7 @@ BASELINES = ("linear-voxels", "prior")
 
 
 @dataclass(frozen=True)
-class Design:
+class TestPlan:
     """How the pairs of a section are chosen and called.
 
     Parameters
@@ -28,7 +28,7 @@ class Design:
         Whether the primary family was fixed before the runs, by declaration or by rule.
     margin : float or None
         The declared margin.
-    words : str
+    description : str
         The family in words, such as ``AUC at n=48, all pairs``.
     origin : str
         Who fixed it, in words.
@@ -39,12 +39,12 @@ class Design:
     reference: Row | None
     confirmatory: bool
     margin: float | None
-    words: str
+    description: str
     origin: str
     notes: tuple[str, ...]
 
 
-def design_tests(protocol: Protocol, rows: Sequence[Row], asked: str | None) -> Design:
+def plan_tests(protocol: Protocol, rows: Sequence[Row], asked: str | None) -> TestPlan:
     """Choose the reference, and tell the declared from what was chosen after the runs.
 
     Parameters
@@ -99,11 +99,11 @@ def design_tests(protocol: Protocol, rows: Sequence[Row], asked: str | None) -> 
             "--reference."
         )
     versus = "all pairs" if reference is None else f"each model against {reference.label}"
-    return Design(
+    return TestPlan(
         reference=reference,
         confirmatory=confirmatory,
         margin=declared.margin,
-        words=f"{label} at n={protocol.size_label(protocol.primary_size)}, {versus}",
+        description=f"{label} at n={protocol.size_label(protocol.primary_size)}, {versus}",
         origin=origin,
         notes=tuple(notes),
     )

@@ -14,9 +14,9 @@ from bench.report.claims import (
     scope,
     tuning_words,
     validation_words,
-    what_seeds_draw,
+    varied_by_seed,
 )
-from bench.report.family import Design
+from bench.report.family import TestPlan
 from bench.report.pairs import Pair, n_tested
 from bench.report.select import Protocol
 from bench.report.words import count, one_line
@@ -33,13 +33,13 @@ VERSIONS = {
 """Names in the record of a run's environment, and in a sentence."""
 
 
-def methods(protocol: Protocol, design: Design, family: Sequence[Pair]) -> list[str]:
+def methods(protocol: Protocol, test_plan: TestPlan, family: Sequence[Pair]) -> list[str]:
     """Return the paragraph on what was compared and how, as it may stand in a paper.
 
     Parameters
     ----------
     protocol : Protocol
-    design : Design
+    test_plan : TestPlan
         How the pairs were chosen.
     family : sequence of Pair
         The pairs of the primary cell.
@@ -60,12 +60,12 @@ def methods(protocol: Protocol, design: Design, family: Sequence[Pair]) -> list[
         *_runs(protocol),
         *_subjects(protocol),
         *_test(family),
-        *_tests(design, family),
+        *_tests(test_plan, family),
     ]
-    if design.margin is not None:
+    if test_plan.margin is not None:
         sentences.append(
-            f"Models whose {metric.label} differs by less than {design.margin:g} were considered "
-            "equivalent (two one-sided tests at .05, not adjusted)."
+            f"Models whose {metric.label} differs by less than {test_plan.margin:g} were "
+            "considered equivalent (two one-sided tests at .05, not adjusted)."
         )
     return [" ".join(sentences)]
 
@@ -108,7 +108,7 @@ def _runs(protocol: Protocol) -> list[str]:
         sentences = [f"{models}{runs if seeds else '; no run has finished'}."]
     else:
         sentences = [f"{models}; finished runs by seed: {_cells(protocol)}."]
-    drawn = what_seeds_draw(protocol)
+    drawn = varied_by_seed(protocol)
     if drawn:
         sentences.append(f"The seed determines {_and(drawn)}.")
     whole = [size for size in protocol.sizes if protocol.is_all(size)]
@@ -189,18 +189,18 @@ def _odd(pair: Pair) -> str:
     return f"{words}, no p-value" if words else "no p"
 
 
-def _tests(design: Design, family: Sequence[Pair]) -> list[str]:
+def _tests(test_plan: TestPlan, family: Sequence[Pair]) -> list[str]:
     """Say which p-values were adjusted for which others."""
     tested = n_tested(family)
     pairs = count(len(family), "pair") + ("" if tested == len(family) else f", {tested} with a p")
-    if design.confirmatory:
+    if test_plan.confirmatory:
         words = (
-            f"The primary family of tests is {design.words} ({pairs}; {design.origin}); its "
-            "p-values are adjusted by Holm's method. All other tests are exploratory"
+            f"The primary family of tests is {test_plan.description} ({pairs}; "
+            f"{test_plan.origin}); its p-values are adjusted by Holm's method. All other tests are exploratory"
         )
     else:
         words = (
-            f"No family of tests was fixed before the runs ({design.origin}), so all tests are "
+            f"No family of tests was fixed before the runs ({test_plan.origin}), so all tests are "
             "exploratory"
         )
     return [

@@ -42,7 +42,7 @@ def _leaderboards(d: SectionData) -> list[Table]:
 
 PARTS: tuple[Part, ...] = (
     _leaderboards,
-    lambda d: pair_tables(d.protocol, d.design, d.family, d.others, d.prefix),
+    lambda d: pair_tables(d.protocol, d.test_plan, d.family, d.others, d.prefix),
     lambda d: seed_table(d.protocol, d.evidence, d.family, d.prefix),
     lambda d: efficiency_table(d.protocol, d.evidence, d.primary, d.family, d.name("efficiency")),
     lambda d: all_metrics(d.protocol, d.evidence, d.rows, d.names, d.name("metrics")),
@@ -55,7 +55,9 @@ PARTS: tuple[Part, ...] = (
 """What every format shows."""
 
 APPENDIX: tuple[Part, ...] = (
-    lambda d: precision_table(d.family, f"Precision of {d.design.words}", d.name("precision")),
+    lambda d: precision_table(
+        d.family, f"Precision of {d.test_plan.description}", d.name("precision")
+    ),
     lambda d: fit_table(d.protocol, d.evidence, d.primary, d.rows, d.name("fits")),
     lambda d: subgroups(
         d.protocol, d.evidence, d.covariates, d.rows, d.primary, d.name("subgroups")

@@ -8,7 +8,7 @@ from math import isfinite
 import numpy as np
 
 from bench.report.evidence import load_evidence
-from bench.report.family import design_tests, two_named
+from bench.report.family import plan_tests, two_named
 from bench.report.pairs import Pair, make_pairs
 from bench.report.select import Protocol, select_protocols
 from bench.report.table import Cell, Column, Number, Report, Section, Table
@@ -85,7 +85,7 @@ def _section(
     metric = metric_of(protocol.primary_metric)
     rows = best_first(protocol, evidence, metric)
     size = protocol.primary_size
-    reference = design_tests(protocol, rows, None).reference
+    reference = plan_tests(protocol, rows, None).reference
     if models:
         rows = list(two_named(models[0], models[1], protocol.rows, "power"))
         reference = None

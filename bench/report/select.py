@@ -73,6 +73,13 @@ class Protocol:
         return str(self.dataset["kind"])
 
     @property
+    def task(self) -> str:
+        """``regression``, ``binary`` or ``multiclass``, the tasks for which metrics are defined."""
+        if self.kind == "regression":
+            return self.kind
+        return "binary" if self.n_classes == 2 else "multiclass"
+
+    @property
     def n_classes(self) -> int:
         """0 for regression."""
         return len(self.dataset["classes"])
@@ -184,9 +191,9 @@ def select_protocols(store: Store, where: Mapping[str, str], *, planned: bool = 
     UserError
         When nothing is stored, a key of `where` does not exist, or it fits nothing.
     """
-    history = read(store, select(schema.commands).order_by(schema.commands.c.id.desc()))
+    history = read_rows(store, select(schema.commands).order_by(schema.commands.c.id.desc()))
     table = schema.trials.c
-    trials = read(
+    trials = read_rows(
         store,
         select(
             table.key,
@@ -207,7 +214,7 @@ def select_protocols(store: Store, where: Mapping[str, str], *, planned: bool = 
     stored = {trial["arm"] for trial in trials}
     latest = history[0] if planned else _latest_with_results(history, stored)
     arms = _newest_first(store, history, stored | set(latest["arms"]), planned)
-    datasets = {row["fingerprint"]: row for row in read(store, select(schema.datasets))}
+    datasets = {row["fingerprint"]: row for row in read_rows(store, select(schema.datasets))}
     groups = _groups(arms)
     chosen, rest = _choose(groups, datasets, where, set(latest["arms"]), everything=planned)
     by_key = {arm.key: arm for arm, _ in arms}
@@ -226,7 +233,7 @@ def select_protocols(store: Store, where: Mapping[str, str], *, planned: bool = 
     return Selection(protocols, tuple(rest))
 
 
-def read(store: Store, query: Any) -> list[dict[str, Any]]:
+def read_rows(store: Store, query: Any) -> list[dict[str, Any]]:
     """Return the rows of a query as mappings."""
     with store.engine.connect() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
@@ -343,7 +350,7 @@ def _newest_first(
     store: Store, history: Sequence[Mapping[str, Any]], wanted: set[str], planned: bool
 ) -> list[tuple[Arm, bool]]:
     """Return the arms in the order of the latest command that asked for each."""
-    rows = {row["key"]: row for row in read(store, select(schema.arms))}
+    rows = {row["key"]: row for row in read_rows(store, select(schema.arms))}
     order = dict.fromkeys(key for command in history for key in command["arms"])
     order |= dict.fromkeys(rows)
     return [

@@ -7,7 +7,7 @@ from collections import Counter
 
 from sqlalchemy import select
 
-from bench.report.select import Protocol, read, select_protocols
+from bench.report.select import Protocol, read_rows, select_protocols
 from bench.report.table import Report, Section
 from bench.report.tables.failures import failure_table, find_failures
 from bench.report.tables.flow import coverage_table
@@ -70,7 +70,7 @@ def _studies(store: Store, protocol: Protocol) -> list[str]:
         .where(table.arm.in_(labels))
         .order_by(table.arm, table.n_train, table.seed)
     )
-    studies = read(store, query)
+    studies = read_rows(store, query)
     counts = Counter(study["state"] for study in studies)
     if not counts:
         return []

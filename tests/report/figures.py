@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from bench.report.plots import KINDS, Request
-from bench.report.plots.source import open_source
+from bench.report.plots import KINDS, FigureRequest
+from bench.report.plots.source import load_source
 from bench.store.store import TrialResult
 from tests.report.conftest import AGE
 
 
 def gathered(store, name, **request):
     kind = KINDS[name]
-    source = open_source(store, name, kind.tasks, Request(**request), several=kind.several)
+    source = load_source(store, name, kind.tasks, FigureRequest(**request), several=kind.several)
     return kind.steps.gather(source)
 
 

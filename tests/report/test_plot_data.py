@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from bench.report.build import build_report
-from bench.report.plots import KINDS, Request
+from bench.report.plots import KINDS, FigureRequest
 from bench.report.plots.pareto import front
-from bench.report.plots.source import open_source, spread_evenly
+from bench.report.plots.source import load_source, spread_evenly
 from bench.report.plots.style import styled
 from bench.stats.inference import holm
 from registry.errors import UserError
@@ -137,7 +137,7 @@ def test_the_heat_map_has_every_pair_once_in_either_triangle(bench, reading):
 
 
 def raw_pairs(store):
-    source = open_source(store, "heatmap", ("regression",), Request())
+    source = load_source(store, "heatmap", ("regression",), FigureRequest())
     return [pair.found for pair in source.all_pairs().pairs]
 
 
@@ -223,14 +223,14 @@ def test_a_page_draws_fewer_subjects_and_says_so(bench, reading):
     arms = [bench.arm(name) for name in ("good", "fair")]
     bench.grid(arms, sizes=(48,))
     store = reading()
-    source = open_source(store, "predicted-true", ("regression",), Request())
-    few = KINDS["predicted-true"].steps.gather(replace(source, most=300))
+    source = load_source(store, "predicted-true", ("regression",), FigureRequest())
+    few = KINDS["predicted-true"].steps.gather(replace(source, max_points=300))
     all_ = KINDS["predicted-true"].steps.gather(source)
     assert len(few.truth) == 150
     assert len(all_.truth) == 2000
     assert [p.score for p in few.panels] == [p.score for p in all_.panels]
-    assert "150 of 2000 subjects drawn" in KINDS["predicted-true"].steps.words(few)
-    assert "drawn" not in KINDS["predicted-true"].steps.words(all_)
+    assert "150 of 2000 subjects drawn" in KINDS["predicted-true"].steps.describe(few)
+    assert "drawn" not in KINDS["predicted-true"].steps.describe(all_)
 
 
 def test_spread_evenly_keeps_both_ends_and_no_subject_twice():

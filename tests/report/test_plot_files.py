@@ -9,8 +9,8 @@ import zlib
 import pytest
 from PIL import Image
 
-from bench.report.plots import FORMATS, KINDS, Request, figure
-from bench.report.plots.style import MARKERS, look, styled
+from bench.report.plots import FORMATS, KINDS, FigureRequest, figure
+from bench.report.plots.style import MARKERS, model_style, styled
 from tests.report.conftest import DISEASE
 from tests.report.figures import costs, gathered, three
 
@@ -54,7 +54,7 @@ def test_every_kind_is_a_whole_file_with_its_fonts_and_the_same_bytes_again(benc
     store = reading()
     assert set(requests) == set(KINDS)
     for name, where in requests.items():
-        made = {f: figure(store, name, Request(where=where), f) for f in FORMATS}
+        made = {f: figure(store, name, FigureRequest(where=where), f) for f in FORMATS}
         pdf = made["pdf"].data
         assert pdf.startswith(b"%PDF-")
         assert pdf.rstrip().endswith(b"%%EOF")
@@ -70,11 +70,11 @@ def test_every_kind_is_a_whole_file_with_its_fonts_and_the_same_bytes_again(benc
         with Image.open(io.BytesIO(made["png"].data)) as image:
             assert image.format == "PNG"
             assert image.width in (875, 1750)
-        assert len({each.words for each in made.values()}) == 1
+        assert len({each.description for each in made.values()}) == 1
         for format_, drawn in made.items():
-            assert figure(store, name, Request(where=where), format_).data == drawn.data, name
+            assert figure(store, name, FigureRequest(where=where), format_).data == drawn.data, name
         assert b"CreationDate" not in pdf
-        assert "nan" not in made["pdf"].words
+        assert "nan" not in made["pdf"].description
 
 
 @pytest.fixture
@@ -130,11 +130,11 @@ def test_no_word_is_cut_or_lies_on_another_and_names_stand_as_they_are(bench, re
 
 
 def test_twenty_models_have_twenty_looks_that_differ_in_grey():
-    looks = [look(i) for i in range(20)]
-    assert len(set(looks)) == 20
-    assert len({(each.marker, str(each.dash)) for each in looks[: len(MARKERS)]}) == len(MARKERS)
+    styles = [model_style(i) for i in range(20)]
+    assert len(set(styles)) == 20
+    assert len({(each.marker, str(each.dash)) for each in styles[: len(MARKERS)]}) == len(MARKERS)
     for i in range(19):
-        one, two = looks[i], looks[i + 1]
+        one, two = styles[i], styles[i + 1]
         assert one.marker != two.marker
         assert one.colour != two.colour
         assert str(one.dash) != str(two.dash)
@@ -145,7 +145,7 @@ def test_the_readers_own_settings_of_matplotlib_change_nothing(bench, reading):
 
     three(bench)
     store = reading()
-    plain = figure(store, "learning-curves", Request(), "svg").data
+    plain = figure(store, "learning-curves", FigureRequest(), "svg").data
     with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "none", "lines.linewidth": 9}):
-        assert figure(store, "learning-curves", Request(), "svg").data == plain
+        assert figure(store, "learning-curves", FigureRequest(), "svg").data == plain
         assert matplotlib.rcParams["font.size"] == 30

@@ -10,7 +10,7 @@ import pytest
 
 from bench.report.build import build_report
 from bench.report.data import section_data
-from bench.report.plots import KINDS, Request, check, figure, pictures_for
+from bench.report.plots import KINDS, FigureRequest, check_figure, figure, pictures_for
 from bench.report.select import select_protocols
 from bench.stats.metrics import metric_of
 from registry.errors import UserError
@@ -105,7 +105,7 @@ def test_reports_do_not_import_matplotlib():
 def test_what_does_not_fit_is_one_sentence(bench, reading, name, request_, words):
     three(bench)
     with pytest.raises(UserError, match=words) as found:
-        figure(reading(), name, Request(**request_))
+        figure(reading(), name, FigureRequest(**request_))
     assert len(str(found.value).splitlines()) == 1
 
 
@@ -116,8 +116,8 @@ def test_two_protocols_of_one_command_must_be_chosen_from(bench, reading):
         bench.run(command, arm, 48, seed)
     store = reading()
     with pytest.raises(UserError, match="--where dataset=one or --where dataset=two"):
-        figure(store, "learning-curves", Request())
-    assert figure(store, "learning-curves", Request(where={"dataset": "two"})).data
+        figure(store, "learning-curves", FigureRequest())
+    assert figure(store, "learning-curves", FigureRequest(where={"dataset": "two"})).data
 
 
 def test_one_seed_and_undefined_scores_are_drawn_without_what_is_not_known(bench, reading):
@@ -129,18 +129,18 @@ def test_one_seed_and_undefined_scores_are_drawn_without_what_is_not_known(bench
     store = reading()
     for name in ("learning-curves", "forest", "heatmap", "predicted-true", "subjects"):
         for metric_ in ("mae", "r") if "metric" in KINDS[name].takes else (None,):
-            drawn = figure(store, name, Request(metric=metric_))
+            drawn = figure(store, name, FigureRequest(metric=metric_))
             assert drawn.data.startswith(b"%PDF-")
-            assert "nan" not in drawn.words
+            assert "nan" not in drawn.description
     assert np.isnan(gathered(store, "forest").p).all()
     assert gathered(store, "learning-curves", metric="r").curves[0].scores == ()
 
 
 def test_kinds_and_formats_are_checked_before_anything_is_read():
     with pytest.raises(UserError, match="did you mean 'forest'"):
-        check("forrest", "pdf")
+        check_figure("forrest", "pdf")
     with pytest.raises(UserError, match="pdf, svg, png, not as 'jpg'"):
-        check("forest", "jpg")
+        check_figure("forest", "jpg")
 
 
 def plot(bench, tmp_path, *words):

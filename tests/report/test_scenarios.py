@@ -9,7 +9,7 @@ from bench.report.build import build_report
 from bench.report.checklists import CHECKLISTS, build_checklist
 from bench.report.comparison import build_comparison
 from bench.report.planning import build_planning
-from bench.report.plots import KINDS, Request, figure
+from bench.report.plots import KINDS, FigureRequest, figure
 from bench.report.render import FORMATS, render
 from bench.store.store import Store
 from registry.errors import UserError
@@ -204,12 +204,12 @@ def test_every_figure_of_every_store_is_drawn_or_refused_in_a_sentence(bench, sc
     drawn = 0
     for kind in KINDS:
         try:
-            found = figure(store, kind, Request(), "svg")
+            found = figure(store, kind, FigureRequest(), "svg")
         except UserError as refused:
             sentence = str(refused)
         else:
             assert found.data.startswith(b"<?xml")
-            sentence, drawn = found.words, drawn + 1
+            sentence, drawn = found.description, drawn + 1
         assert sentence.rstrip()[-1] in ".)'"
         assert not re.search(r"(?<![\w.])nan(?![\w.])", sentence)
     store.close()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.report.checklists.claim import claim_items
 from bench.report.checklists.comparison import comparison_items
-from bench.report.checklists.known import Item, Known, load_known
+from bench.report.checklists.facts import Item, ProtocolFacts, load_facts
 from bench.report.checklists.tripod import tripod_items
 from bench.report.select import Protocol, select_protocols
 from bench.report.table import Cell, Column, Report, Section, Table
@@ -20,7 +20,7 @@ from registry.errors import UserError
 @dataclass(frozen=True)
 class _Checklist:
     title: str
-    items: Callable[[Known], list[Item]]
+    items: Callable[[ProtocolFacts], list[Item]]
     note: str
 
 
@@ -79,7 +79,7 @@ def build_checklist(store: Store, kind: str, where: Mapping[str, str] | None = N
         sections=tuple(
             _section(
                 protocol,
-                checklist.items(load_known(store, protocol, len(selection.others))),
+                checklist.items(load_facts(store, protocol, len(selection.others))),
                 f"checklist-{kind}" if alone else f"checklist-{kind}-{number}",
             )
             for number, protocol in enumerate(selection.protocols, 1)
@@ -92,7 +92,7 @@ def build_checklist(store: Store, kind: str, where: Mapping[str, str] | None = N
 
 
 def _section(protocol: Protocol, items: list[Item], name: str) -> Section:
-    open_ = sum(bool(item.ask) for item in items)
+    open_ = sum(bool(item.remaining) for item in items)
     return Section(
         title=protocol.name,
         tables=(
@@ -108,7 +108,7 @@ def _section(protocol: Protocol, items: list[Item], name: str) -> Section:
                     (
                         Cell(item.name),
                         Cell(item.question),
-                        Cell(item.answer, {"state": item.state}),
+                        Cell(item.text, {"state": item.state}),
                     )
                     for item in items
                 ),

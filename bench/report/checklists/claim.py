@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.report.checklists.comparison import metric_labels, tuning, versions
-from bench.report.checklists.known import Item, Known
+from bench.report.checklists.facts import Item, ProtocolFacts
 from bench.report.checklists.tripod import (
     class_counts,
     flow_words,
@@ -11,33 +11,33 @@ from bench.report.checklists.tripod import (
     performance,
     prepared_words,
 )
-from bench.report.claims import chosen, is_network, validation_words, what_seeds_draw
+from bench.report.claims import chosen, is_network, validation_words, varied_by_seed
 from bench.report.words import count, one_line
 
 
-def claim_items(known: Known) -> list[Item]:
+def claim_items(facts: ProtocolFacts) -> list[Item]:
     """Return the items with what the store knows.
 
     Parameters
     ----------
-    known : Known
+    facts : ProtocolFacts
         One protocol.
     """
     return [
-        *_introduction(known),
-        *_data(known),
-        *_reference_standard(known),
-        *_partitions(known),
-        *_model(known),
-        *_training(known),
-        *_evaluation(known),
-        *_results(known),
+        *_introduction(facts),
+        *_data(facts),
+        *_reference_standard(facts),
+        *_partitions(facts),
+        *_model(facts),
+        *_training(facts),
+        *_evaluation(facts),
+        *_results(facts),
         *_discussion(),
     ]
 
 
-def _introduction(known: Known) -> list[Item]:
-    networks = any(map(is_network, known.rows))
+def _introduction(facts: ProtocolFacts) -> list[Item]:
+    networks = any(map(is_network, facts.rows))
     return [
         Item(
             "1 title",
@@ -61,15 +61,15 @@ def _introduction(known: Known) -> list[Item]:
         Item(
             "6 goal",
             "What is the study for?",
-            f"Comparison of the accuracy of {count(len(known.rows), 'model')} for a given number "
+            f"Comparison of the accuracy of {count(len(facts.rows), 'model')} for a given number "
             "of training scans.",
             "is there another goal?",
         ),
     ]
 
 
-def _data(known: Known) -> list[Item]:
-    data, settings = known.data, known.settings
+def _data(facts: ProtocolFacts) -> list[Item]:
+    data, settings = facts.data, facts.settings
     adapter = one_line(str(settings.get("adapter", "")))
     left_out = [(what, n) for what, n in data["flow"] if str(what).startswith("left out: ")]
     return [
@@ -88,13 +88,13 @@ def _data(known: Known) -> list[Item]:
         Item(
             "9 preprocessing",
             "What was done to the images?",
-            " ".join([prepared_words(known), *chosen(settings)]),
+            " ".join([prepared_words(facts), *chosen(settings)]),
             "what was done before (skull stripping, quality control)?",
         ),
         Item(
             "10 selection",
             "Which subsets of the data were selected?",
-            f"Training sizes of {_sizes(known)} subjects; subsets are sampled by seed.",
+            f"Training sizes of {_sizes(facts)} subjects; subsets are sampled by seed.",
             "were the data selected beforehand?",
         ),
         Item("11 de-identification", "How were the data de-identified?", "", "describe."),
@@ -109,13 +109,13 @@ def _data(known: Known) -> list[Item]:
     ]
 
 
-def _reference_standard(known: Known) -> list[Item]:
-    classes = ", ".join(known.classes)
+def _reference_standard(facts: ProtocolFacts) -> list[Item]:
+    classes = ", ".join(facts.classes)
     return [
         Item(
             "14 definition",
             "What is the reference standard, and how was it obtained?",
-            f"{one_line(known.data['target'])}{f': {classes}' if classes else ', in years'}.",
+            f"{one_line(facts.data['target'])}{f': {classes}' if classes else ', in years'}.",
             "how was it established?",
         ),
         Item("15 rationale", "Why this reference standard?", "", "say why."),
@@ -132,37 +132,37 @@ def _reference_standard(known: Known) -> list[Item]:
     ]
 
 
-def _partitions(known: Known) -> list[Item]:
-    split = one_line(str(known.settings.get("split", "Split by subject"))).rstrip(".")
+def _partitions(facts: ProtocolFacts) -> list[Item]:
+    split = one_line(str(facts.settings.get("split", "Split by subject"))).rstrip(".")
     return [
         Item(
             "19 assignment",
             "How were the data assigned to partitions?",
-            f"{split}: {known.data['n_pool']} training, {known.data['n_validation']} validation "
-            f"and {known.data['n_test']} test subjects. {validation_words(known.protocol)}".strip(),
+            f"{split}: {facts.data['n_pool']} training, {facts.data['n_validation']} validation "
+            f"and {facts.data['n_test']} test subjects. {validation_words(facts.protocol)}".strip(),
         ),
         Item(
             "20 disjoint",
             "At which level are the partitions disjoint?",
             "By subject, across all visits."
-            if not known.misplaced
-            else f"{count(known.misplaced, 'subject')} predicted in a set to which they do not "
+            if not facts.misplaced
+            else f"{count(facts.misplaced, 'subject')} predicted in a set to which they do not "
             "belong!",
             "could one person have two ids?",
         ),
         Item(
             "21 sample size",
             "Which test set size was intended, and why?",
-            f"{known.data['n_test']} test subjects.",
+            f"{facts.data['n_test']} test subjects.",
             "was the sample size planned (bench power)?",
         ),
     ]
 
 
-def _model(known: Known) -> list[Item]:
-    found, ask = versions(known)
-    models = ", ".join(row.label for row in known.rows)
-    encoders = [row.arm.encoder for row in known.rows if row.arm.encoder is not None]
+def _model(facts: ProtocolFacts) -> list[Item]:
+    found, ask = versions(facts)
+    models = ", ".join(row.label for row in facts.rows)
+    encoders = [row.arm.encoder for row in facts.rows if row.arm.encoder is not None]
     weights = sorted({one_line(encoder.name) for encoder in encoders if encoder.weights})
     start = (
         f"From pretrained weights: {', '.join(weights)}; all other parameters" if weights else "All"
@@ -179,19 +179,19 @@ def _model(known: Known) -> list[Item]:
             "24 initialisation",
             "How were parameters initialised?",
             f"{start} randomly, by seed."
-            if any(map(is_network, known.rows))
+            if any(map(is_network, facts.rows))
             else "Estimators have no initial parameters.",
         ),
     ]
 
 
-def _training(known: Known) -> list[Item]:
-    words, ask = tuning(known)
-    drawn = ", ".join(what_seeds_draw(known.protocol))
-    epochs = known.protocol.values["epochs"]
+def _training(facts: ProtocolFacts) -> list[Item]:
+    words, ask = tuning(facts)
+    drawn = ", ".join(varied_by_seed(facts.protocol))
+    epochs = facts.protocol.values["epochs"]
     length = f"{count(int(epochs), 'epoch')}. " if epochs is not None else ""
     best = ""
-    if any(map(is_network, known.rows)):
+    if any(map(is_network, facts.rows)):
         best = "The best epoch of each run on validation subjects. "
     return [
         Item(
@@ -209,14 +209,14 @@ def _training(known: Known) -> list[Item]:
     ]
 
 
-def _evaluation(known: Known) -> list[Item]:
-    labels = ", ".join(metric_labels(known))
-    elsewhere = known.settings.get("test_cohort") or known.settings.get("hold_out_site")
+def _evaluation(facts: ProtocolFacts) -> list[Item]:
+    labels = ", ".join(metric_labels(facts))
+    elsewhere = facts.settings.get("test_cohort") or facts.settings.get("hold_out_site")
     return [
         Item(
             "28 metrics",
             "Which performance metrics were used?",
-            f"{f'{labels}; ' if labels else ''}primary {known.primary.label}.",
+            f"{f'{labels}; ' if labels else ''}primary {facts.primary.label}.",
         ),
         Item(
             "29 uncertainty",
@@ -227,7 +227,7 @@ def _evaluation(known: Known) -> list[Item]:
         Item(
             "30 robustness",
             "Was robustness or sensitivity analysed?",
-            f"At {count(len(known.protocol.sizes), 'training size')}.",
+            f"At {count(len(facts.protocol.sizes), 'training size')}.",
             "were hyperparameters, scanners or artefacts varied?",
         ),
         Item(
@@ -239,10 +239,10 @@ def _evaluation(known: Known) -> list[Item]:
             "32 internal data",
             "How was performance evaluated on data from the same source?",
             "On a held-out site."
-            if known.settings.get("hold_out_site")
+            if facts.settings.get("hold_out_site")
             else "Not evaluated on the same source."
-            if known.settings.get("test_cohort")
-            else f"On {known.data['n_test']} subjects of the cohort that were never used for "
+            if facts.settings.get("test_cohort")
+            else f"On {facts.data['n_test']} subjects of the cohort that were never used for "
             "training.",
         ),
         Item(
@@ -260,13 +260,13 @@ def _evaluation(known: Known) -> list[Item]:
     ]
 
 
-def _results(known: Known) -> list[Item]:
-    people = people_words(known)
+def _results(facts: ProtocolFacts) -> list[Item]:
+    people = people_words(facts)
     return [
         Item(
             "35 flow",
             "How many subjects were included and excluded?",
-            flow_words(known.data["flow"]),
+            flow_words(facts.data["flow"]),
         ),
         Item(
             "36 characteristics",
@@ -277,14 +277,14 @@ def _results(known: Known) -> list[Item]:
         Item(
             "37 performance",
             "What is the performance, with which uncertainty?",
-            *performance(known),
+            *performance(facts),
         ),
         Item(
             "38 diagnostic performance",
             "What is the diagnostic performance, with which precision?",
-            f"{class_counts(known)}."
-            + (" Operating points: --format html." if len(known.classes) == 2 else "")
-            if known.classes
+            f"{class_counts(facts)}."
+            + (" Operating points: --format html." if len(facts.classes) == 2 else "")
+            if facts.classes
             else "Not applicable (regression).",
         ),
         Item("39 failures", "Which cases were misclassified, and why?", "", "review them."),
@@ -311,5 +311,5 @@ def _discussion() -> list[Item]:
     ]
 
 
-def _sizes(known: Known) -> str:
-    return ", ".join(map(known.protocol.size_label, known.protocol.sizes))
+def _sizes(facts: ProtocolFacts) -> str:
+    return ", ".join(map(facts.protocol.size_label, facts.protocol.sizes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.report.checklists.known import Item, Known
+from bench.report.checklists.facts import Item, ProtocolFacts
 from bench.report.claims import (
     SEEN,
     TOO_SHORT,
@@ -12,7 +12,7 @@ from bench.report.claims import (
     covered,
     scope,
     validation_words,
-    what_seeds_draw,
+    varied_by_seed,
 )
 from bench.report.family import BASELINES
 from bench.report.select import Protocol
@@ -27,41 +27,41 @@ LISTED = 6
 """Cells that are named before the rest is only counted."""
 
 
-def comparison_items(known: Known) -> list[Item]:
+def comparison_items(facts: ProtocolFacts) -> list[Item]:
     """Return the items with what the store knows.
 
     Parameters
     ----------
-    known : Known
+    facts : ProtocolFacts
         One protocol.
     """
     return [
-        *_question(known),
-        *_data(known),
-        *_runs(known),
-        *_tests(known),
-        *_rest(known),
+        *_question(facts),
+        *_data(facts),
+        *_runs(facts),
+        *_tests(facts),
+        *_rest(facts),
     ]
 
 
-def _question(known: Known) -> list[Item]:
-    design, primary = known.design, known.primary
-    margin = design.margin
+def _question(facts: ProtocolFacts) -> list[Item]:
+    test_plan, primary = facts.test_plan, facts.primary
+    margin = test_plan.margin
     unit = f" {primary.unit}" if primary.unit else ""
     return [
         Item(
             "estimand",
             "Which quantity is estimated, and over what does it generalise?",
-            f"Difference between two models in {primary.label} at n={known.size}, over "
-            f"{scope(known.protocol, known.protocol.primary_size)}; "
-            f"{covered(known.protocol.rows)}.",
+            f"Difference between two models in {primary.label} at n={facts.size}, over "
+            f"{scope(facts.protocol, facts.protocol.primary_size)}; "
+            f"{covered(facts.protocol.rows)}.",
         ),
         Item(
             "declared",
             "Were metric, size and family fixed before the runs?",
-            f"{design.words}: {design.origin}.",
+            f"{test_plan.description}: {test_plan.origin}.",
             ""
-            if design.confirmatory
+            if test_plan.confirmatory
             else "call all tests exploratory, or declare a family and rerun.",
         ),
         Item(
@@ -73,20 +73,20 @@ def _question(known: Known) -> list[Item]:
     ]
 
 
-def _data(known: Known) -> list[Item]:
-    settings = known.settings
-    least, of_what = _smallest_group(known)
+def _data(facts: ProtocolFacts) -> list[Item]:
+    settings = facts.settings
+    least, of_what = _smallest_group(facts)
     elsewhere = settings.get("test_cohort") or settings.get("hold_out_site")
     return [
         Item(
             "test set shared",
             "Were all models tested on the same subjects?",
-            *_shared(known),
+            *_shared(facts),
         ),
         Item(
             "test set size",
             "How many subjects are tested?",
-            f"{known.data['n_test']} test subjects{of_what}.",
+            f"{facts.data['n_test']} test subjects{of_what}.",
             f"fewer than {FEW} (in a class); is that enough to support the claim?"
             if least < FEW
             else "",
@@ -95,14 +95,14 @@ def _data(known: Known) -> list[Item]:
             "split by subject",
             "Are all scans of a subject in the same set?",
             f"{_sentence(settings.get('split', 'by subject'))} Split digest "
-            f"{known.data['split_digest'][:12]}.",
+            f"{facts.data['split_digest'][:12]}.",
         ),
         Item(
             "leakage",
             "Could test subjects have been used in training?",
             "Every predicted subject belongs to the set for which it was predicted."
-            if not known.misplaced
-            else f"{count(known.misplaced, 'subject')} predicted in a set to which they do not "
+            if not facts.misplaced
+            else f"{count(facts.misplaced, 'subject')} predicted in a set to which they do not "
             "belong!",
             "could one person have two ids, or relatives be in different sets?",
         ),
@@ -110,13 +110,13 @@ def _data(known: Known) -> list[Item]:
             "selection",
             "Were test labels used for anything but the final test?",
             "No: the training process does not receive test labels. "
-            f"{validation_words(known.protocol)}".strip(),
+            f"{validation_words(facts.protocol)}".strip(),
         ),
         Item(
             "test set reused",
             "Was this test set used before?",
-            f"{count(known.commands, 'command')} ran these models; "
-            f"{count(known.others, 'other protocol')} in this database.",
+            f"{count(facts.commands, 'command')} ran these models; "
+            f"{count(facts.others, 'other protocol')} in this database.",
             "did earlier results on these subjects influence the models compared?",
         ),
         Item(
@@ -132,10 +132,10 @@ def _data(known: Known) -> list[Item]:
     ]
 
 
-def _runs(known: Known) -> list[Item]:
-    protocol = known.protocol
+def _runs(facts: ProtocolFacts) -> list[Item]:
+    protocol = facts.protocol
     labels = ", ".join(map(protocol.size_label, protocol.sizes))
-    failed = [f"{f.row.label} n={f.size} seed {f.seed} ({f.state})" for f in known.failures]
+    failed = [f"{f.row.label} n={f.size} seed {f.seed} ({f.state})" for f in facts.failures]
     missing = [
         f"{row.label} n={size}: {count(len(runs.missing), 'seed')}"
         for row in protocol.rows
@@ -167,7 +167,7 @@ def _runs(known: Known) -> list[Item]:
         Item(
             "training sizes",
             "At which training sizes were models compared?",
-            f"{labels}, out of {known.data['n_pool']}; primary {known.size}.",
+            f"{labels}, out of {facts.data['n_pool']}; primary {facts.size}.",
         ),
         Item(
             "validation",
@@ -190,7 +190,7 @@ def _runs(known: Known) -> list[Item]:
 
 
 def _seeds(protocol: Protocol) -> str:
-    drawn = what_seeds_draw(protocol)
+    drawn = varied_by_seed(protocol)
     if not drawn:
         return "None: every model is a single fit to all subjects."
     hardly = [n for n in protocol.sizes if protocol.conditional(n) and not protocol.is_all(n)]
@@ -203,10 +203,10 @@ def _seeds(protocol: Protocol) -> str:
     )
 
 
-def _tests(known: Known) -> list[Item]:
-    protocol = known.protocol
+def _tests(facts: ProtocolFacts) -> list[Item]:
+    protocol = facts.protocol
     changed = changed_settings(protocol.rows)
-    tuned, ask = tuning(known)
+    tuned, ask = tuning(facts)
     return [
         Item("tuning", "Were all models tuned with the same budget?", tuned, ask),
         Item(
@@ -218,7 +218,7 @@ def _tests(known: Known) -> list[Item]:
         Item(
             "training length",
             "Were networks trained long enough?",
-            *_length(known),
+            *_length(facts),
         ),
         Item(
             "test",
@@ -229,7 +229,7 @@ def _tests(known: Known) -> list[Item]:
         Item(
             "multiplicity",
             "How are multiple comparisons handled?",
-            ("Holm in the primary family" if known.design.confirmatory else "No primary family")
+            ("Holm in the primary family" if facts.test_plan.confirmatory else "No primary family")
             + "; all other tests are exploratory: adjusted by the method of Benjamini and "
             "Hochberg where a column says so (marks within a column by Holm's), otherwise "
             "not adjusted.",
@@ -237,14 +237,14 @@ def _tests(known: Known) -> list[Item]:
         Item(
             "other metrics",
             "Are other metrics reported, not only the most favourable one?",
-            f"{', '.join(metric_labels(known))}." if metric_labels(known) else "",
-            "" if metric_labels(known) else "no comparable scores are stored.",
+            f"{', '.join(metric_labels(facts))}." if metric_labels(facts) else "",
+            "" if metric_labels(facts) else "no comparable scores are stored.",
         ),
     ]
 
 
-def _rest(known: Known) -> list[Item]:
-    there = [name for name in BASELINES if any(r.arm.model.name == name for r in known.rows)]
+def _rest(facts: ProtocolFacts) -> list[Item]:
+    there = [name for name in BASELINES if any(r.arm.model.name == name for r in facts.rows)]
     lacking = [name for name in BASELINES if name not in there]
     do = "do" if len(lacking) > 1 else "does"
     return [
@@ -257,17 +257,17 @@ def _rest(known: Known) -> list[Item]:
         Item(
             "models tried",
             "Are all models that were tried also reported?",
-            f"{count(len(known.rows), 'model')} reported.",
+            f"{count(len(facts.rows), 'model')} reported.",
             "which were tried elsewhere and omitted?",
         ),
         Item(
             "contamination",
             "Were test subjects used to pretrain the weights?",
-            *_contamination(known),
+            *_contamination(facts),
         ),
-        Item("compute", "What was the computational cost?", _cost(known)),
-        Item("machines", "Which hardware and precision were used?", _machines(known)),
-        Item("versions", "Which software versions were used?", *versions(known)),
+        Item("compute", "What was the computational cost?", _cost(facts)),
+        Item("machines", "Which hardware and precision were used?", _machines(facts)),
+        Item("versions", "Which software versions were used?", *versions(facts)),
         Item(
             "availability",
             "Where are code, specifications and predictions available?",
@@ -277,28 +277,28 @@ def _rest(known: Known) -> list[Item]:
     ]
 
 
-def _shared(known: Known) -> tuple[str, str]:
-    n_runs = sum(len(runs.seeds) for runs in known.protocol.runs.values())
-    if not known.test_sets:
+def _shared(facts: ProtocolFacts) -> tuple[str, str]:
+    n_runs = sum(len(runs.seeds) for runs in facts.protocol.runs.values())
+    if not facts.test_sets:
         return "", "no run has finished."
-    if known.test_sets > 1:
-        return f"No: {known.test_sets} test sets.", "why do test subjects differ between runs?"
-    return f"Yes, the same {known.data['n_test']} in {count(n_runs, 'run')}.", ""
+    if facts.test_sets > 1:
+        return f"No: {facts.test_sets} test sets.", "why do test subjects differ between runs?"
+    return f"Yes, the same {facts.data['n_test']} in {count(n_runs, 'run')}.", ""
 
 
-def _smallest_group(known: Known) -> tuple[int, str]:
+def _smallest_group(facts: ProtocolFacts) -> tuple[int, str]:
     """Return the size of the smaller class of the test set, and the classes in words."""
-    n = int(known.data["n_test"])
-    test = [person["truth"] for person in known.on("test")]
-    if not known.classes or not test:
+    n = int(facts.data["n_test"])
+    test = [person["truth"] for person in facts.on("test")]
+    if not facts.classes or not test:
         return n, ""
-    counts = [test.count(float(i)) for i in range(len(known.classes))]
-    words = ", ".join(f"{n} {name}" for name, n in zip(known.classes, counts, strict=True))
+    counts = [test.count(float(i)) for i in range(len(facts.classes))]
+    words = ", ".join(f"{n} {name}" for name, n in zip(facts.classes, counts, strict=True))
     return min(counts), f": {words}"
 
 
-def _contamination(known: Known) -> tuple[str, str]:
-    used = [(row, row.arm.encoder) for row in known.rows if row.arm.encoder is not None]
+def _contamination(facts: ProtocolFacts) -> tuple[str, str]:
+    used = [(row, row.arm.encoder) for row in facts.rows if row.arm.encoder is not None]
     seen = [row.label for row, encoder in used if encoder.overlap]
     if seen:
         return f"{', '.join(seen)}: {SEEN}.", "exclude these models from the test."
@@ -316,19 +316,19 @@ def _contamination(known: Known) -> tuple[str, str]:
     return f"Pretrained: {', '.join(words)}.", ask
 
 
-def tuning(known: Known) -> tuple[str, str]:
+def tuning(facts: ProtocolFacts) -> tuple[str, str]:
     """Return how models were tuned, and what that leaves open."""
-    tuned = [row for row in known.protocol.rows if row.arm.trials]
+    tuned = [row for row in facts.protocol.rows if row.arm.trials]
     if not tuned:
-        changed = changed_settings(known.rows)
+        changed = changed_settings(facts.rows)
         words = "No hyperparameters were tuned; built-in models use their published settings"
         return f"{words}{f' except {changed}' if changed else ''}.", ""
-    budget, mode = known.protocol.values["trials"], known.protocol.values["tune"]
+    budget, mode = facts.protocol.values["trials"], facts.protocol.values["tune"]
     words = f"{budget} Optuna trials per study for each of {count(len(tuned), 'model')}, {mode}."
-    untuned = len(known.protocol.rows) - len(tuned)
+    untuned = len(facts.protocol.rows) - len(tuned)
     if untuned:
         words += f" {untuned} has no search space."
-    short = [n for n in known.budgets if n != budget]
+    short = [n for n in facts.budgets if n != budget]
     if short:
         return (
             words,
@@ -338,8 +338,8 @@ def tuning(known: Known) -> tuple[str, str]:
     return words, ask
 
 
-def _length(known: Known) -> tuple[str, str]:
-    epochs = known.protocol.values["epochs"]
+def _length(facts: ProtocolFacts) -> tuple[str, str]:
+    epochs = facts.protocol.values["epochs"]
     if epochs is None:
         return "No network was trained.", ""
     words = f"{count(int(epochs), 'epoch')}; the best epoch on the validation set is used."
@@ -348,28 +348,28 @@ def _length(known: Known) -> tuple[str, str]:
     return words, "had the validation loss stopped falling?"
 
 
-def metric_labels(known: Known) -> list[str]:
+def metric_labels(facts: ProtocolFacts) -> list[str]:
     """Return the metrics that are stored, as readers call them."""
-    return [metric_of(name).label for name in known.evidence.metrics] if known.evidence else []
+    return [metric_of(name).label for name in facts.evidence.metrics] if facts.evidence else []
 
 
-def _cost(known: Known) -> str:
-    words = f"{number(known.hours, 2)} hours of training"
-    if known.tuning_hours:
-        words += f", {number(known.tuning_hours, 2)} of tuning"
+def _cost(facts: ProtocolFacts) -> str:
+    words = f"{number(facts.hours, 2)} hours of training"
+    if facts.tuning_hours:
+        words += f", {number(facts.tuning_hours, 2)} of tuning"
     return f"{words}, summed over concurrent runs."
 
 
-def _machines(known: Known) -> str:
-    precision = known.protocol.values["precision"]
-    words = "; ".join(sorted({machine_of(each) for each in known.environments})) or "not recorded"
+def _machines(facts: ProtocolFacts) -> str:
+    precision = facts.protocol.values["precision"]
+    words = "; ".join(sorted({machine_of(each) for each in facts.environments})) or "not recorded"
     return f"{words}{f'; {precision}' if precision else ''}."
 
 
-def versions(known: Known) -> tuple[str, str]:
+def versions(facts: ProtocolFacts) -> tuple[str, str]:
     """Return the versions that computed the runs, and what they leave open."""
     named = ("slicebench", "python", "torch", "timm", "numpy")
-    found = {name: known.values(name) for name in named if known.values(name)}
+    found = {name: facts.values(name) for name in named if facts.values(name)}
     if not found:
         return "", "no versions were recorded."
     mixed = [name for name, values in found.items() if len(values) > 1]

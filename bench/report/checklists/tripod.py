@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.report.checklists.comparison import metric_labels, tuning, versions
-from bench.report.checklists.known import Item, Known
+from bench.report.checklists.facts import Item, ProtocolFacts
 from bench.report.claims import chosen, is_network, validation_words
 from bench.report.tables.leaderboard import score_cell
 from bench.report.words import count, number, one_line
@@ -16,27 +16,27 @@ from bench.report.words import count, number, one_line
 SIDES = {"train": "training pool", "validation": "validation", "test": "test"}
 
 
-def tripod_items(known: Known) -> list[Item]:
+def tripod_items(facts: ProtocolFacts) -> list[Item]:
     """Return the items with what the store knows.
 
     Parameters
     ----------
-    known : Known
+    facts : ProtocolFacts
         One protocol.
     """
     return [
-        *_introduction(known),
-        *_participants(known),
-        *_variables(known),
-        *_analysis(known),
-        *_openness(known),
-        *_results(known),
+        *_introduction(facts),
+        *_participants(facts),
+        *_variables(facts),
+        *_analysis(facts),
+        *_openness(facts),
+        *_results(facts),
         *_discussion(),
     ]
 
 
-def _introduction(known: Known) -> list[Item]:
-    target = one_line(known.data["target"])
+def _introduction(facts: ProtocolFacts) -> list[Item]:
+    target = one_line(facts.data["target"])
     return [
         Item(
             "1 title",
@@ -67,16 +67,16 @@ def _introduction(known: Known) -> list[Item]:
         Item(
             "4 objectives",
             "Does the study develop a model, evaluate one, or both?",
-            f"Development of {count(len(known.rows), 'model')} and their evaluation.",
+            f"Development of {count(len(facts.rows), 'model')} and their evaluation.",
         ),
     ]
 
 
-def _participants(known: Known) -> list[Item]:
-    data, settings = known.data, known.settings
+def _participants(facts: ProtocolFacts) -> list[Item]:
+    data, settings = facts.data, facts.settings
     adapter = one_line(str(settings.get("adapter", "")))
     left_out = [(what, n) for what, n in data["flow"] if str(what).startswith("left out: ")]
-    sites = {person["site"] for person in known.people if person["site"]}
+    sites = {person["site"] for person in facts.people if person["site"]}
     return [
         Item(
             "5a sources",
@@ -106,7 +106,7 @@ def _participants(known: Known) -> list[Item]:
         Item(
             "7 preparation",
             "How were the data preprocessed, and was this the same for all groups?",
-            " ".join([prepared_words(known), *chosen(settings)]),
+            " ".join([prepared_words(facts), *chosen(settings)]),
             "what was done before (skull stripping, quality control)?",
         ),
     ]
@@ -115,12 +115,12 @@ def _participants(known: Known) -> list[Item]:
 _PREPARED = ("grid", "space", "register", "crop", "zscore")
 
 
-def _variables(known: Known) -> list[Item]:
-    classes = known.classes
-    outcome = f"{one_line(known.data['target'])}"
+def _variables(facts: ProtocolFacts) -> list[Item]:
+    classes = facts.classes
+    outcome = f"{one_line(facts.data['target'])}"
     outcome += f": {', '.join(classes)}." if classes else ", in years."
-    total = sum(int(known.data[f"n_{side}"]) for side in ("pool", "validation", "test"))
-    flow = [(what, n) for what, n in known.data["flow"] if str(what).startswith("left out: ")]
+    total = sum(int(facts.data[f"n_{side}"]) for side in ("pool", "validation", "test"))
+    flow = [(what, n) for what, n in facts.data["flow"] if str(what).startswith("left out: ")]
     return [
         Item(
             "8a outcome",
@@ -154,8 +154,8 @@ def _variables(known: Known) -> list[Item]:
         Item(
             "10 sample size",
             "How was the sample size determined?",
-            f"{total} subjects: {known.data['n_pool']} training, {known.data['n_validation']} "
-            f"validation and {known.data['n_test']} test subjects.",
+            f"{total} subjects: {facts.data['n_pool']} training, {facts.data['n_validation']} "
+            f"validation and {facts.data['n_test']} test subjects.",
             "was the sample size planned (bench power)?",
         ),
         Item(
@@ -169,16 +169,16 @@ def _variables(known: Known) -> list[Item]:
     ]
 
 
-def _analysis(known: Known) -> list[Item]:
-    protocol, settings = known.protocol, known.settings
-    words, ask = tuning(known)
-    models = ", ".join(row.label for row in known.rows)
-    networks = any(map(is_network, known.rows))
+def _analysis(facts: ProtocolFacts) -> list[Item]:
+    protocol, settings = facts.protocol, facts.settings
+    words, ask = tuning(facts)
+    models = ", ".join(row.label for row in facts.rows)
+    networks = any(map(is_network, facts.rows))
     select = protocol.values["select"]
-    by = "accuracy" if select == "accuracy" else "MAE" if not known.classes else "log loss"
+    by = "accuracy" if select == "accuracy" else "MAE" if not facts.classes else "log loss"
     weights = {
         str(row.arm.params["class_weights"])
-        for row in known.rows
+        for row in facts.rows
         if "class_weights" in row.arm.params
     }
     test = settings.get("test_cohort") or settings.get("hold_out_site")
@@ -208,10 +208,10 @@ def _analysis(known: Known) -> list[Item]:
         Item(
             "12e measures",
             "Which performance metrics were used?",
-            f"{', '.join(metric_labels(known))}; primary {known.primary.label}."
-            if metric_labels(known)
-            else f"Primary {known.primary.label}.",
-            "is there a measure of clinical utility (net benefit)?" if known.classes else "",
+            f"{', '.join(metric_labels(facts))}; primary {facts.primary.label}."
+            if metric_labels(facts)
+            else f"Primary {facts.primary.label}.",
+            "is there a measure of clinical utility (net benefit)?" if facts.classes else "",
         ),
         Item("12f updating", "Was the model updated after evaluation?", "No."),
         Item(
@@ -223,8 +223,8 @@ def _analysis(known: Known) -> list[Item]:
         Item(
             "13 imbalance",
             "How was class imbalance handled?",
-            f"{class_counts(known)}. Class weights: {' and '.join(sorted(weights)) or 'none'}."
-            if known.classes
+            f"{class_counts(facts)}. Class weights: {' and '.join(sorted(weights)) or 'none'}."
+            if facts.classes
             else "Not applicable (regression).",
         ),
         Item(
@@ -236,12 +236,12 @@ def _analysis(known: Known) -> list[Item]:
         Item(
             "15 output",
             "What is the output of the models?",
-            f"Probabilities of {', '.join(known.classes)}; the predicted class is the most "
+            f"Probabilities of {', '.join(facts.classes)}; the predicted class is the most "
             "probable one."
-            if len(known.classes) > 2
-            else f"The probability of {known.classes[1]}; positive from 0.5."
-            if known.classes
-            else f"{one_line(known.data['target'])} in years.",
+            if len(facts.classes) > 2
+            else f"The probability of {facts.classes[1]}; positive from 0.5."
+            if facts.classes
+            else f"{one_line(facts.data['target'])} in years.",
         ),
         Item(
             "16 differences",
@@ -253,15 +253,15 @@ def _analysis(known: Known) -> list[Item]:
     ]
 
 
-def _openness(known: Known) -> list[Item]:
-    found, ask = versions(known)
+def _openness(facts: ProtocolFacts) -> list[Item]:
+    found, ask = versions(facts)
     return [
         Item("18a funding", "Who funded the study?", "", "name them."),
         Item("18b interests", "What are the conflicts of interest?", "", "declare them."),
         Item(
             "18c protocol",
             "Where is the study's protocol?",
-            f"Primary family of tests: {known.design.origin}.",
+            f"Primary family of tests: {facts.test_plan.origin}.",
             "is there a written one?",
         ),
         Item("18d registration", "Was it registered?", "", "number, or say that it was not."),
@@ -276,13 +276,13 @@ def _openness(known: Known) -> list[Item]:
     ]
 
 
-def _results(known: Known) -> list[Item]:
-    people = people_words(known)
+def _results(facts: ProtocolFacts) -> list[Item]:
+    people = people_words(facts)
     return [
         Item(
             "20a flow",
             "How many participants were included and excluded?",
-            flow_words(known.data["flow"]),
+            flow_words(facts.data["flow"]),
         ),
         Item(
             "20b people",
@@ -298,7 +298,7 @@ def _results(known: Known) -> list[Item]:
         Item(
             "21 numbers",
             "How many people and events in each analysis?",
-            f"{class_counts(known)}." if known.classes else f"{known.data['n_test']} tested.",
+            f"{class_counts(facts)}." if facts.classes else f"{facts.data['n_test']} tested.",
         ),
         Item(
             "22 full model",
@@ -309,7 +309,7 @@ def _results(known: Known) -> list[Item]:
         Item(
             "23a performance",
             "What is the performance, with confidence intervals, overall and in subgroups?",
-            *performance(known),
+            *performance(facts),
         ),
         Item("23b clusters", "How heterogeneous is performance across centres?", "", "describe."),
         Item("24 updating", "What were the results of model updating?", "Nothing was updated."),
@@ -328,16 +328,16 @@ def _discussion() -> list[Item]:
     ]
 
 
-def prepared_words(known: Known) -> str:
+def prepared_words(facts: ProtocolFacts) -> str:
     """Return the shape of volumes and how they were made."""
-    shape = " x ".join(map(str, known.data["shape"]))
-    prepared = [f"{key} {known.settings[key]}" for key in _PREPARED if known.settings.get(key)]
+    shape = " x ".join(map(str, facts.data["shape"]))
+    prepared = [f"{key} {facts.settings[key]}" for key in _PREPARED if facts.settings.get(key)]
     return f"Volumes of {shape} voxels; {', '.join(prepared)}."
 
 
-def people_words(known: Known) -> list[str]:
+def people_words(facts: ProtocolFacts) -> list[str]:
     """Return number, age and sex of the subjects of every side."""
-    return [_people(name, known.on(side)) for side, name in SIDES.items() if known.on(side)]
+    return [_people(name, facts.on(side)) for side, name in SIDES.items() if facts.on(side)]
 
 
 def flow_words(steps: Sequence[Sequence[Any]]) -> str:
@@ -345,13 +345,13 @@ def flow_words(steps: Sequence[Sequence[Any]]) -> str:
     return f"{'; '.join(f'{one_line(str(what))}: {n}' for what, n in steps)}."
 
 
-def class_counts(known: Known) -> str:
+def class_counts(facts: ProtocolFacts) -> str:
     """Return how many subjects of each class are on every side."""
     parts = []
     for side, name in SIDES.items():
-        truth = [person["truth"] for person in known.on(side)]
+        truth = [person["truth"] for person in facts.on(side)]
         if truth:
-            counts = [f"{truth.count(float(i))} {c}" for i, c in enumerate(known.classes)]
+            counts = [f"{truth.count(float(i))} {c}" for i, c in enumerate(facts.classes)]
             parts.append(f"{name} {', '.join(counts)}")
     return "; ".join(parts) or "Class counts are not stored"
 
@@ -368,14 +368,14 @@ def _people(name: str, people: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join([words, *counts])
 
 
-def performance(known: Known) -> tuple[str, str]:
+def performance(facts: ProtocolFacts) -> tuple[str, str]:
     """Return the primary metric of every model at the primary size, and what it leaves open."""
     groups = "subgroups by sex, site and age."
-    if known.evidence is None:
+    if facts.evidence is None:
         return "", f"the runs are not comparable; {groups}"
-    size = known.protocol.primary_size
+    size = facts.protocol.primary_size
     scores = [
-        f"{row.label} {score_cell(known.protocol, known.evidence, row, size, known.primary).text}"
-        for row in known.rows
+        f"{row.label} {score_cell(facts.protocol, facts.evidence, row, size, facts.primary).text}"
+        for row in facts.rows
     ]
-    return f"{known.primary.label} at n={known.size}: {'; '.join(scores)}.", groups
+    return f"{facts.primary.label} at n={facts.size}: {'; '.join(scores)}.", groups

@@ -23,18 +23,27 @@ from bench.report.plots import (
     roc,
     subjects,
 )
-from bench.report.plots.source import Request, Source, open_source, task_of
+from bench.report.plots.source import FigureRequest, Source, load_source
 from bench.report.plots.style import FORMATS, MEDIA, styled, to_bytes
 from bench.report.table import Picture
 from bench.store.store import Store
 from registry.core import did_you_mean
 from registry.errors import UserError
 
-__all__ = ["FORMATS", "KINDS", "Drawn", "Kind", "Request", "check", "figure", "pictures_for"]
+__all__ = [
+    "FORMATS",
+    "KINDS",
+    "FigureKind",
+    "FigureRequest",
+    "RenderedFigure",
+    "check_figure",
+    "figure",
+    "pictures_for",
+]
 
 
 @dataclass(frozen=True)
-class Kind:
+class FigureKind:
     """A kind of figure: its title, its module, the choices that change it, the tasks it shows."""
 
     title: str
@@ -45,29 +54,29 @@ class Kind:
     """Whether it is of several cohorts at once."""
 
 
-KINDS: dict[str, Kind] = {
-    "learning-curves": Kind("Learning curves", learning, ("metric",)),
-    "forest": Kind("Differences", forest),
-    "heatmap": Kind("All pairs", heatmap),
-    "predicted-true": Kind("Predicted against true", ages, tasks=("regression",)),
-    "roc": Kind("ROC curves", roc, ("size",), ("binary",)),
-    "calibration": Kind("Calibration", calibration, ("size",), ("binary",)),
-    "subjects": Kind("Two models by subject", subjects, ("size",)),
-    "pareto": Kind("Accuracy against cost", pareto, ("metric",)),
-    "critical-difference": Kind("Mean ranks", cohorts, ("metric",), several=True),
+KINDS: dict[str, FigureKind] = {
+    "learning-curves": FigureKind("Learning curves", learning, ("metric",)),
+    "forest": FigureKind("Differences", forest),
+    "heatmap": FigureKind("All pairs", heatmap),
+    "predicted-true": FigureKind("Predicted against true", ages, tasks=("regression",)),
+    "roc": FigureKind("ROC curves", roc, ("size",), ("binary",)),
+    "calibration": FigureKind("Calibration", calibration, ("size",), ("binary",)),
+    "subjects": FigureKind("Two models by subject", subjects, ("size",)),
+    "pareto": FigureKind("Accuracy against cost", pareto, ("metric",)),
+    "critical-difference": FigureKind("Mean ranks", cohorts, ("metric",), several=True),
 }
 """Every figure by its name on the command line."""
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RenderedFigure:
     """A figure as a file, and the same in words."""
 
     data: bytes
-    words: str
+    description: str
 
 
-def figure(store: Store, name: str, request: Request, format_: str = "pdf") -> Drawn:
+def figure(store: Store, name: str, request: FigureRequest, format_: str = "pdf") -> RenderedFigure:
     """Draw one figure of what a store holds.
 
     Parameters
@@ -76,7 +85,7 @@ def figure(store: Store, name: str, request: Request, format_: str = "pdf") -> D
         Open for reading.
     name : str
         A key of `KINDS`.
-    request : Request
+    request : FigureRequest
         What to show.
     format_ : str
         One of `FORMATS`.
@@ -87,16 +96,16 @@ def figure(store: Store, name: str, request: Request, format_: str = "pdf") -> D
         When there is no such kind or format, a choice does not belong to it, or the store does
         not hold what it shows.
     """
-    check(name, format_)
+    check_figure(name, format_)
     kind = KINDS[name]
     for choice in ("metric", "size"):
         if getattr(request, choice) is not None and choice not in kind.takes:
             raise UserError(f"--{choice} does not change a figure of {name}; leave it out.")
-    source = open_source(store, name, kind.tasks, request, several=kind.several)
+    source = load_source(store, name, kind.tasks, request, several=kind.several)
     return _draw(kind, kind.steps.gather(source), format_)
 
 
-def check(name: str, format_: str) -> None:
+def check_figure(name: str, format_: str) -> None:
     """Refuse a kind of figure or a format that does not exist.
 
     Raises
@@ -139,12 +148,12 @@ def pictures_for(data: SectionData) -> tuple[Picture, ...]:
         metric=data.primary,
         size=protocol.primary_size,
         reference=data.reference,
-        most=MOST_POINTS,
+        max_points=MAX_POINTS,
     )
     pictures = []
     for name, most_rows in PAGE.items():
         kind = KINDS[name]
-        if task_of(protocol) not in kind.tasks or (
+        if protocol.task not in kind.tasks or (
             name == "learning-curves" and len(protocol.sizes) < 2
         ):
             continue
@@ -157,25 +166,25 @@ def pictures_for(data: SectionData) -> tuple[Picture, ...]:
         title = f"{kind.title}, {shape.title}"
         if len(shown) < len(everyone):
             title += f", the first {len(shown)} of {len(everyone)} models"
-        pictures.append(Picture(title, drawn.data, drawn.words, MEDIA))
+        pictures.append(Picture(title, drawn.data, drawn.description, MEDIA))
     return tuple(pictures)
 
 
-MOST_PANELS = 8
+MAX_PANELS = 8
 PAGE: dict[str, int | None] = {
     "learning-curves": None,
     "forest": None,
-    "roc": MOST_PANELS,
-    "calibration": MOST_PANELS,
-    "predicted-true": MOST_PANELS,
+    "roc": MAX_PANELS,
+    "calibration": MAX_PANELS,
+    "predicted-true": MAX_PANELS,
     "pareto": None,
 }
 """The figures of a page in their order, and of how many rows each is at most."""
 
-MOST_POINTS = 500
+MAX_POINTS = 500
 """Points of a figure of a page: more would make the page heavy and nothing clearer."""
 
 
-def _draw(kind: Kind, data: Any, format_: str) -> Drawn:
+def _draw(kind: FigureKind, data: Any, format_: str) -> RenderedFigure:
     with styled():
-        return Drawn(to_bytes(kind.steps.draw(data), format_), kind.steps.words(data))
+        return RenderedFigure(to_bytes(kind.steps.draw(data), format_), kind.steps.describe(data))

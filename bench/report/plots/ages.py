@@ -15,7 +15,7 @@ from bench.report.plots.style import (
     canvas,
     columns_for,
     fold,
-    look,
+    model_style,
     panels,
     segments,
 )
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Panel:
+class PredictionPanel:
     """One arm: the mean prediction of each shown subject (M,) with its range over seeds."""
 
     label: str
-    look: int
+    style: int
     mean: Floats
     low: Floats
     high: Floats
@@ -46,21 +46,21 @@ class PredictedTrue:
     metric: str
     truth: Floats
     n_subjects: int
-    panels: tuple[Panel, ...]
+    panels: tuple[PredictionPanel, ...]
 
 
 def gather(source: Source) -> PredictedTrue:
     """Read the test predictions of every row with a finished run."""
     rows = need_finished(source, 1)
-    budget = None if source.most is None else source.most // len(rows)
+    budget = None if source.max_points is None else source.max_points // len(rows)
     shown = spread_evenly(source.evidence.truth, budget)
     found = []
     for row in rows:
         stack = source.evidence.stack(source.protocol.at(row, source.size))[:, shown]
         found.append(
-            Panel(
+            PredictionPanel(
                 label=row.label,
-                look=source.look(row),
+                style=source.style_index(row),
                 mean=stack.mean(axis=0),
                 low=stack.min(axis=0),
                 high=stack.max(axis=0),
@@ -91,7 +91,7 @@ def draw(data: PredictedTrue) -> Figure:
     # Many points are small ones.
     size = float(np.clip(25 / np.sqrt(len(data.truth)), 1, 3))
     for (axes,), panel in zip(panels(figure, n, columns), data.panels, strict=True):
-        colour, marker, _ = look(panel.look)
+        colour, marker, _ = model_style(panel.style)
         axes.plot([low - pad, high + pad], [low - pad, high + pad], color=GREY, linewidth=0.8)
         axes.plot(
             *segments(data.truth, panel.low, panel.high), color=colour, linewidth=0.4, alpha=0.6
@@ -114,7 +114,7 @@ def draw(data: PredictedTrue) -> Figure:
     return figure
 
 
-def words(data: PredictedTrue) -> str:
+def describe(data: PredictedTrue) -> str:
     """Return the score of every arm."""
     parts = [f"{panel.label}: {panel.score}" for panel in data.panels]
     seeds = sorted({panel.n_seeds for panel in data.panels})

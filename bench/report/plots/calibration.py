@@ -16,7 +16,7 @@ from bench.report.plots.style import (
     canvas,
     columns_for,
     fold,
-    look,
+    model_style,
     panels,
     segments,
 )
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Panel:
+class CalibrationPanel:
     """One arm.
 
     Parameters
@@ -44,7 +44,7 @@ class Panel:
     """
 
     label: str
-    look: int
+    style: int
     mean: Reliability
     runs: tuple[Reliability, ...]
     brier: str
@@ -57,7 +57,7 @@ class Calibration:
     title: str
     positive: str
     n_subjects: int
-    panels: tuple[Panel, ...]
+    panels: tuple[CalibrationPanel, ...]
 
 
 def gather(source: Source) -> Calibration:
@@ -68,9 +68,9 @@ def gather(source: Source) -> Calibration:
     for row in need_finished(source, 1):
         stack = source.predictions(row)
         found.append(
-            Panel(
+            CalibrationPanel(
                 label=row.label,
-                look=source.look(row),
+                style=source.style_index(row),
                 mean=reliability(truth, stack.mean(axis=0)),
                 runs=tuple(reliability(truth, run) for run in stack),
                 brier=f"Brier {by_brier.score(row).text}",
@@ -91,9 +91,9 @@ def draw(data: Calibration) -> Figure:
     width = COLUMN if columns < 3 else PAGE
     figure = canvas(width, (width / columns + 0.75) * -(-n // columns) + 0.3, data.title)
     grid = panels(figure, n, columns, rows=2, heights=(3, 1))
-    most = max(int(panel.mean.counts.max()) for panel in data.panels)
+    highest = max(int(panel.mean.counts.max()) for panel in data.panels)
     for (axes, below), panel in zip(grid, data.panels, strict=True):
-        colour, marker, _ = look(panel.look)
+        colour, marker, _ = model_style(panel.style)
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.5, linestyle=":")
         for run in panel.runs:
             full = run.counts > 0
@@ -110,8 +110,8 @@ def draw(data: Calibration) -> Figure:
         axes.set_ylim(-0.03, 1.03)
         axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
         below.stairs(panel.mean.counts, panel.mean.edges, color=colour, fill=True)
-        below.set_ylim(0, 1.05 * max(most, 1))
-        below.set_yticks([0, most])
+        below.set_ylim(0, 1.05 * max(highest, 1))
+        below.set_yticks([0, highest])
         below.set_xlim(-0.03, 1.03)
         below.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     figure.supxlabel(f"predicted probability of {data.positive}", fontsize=7)
@@ -119,7 +119,7 @@ def draw(data: Calibration) -> Figure:
     return figure
 
 
-def words(data: Calibration) -> str:
+def describe(data: Calibration) -> str:
     """Return the Brier score of every arm."""
     parts = [f"{panel.label}: {panel.brier}" for panel in data.panels]
     return (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.report.evidence import load_evidence
-from bench.report.plots.source import Source, as_float, task_of
+from bench.report.plots.source import Source, as_float
 from bench.report.plots.style import GREY, PAGE, canvas, fold
 from bench.report.select import Protocol, Row, select_protocols
 from bench.report.tables.leaderboard import score_cell
@@ -103,7 +103,7 @@ def draw(data: CriticalDifference) -> Figure:
     return figure
 
 
-def words(data: CriticalDifference) -> str:
+def describe(data: CriticalDifference) -> str:
     """Return the mean ranks, the test over all and the groups."""
     table = data.table
     ranks = ", ".join(
@@ -143,7 +143,7 @@ def _cohorts(source: Source) -> list[Protocol]:
             value is None or each.values[key] is None or each.values[key] == value
             for key, value in wanted.items()
         )
-        if alike and each.trials and task_of(each) == task_of(source.protocol):
+        if alike and each.trials and each.task == source.protocol.task:
             found.setdefault(str(each.dataset["name"]), each)
     return list(found.values())
 

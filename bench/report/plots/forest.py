@@ -40,7 +40,7 @@ def gather(source: Source) -> Forest:
     need_finished(source, 2)
     tested = source.family()
     found = [pair.found for pair in tested.pairs]
-    margin = source.design.margin
+    margin = source.test_plan.margin
     if source.metric.name != source.protocol.primary_metric:
         margin = None  # it is in units of the primary metric
     bounds = [(np.nan, np.nan) if f is None else f.improvement_interval for f in found]
@@ -100,15 +100,15 @@ def draw(data: Forest) -> Figure:
     return figure
 
 
-def words(data: Forest) -> str:
+def describe(data: Forest) -> str:
     """Return every difference with its interval and p, at most ten of them."""
-    most = 10
+    limit = 10
     parts = [
         f"{label} {text}, {data.how} {p_value(p)}"
         for label, text, p in zip(data.labels, data.texts, data.p, strict=True)
     ]
-    rest = f"; and {len(parts) - most} more, in the table of pairs" if len(parts) > most else ""
+    rest = f"; and {len(parts) - limit} more, in the table of pairs" if len(parts) > limit else ""
     return (
         f"{data.axis}, with 95 % confidence interval for new runs and new subjects. "
-        f"{'; '.join(parts[:most])}{rest}."
+        f"{'; '.join(parts[:limit])}{rest}."
     )

@@ -119,7 +119,7 @@ def draw(data: Heatmap) -> Figure:
     return figure
 
 
-def words(data: Heatmap) -> str:
+def describe(data: Heatmap) -> str:
     """Return how many pairs were told apart, and the largest difference."""
     n = len(data.labels)
     pairs = n * (n - 1) // 2

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.report.plots.source import Floats, Score, Source
-from bench.report.plots.style import COLUMN, PAGE, PALE, canvas, key, look, segments
+from bench.report.plots.source import Floats, MeanScore, Source
+from bench.report.plots.style import COLUMN, PAGE, PALE, canvas, key, model_style, segments
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -19,13 +19,13 @@ FEW = 4
 
 
 @dataclass(frozen=True)
-class Curve:
+class ModelCurve:
     """One arm: a mean with its interval a size (K,), and a value a run (P,)."""
 
     label: str
-    look: int
+    style: int
     sizes: Floats
-    scores: tuple[Score, ...]
+    scores: tuple[MeanScore, ...]
     run_sizes: Floats
     run_values: Floats
 
@@ -40,7 +40,7 @@ class LearningCurves:
     sizes: tuple[int, ...]
     size_labels: tuple[str, ...]
     conditional: int | None
-    curves: tuple[Curve, ...]
+    curves: tuple[ModelCurve, ...]
 
 
 def gather(source: Source) -> LearningCurves:
@@ -54,9 +54,9 @@ def gather(source: Source) -> LearningCurves:
         shown = [n for n in sizes if np.isfinite(scores[n].mean)]
         runs = [(n, value) for n in sizes for value in values[n] if np.isfinite(value)]
         curves.append(
-            Curve(
+            ModelCurve(
                 label=row.label + source.trouble(row, sizes),
-                look=source.look(row),
+                style=source.style_index(row),
                 sizes=np.array(shown, dtype=np.float64),
                 scores=tuple(scores[n] for n in shown),
                 run_sizes=np.array([n for n, _ in runs], dtype=np.float64),
@@ -87,7 +87,7 @@ def draw(data: LearningCurves) -> Figure:
     entries: list[tuple[Artist, str]] = []
     for place, curve in enumerate(data.curves):
         shift = np.exp(step * (place - (len(data.curves) - 1) / 2))
-        colour, marker, dash = look(curve.look)
+        colour, marker, dash = model_style(curve.style)
         low = np.array([score.low for score in curve.scores])
         high = np.array([score.high for score in curve.scores])
         mean = np.array([score.mean for score in curve.scores])
@@ -122,7 +122,7 @@ def draw(data: LearningCurves) -> Figure:
     return figure
 
 
-def words(data: LearningCurves) -> str:
+def describe(data: LearningCurves) -> str:
     """Return the means at the smallest and the largest size."""
     parts = []
     for curve in data.curves:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.report.plots.source import Floats, Score, Source, as_float
+from bench.report.plots.source import Floats, MeanScore, Source, as_float
 from bench.report.plots.style import (
     COLUMN,
     GREY,
@@ -15,7 +15,7 @@ from bench.report.plots.style import (
     PAGE,
     canvas,
     key,
-    look,
+    model_style,
     plain_log,
     segments,
 )
@@ -50,8 +50,8 @@ class Pareto:
     axis: str
     higher_is_better: bool
     labels: tuple[str, ...]
-    looks: tuple[int, ...]
-    scores: tuple[Score, ...]
+    styles: tuple[int, ...]
+    scores: tuple[MeanScore, ...]
     costs: tuple[Cost, ...]
 
 
@@ -82,7 +82,7 @@ def gather(source: Source) -> Pareto:
         axis=source.axis,
         higher_is_better=source.metric.higher_is_better,
         labels=tuple(source.rows[i].label for i in kept),
-        looks=tuple(source.look(source.rows[i]) for i in kept),
+        styles=tuple(source.style_index(source.rows[i]) for i in kept),
         scores=tuple(scores[i] for i in kept),
         costs=tuple(costs),
     )
@@ -122,8 +122,8 @@ def draw(data: Pareto) -> Figure:
         axes.plot(
             cost.values[order], mean[order], color=GREY, drawstyle="steps-post", linewidth=0.9
         )
-        for i, number in enumerate(data.looks):
-            colour, marker, _ = look(number)
+        for i, number in enumerate(data.styles):
+            colour, marker, _ = model_style(number)
             face = colour if cost.front[i] else "white"
             axes.plot(cost.values[i], mean[i], marker, markeredgecolor=colour, markerfacecolor=face)
         plain_log(axes, cost.values)
@@ -131,15 +131,15 @@ def draw(data: Pareto) -> Figure:
     better = "higher" if data.higher_is_better else "lower"
     grid[0].set_ylabel(f"{data.axis}, {better} is better")
     entries = []
-    for number, label in zip(data.looks, data.labels, strict=True):
-        colour, marker, _ = look(number)
+    for number, label in zip(data.styles, data.labels, strict=True):
+        colour, marker, _ = model_style(number)
         entries.append((Line2D([], [], color=colour, marker=marker, linestyle="none"), label))
     entries.append((Line2D([], [], color=GREY), "Pareto front (filled)"))
     key(figure, entries)
     return figure
 
 
-def words(data: Pareto) -> str:
+def describe(data: Pareto) -> str:
     """Return the arms on the front of every cost, cheapest first."""
     parts = []
     for cost in data.costs:

@@ -17,7 +17,7 @@ from bench.report.plots.style import (
     columns_for,
     fold,
     key,
-    look,
+    model_style,
     panels,
 )
 from bench.report.words import one_line
@@ -34,11 +34,11 @@ TOGETHER = 3
 
 
 @dataclass(frozen=True)
-class Curve:
+class RocCurve:
     """One arm: its mean curve, and its AUC as the report prints it."""
 
     label: str
-    look: int
+    style: int
     curve: MeanRoc
     auc: str
 
@@ -50,7 +50,7 @@ class RocCurves:
     title: str
     positive: str
     n_subjects: int
-    curves: tuple[Curve, ...]
+    curves: tuple[RocCurve, ...]
 
 
 def gather(source: Source) -> RocCurves:
@@ -60,10 +60,12 @@ def gather(source: Source) -> RocCurves:
     for row in need_finished(source, 1):
         stack = source.predictions(row)
         curves.append(
-            Curve(
+            RocCurve(
                 label=row.label,
-                look=source.look(row),
-                curve=mean_roc(source.evidence.truth, stack, 101 if source.most is None else 51),
+                style=source.style_index(row),
+                curve=mean_roc(
+                    source.evidence.truth, stack, 101 if source.max_points is None else 51
+                ),
                 auc=f"AUC {by_auc.score(row).text}",
             )
         )
@@ -103,7 +105,7 @@ def draw(data: RocCurves) -> Figure:
     return figure
 
 
-def words(data: RocCurves) -> str:
+def describe(data: RocCurves) -> str:
     """Return the AUC of every arm."""
     parts = [f"{each.label}: {each.auc}" for each in data.curves]
     return (
@@ -113,8 +115,8 @@ def words(data: RocCurves) -> str:
     )
 
 
-def _curve(axes: Axes, each: Curve) -> Line2D:
-    colour, _, dash = look(each.look)
+def _curve(axes: Axes, each: RocCurve) -> Line2D:
+    colour, _, dash = model_style(each.style)
     curve = each.curve
     if np.isfinite(curve.low).all():
         axes.fill_between(curve.fpr, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.report.evidence import Evidence, load_evidence
-from bench.report.family import Design, design_tests, named
+from bench.report.family import TestPlan, named, plan_tests
 from bench.report.pairs import Pair, make_pairs, runs_at
 from bench.report.select import Protocol, Row, select_protocols
 from bench.report.table import Number
@@ -25,7 +25,7 @@ from registry.errors import UserError
 
 
 @dataclass(frozen=True)
-class Request:
+class FigureRequest:
     """What a figure is asked to show; None and nothing leave it to the rules of the report."""
 
     metric: str | None = None
@@ -35,7 +35,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Score:
+class MeanScore:
     """A mean over seeds with its t interval, as the report prints it."""
 
     mean: float
@@ -45,7 +45,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Tested:
+class AdjustedPairs:
     """Pairs with their adjusted p-values, and how these were adjusted in words."""
 
     pairs: tuple[Pair, ...]
@@ -74,7 +74,7 @@ class Source:
         Whether the reader named the rows.
     reference : str or None
         What the reader of the report wants all others compared with.
-    most : int or None
+    max_points : int or None
         How many points a figure may have; None for all of them.
     """
 
@@ -87,7 +87,7 @@ class Source:
     size: int
     chosen: bool = False
     reference: str | None = None
-    most: int | None = None
+    max_points: int | None = None
 
     @property
     def title(self) -> str:
@@ -118,26 +118,26 @@ class Source:
         )
 
     @cached_property
-    def design(self) -> Design:
+    def test_plan(self) -> TestPlan:
         """The reference and the margin, as the report has them."""
-        return design_tests(self.protocol, self.everyone, self.reference)
+        return plan_tests(self.protocol, self.everyone, self.reference)
 
     def size_words(self, size: int) -> str:
         """Return ``n=48``, with the dagger of the report where the training set hardly varies."""
         dagger = " †" if self.protocol.conditional(size) else ""
         return f"n={self.protocol.size_label(size)}{dagger}"
 
-    def look(self, row: Row) -> int:
+    def style_index(self, row: Row) -> int:
         """Return the number of a row's colour and marker: the same in every figure of a report."""
         return [each.key for each in self.protocol.rows].index(row.key)
 
-    def score(self, row: Row, size: int | None = None) -> Score:
+    def score(self, row: Row, size: int | None = None) -> MeanScore:
         """Return a row's mean at a size, NaN where the report has none."""
         size = self.size if size is None else size
         cell = score_cell(self.protocol, self.evidence, row, size, self.metric)
         mean, low, high = (as_float(cell.values[name]) for name in ("mean", "low", "high"))
         text = f"{number(mean, self.digits)} {interval(low, high, self.digits)}"
-        return Score(mean, low, high, text)
+        return MeanScore(mean, low, high, text)
 
     def predictions(self, row: Row) -> Floats:
         """Return the test predictions of a row's finished runs, one where all seeds are one fit."""
@@ -152,20 +152,20 @@ class Source:
         failed = sum(len(each.failed) for each in runs)
         return f" ({failed} of {count(sum(r.asked for r in runs), 'run')} failed)" if failed else ""
 
-    def family(self) -> Tested:
+    def family(self) -> AdjustedPairs:
         """Return the pairs of the report's family at this metric and size that are to be shown.
 
         Their p-values are adjusted within the whole family. Where the rows that were asked for
         have no pair in it, all their pairs are compared instead, which is exploratory.
         """
-        whole = self._tested(self.everyone, self.design.reference)
+        whole = self._tested(self.everyone, self.test_plan.reference)
         return whole if whole.pairs else self._tested(self.rows, None)
 
-    def all_pairs(self) -> Tested:
+    def all_pairs(self) -> AdjustedPairs:
         """Return all pairs of the rows that are to be shown."""
         return self._tested(self.everyone, None)
 
-    def _tested(self, rows: Sequence[Row], reference: Row | None) -> Tested:
+    def _tested(self, rows: Sequence[Row], reference: Row | None) -> AdjustedPairs:
         """Compare rows, and keep the pairs that are to be shown."""
         if not self.metric.tested:
             raise UserError(
@@ -173,14 +173,14 @@ class Source:
             )
         pairs = make_pairs(self.protocol, self.evidence, rows, self.metric, self.size, reference)
         everyone = len(rows) == len(self.everyone)
-        planned = reference is self.design.reference and everyone
-        confirmatory = self.primary and planned and self.design.confirmatory
+        planned = reference is self.test_plan.reference and everyone
+        confirmatory = self.primary and planned and self.test_plan.confirmatory
         raw = [pair.p for pair in pairs]
         p = holm(raw) if confirmatory else benjamini_hochberg(raw)
         how = "Holm p" if confirmatory else "exploratory BH p"
         keys = {row.key for row in self.rows}
         shown = [i for i, pair in enumerate(pairs) if {pair.a.key, pair.b.key} <= keys]
-        return Tested(tuple(pairs[i] for i in shown), tuple(float(p[i]) for i in shown), how)
+        return AdjustedPairs(tuple(pairs[i] for i in shown), tuple(float(p[i]) for i in shown), how)
 
 
 def as_float(value: Number) -> float:
@@ -188,15 +188,8 @@ def as_float(value: Number) -> float:
     return np.nan if value is None else float(value)
 
 
-def task_of(protocol: Protocol) -> str:
-    """Return ``regression``, ``binary`` or ``multiclass``, as metrics name them."""
-    if protocol.kind == "regression":
-        return protocol.kind
-    return "binary" if protocol.n_classes == 2 else "multiclass"
-
-
-def open_source(
-    store: Store, kind: str, tasks: Sequence[str], request: Request, *, several: bool = False
+def load_source(
+    store: Store, kind: str, tasks: Sequence[str], request: FigureRequest, *, several: bool = False
 ) -> Source:
     """Find what a figure shows.
 
@@ -208,7 +201,7 @@ def open_source(
         The figure, for messages.
     tasks : sequence of str
         The tasks that it can show.
-    request : Request
+    request : FigureRequest
     several : bool
         Whether the figure is of several cohorts: then any of them may stand for the others.
 
@@ -243,9 +236,9 @@ def _fitting(
     store: Store, kind: str, tasks: Sequence[str], where: Mapping[str, str]
 ) -> list[Protocol]:
     selection = select_protocols(store, where)
-    fitting = [each for each in selection.protocols if task_of(each) in tasks]
+    fitting = [each for each in selection.protocols if each.task in tasks]
     if not fitting:
-        found = " and ".join(sorted({task_of(each) for each in selection.protocols}))
+        found = " and ".join(sorted({each.task for each in selection.protocols}))
         raise UserError(
             f"A figure of {kind} is for {' and '.join(tasks)} results, these are {found}; choose "
             "others with --where, `bench report` lists them."

@@ -75,7 +75,7 @@ _PLACE = re.compile(rb' (?:d|x|y)="[^"]*"')
 _LONG = re.compile(rb"-?\d+\.\d{3,}")
 
 
-class Look(NamedTuple):
+class ModelStyle(NamedTuple):
     """What tells an arm from the others, in colour and in grey."""
 
     colour: str
@@ -83,9 +83,9 @@ class Look(NamedTuple):
     dash: Any
 
 
-def look(index: int) -> Look:
+def model_style(index: int) -> ModelStyle:
     """Return the look of an arm; the first 70 differ, and neighbours in all three."""
-    return Look(
+    return ModelStyle(
         COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)]
     )
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.report.plots.source import Floats, Source, need_finished, spread_evenly, task_of
-from bench.report.plots.style import COLUMN, GREY, canvas, key, look
+from bench.report.plots.source import Floats, Source, need_finished, spread_evenly
+from bench.report.plots.style import COLUMN, GREY, canvas, key, model_style
 from bench.report.select import Row
 from bench.report.words import one_line
 from bench.stats.metrics import terms_of
@@ -59,11 +59,11 @@ def gather(source: Source) -> Subjects:
         raise UserError(
             f"--models: this figure shows two models, and these are {len(source.rows)}: {labels}."
         )
-    name, axis = LOSSES[task_of(source.protocol)]
+    name, axis = LOSSES[source.protocol.task]
     a, b = (_losses(source, row, name) for row in rows[:2])
     truth = source.evidence.truth
     classes = tuple(map(one_line, source.protocol.dataset["classes"]))
-    shown = spread_evenly(a - b, source.most)
+    shown = spread_evenly(a - b, source.max_points)
     return Subjects(
         title=source.title,
         axis=f"{axis}, mean over seeds",
@@ -87,7 +87,7 @@ def draw(data: Subjects) -> Figure:
     size = float(np.clip(40 / np.sqrt(len(data.loss_a)), 1, 4))
     entries = []
     for number, name in enumerate(data.groups):
-        colour, marker, _ = look(number)
+        colour, marker, _ = model_style(number)
         members = data.group == number
         (points,) = axes.plot(
             data.loss_a[members],
@@ -110,7 +110,7 @@ def draw(data: Subjects) -> Figure:
     return figure
 
 
-def words(data: Subjects) -> str:
+def describe(data: Subjects) -> str:
     """Return the share of subjects on whom A is better."""
     return f"{data.axis}, of every test subject under two models. {_share(data)}."
 

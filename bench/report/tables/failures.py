@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from bench.report.select import Protocol, Row, read
+from bench.report.select import Protocol, Row, read_rows
 from bench.report.table import Cell, Column, Table
 from bench.report.words import one_line
 from bench.spec import StudySpec, TrialSpec
@@ -43,7 +43,7 @@ def find_failures(store: Store, protocol: Protocol) -> tuple[Failure, ...]:
         .where(table.state != DONE)
         .order_by(table.finished)
     )
-    attempts = {attempt["unit"]: attempt for attempt in read(store, query)}
+    attempts = {attempt["unit"]: attempt for attempt in read_rows(store, query)}
     failed = {
         (trial["arm"], trial["n_train"], trial["seed"]): trial
         for trial in protocol.trials

@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.report.claims import CONDITIONAL
 from bench.report.evidence import Evidence
-from bench.report.family import Design
+from bench.report.family import TestPlan
 from bench.report.pairs import Pair, paired_values
 from bench.report.select import Protocol
 from bench.report.table import Cell, Column, Number, Table
@@ -29,7 +29,7 @@ DROPPED = "seeds dropped: "
 
 def pair_tables(
     protocol: Protocol,
-    design: Design,
+    test_plan: TestPlan,
     family: Sequence[Pair],
     others: Sequence[Pair],
     prefix: str,
@@ -38,19 +38,19 @@ def pair_tables(
 
     Where the family was not fixed before the runs, all pairs are exploratory.
     """
-    if not design.confirmatory:
+    if not test_plan.confirmatory:
         family, others = (), [*family, *others]
     tables = []
     if family:
         adjusted = holm([pair.p for pair in family])
-        tables.append(primary_table(protocol, design, family, adjusted, prefix))
+        tables.append(primary_table(protocol, test_plan, family, adjusted, prefix))
     if others:
-        tables.append(exploratory_table(protocol, design, others, prefix))
+        tables.append(exploratory_table(protocol, test_plan, others, prefix))
     return tables
 
 
 def primary_table(
-    protocol: Protocol, design: Design, pairs: Sequence[Pair], adjusted: Floats, prefix: str
+    protocol: Protocol, test_plan: TestPlan, pairs: Sequence[Pair], adjusted: Floats, prefix: str
 ) -> Table:
     """Return pairs of the primary family with their Holm-adjusted p-values."""
     first = pairs[0]
@@ -63,13 +63,18 @@ def primary_table(
         pairs,
         _Adjusted("Holm p", "p_holm", adjusted),
         leading=[_PAIRED],
-        margin=design.margin,
+        margin=test_plan.margin,
         primary=protocol.primary_metric,
     )
 
 
 def exploratory_table(
-    protocol: Protocol, design: Design, pairs: Sequence[Pair], prefix: str, *, named: bool = True
+    protocol: Protocol,
+    test_plan: TestPlan,
+    pairs: Sequence[Pair],
+    prefix: str,
+    *,
+    named: bool = True,
 ) -> Table:
     """Return pairs with p-values that are adjusted over them by Benjamini and Hochberg.
 
@@ -86,7 +91,7 @@ def exploratory_table(
         pairs,
         _Adjusted("BH p", "p_bh", benjamini_hochberg([pair.p for pair in pairs])),
         leading,
-        design.margin,
+        test_plan.margin,
         protocol.primary_metric,
     )
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from bench.report.evidence import Evidence
 from bench.report.reproduce import reproduce_command
-from bench.report.select import Protocol, Row, read
+from bench.report.select import Protocol, Row, read_rows
 from bench.report.table import Cell, Column, Table
 from bench.report.words import digits_of, number, one_line
 from bench.stats.metric import Metric
@@ -42,7 +42,7 @@ def environments_of(store: Store, protocol: Protocol) -> list[dict[str, Any]]:
     trials, environments = schema.trials.c, schema.environments.c
     arms = [row.key for row in protocol.rows]
     used = select(trials.environment).where(trials.arm.in_(arms))
-    rows = read(store, select(environments.content).where(environments.key.in_(used)))
+    rows = read_rows(store, select(environments.content).where(environments.key.in_(used)))
     shown = [{name: row["content"].get(name) for name in SHOWN} for row in rows]
     return [dict(pairs) for pairs in dict.fromkeys(tuple(each.items()) for each in shown)]
 
@@ -78,7 +78,7 @@ def trial_table(
         .order_by(table.n_train, table.seed)
     )
     order = {key: place for place, key in enumerate(arms)}
-    trials = sorted(read(store, query), key=lambda trial: order[trial["arm"]])
+    trials = sorted(read_rows(store, query), key=lambda trial: order[trial["arm"]])
     return Table(
         name=name,
         title="All runs, with the command that reproduces each",

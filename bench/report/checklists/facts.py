@@ -10,8 +10,8 @@ import numpy as np
 from sqlalchemy import select
 
 from bench.report.evidence import Evidence, load_evidence
-from bench.report.family import Design, design_tests
-from bench.report.select import Protocol, Row, read
+from bench.report.family import TestPlan, plan_tests
+from bench.report.select import Protocol, Row, read_rows
 from bench.report.tables.failures import Failure, find_failures
 from bench.report.tables.leaderboard import best_first
 from bench.report.words import one_line
@@ -24,45 +24,45 @@ from registry.errors import UserError
 
 @dataclass(frozen=True)
 class Item:
-    """One line of a checklist.
+    """One item of a checklist.
 
     Parameters
     ----------
     name, question : str
-        What it is about.
-    known : str
-        The answer as far as the store has it.
-    ask : str
-        What somebody must answer; empty when nothing is left.
+        The number and subject of the item, and the question it asks.
+    answer : str
+        The answer, as far as the database contains it.
+    remaining : str
+        What the authors still have to answer; empty if nothing remains.
     """
 
     name: str
     question: str
-    known: str = ""
-    ask: str = ""
+    answer: str = ""
+    remaining: str = ""
 
     @property
     def state(self) -> str:
         """``answered``, ``partly`` or ``open``."""
-        if not self.ask:
+        if not self.remaining:
             return "answered"
-        return "partly" if self.known else "open"
+        return "partly" if self.answer else "open"
 
     @property
-    def answer(self) -> str:
-        """The answer in words."""
-        asked = f"To be answered: {self.ask}" if self.ask else ""
-        return " ".join(part for part in (self.known, asked) if part)
+    def text(self) -> str:
+        """The answer followed by what remains to be answered."""
+        remaining = f"To be answered: {self.remaining}" if self.remaining else ""
+        return " ".join(part for part in (self.answer, remaining) if part)
 
 
 @dataclass(frozen=True)
-class Known:
+class ProtocolFacts:
     """A protocol with what is needed to answer for it."""
 
     protocol: Protocol
     rows: tuple[Row, ...]
     """Best first."""
-    design: Design
+    test_plan: TestPlan
     evidence: Evidence | None
     """None when its runs cannot be compared."""
     failures: tuple[Failure, ...]
@@ -118,7 +118,7 @@ class Known:
         return tuple(sorted(found))
 
 
-def load_known(store: Store, protocol: Protocol, others: int) -> Known:
+def load_facts(store: Store, protocol: Protocol, others: int) -> ProtocolFacts:
     """Read what the checklists need.
 
     Parameters
@@ -139,29 +139,30 @@ def load_known(store: Store, protocol: Protocol, others: int) -> Known:
     metric = metric_of(protocol.primary_metric)
     rows = best_first(protocol, evidence, metric) if evidence is not None else protocol.rows
     table = schema.subjects
-    people = read(
+    people = read_rows(
         store, select(table).where(table.c.fingerprint == protocol.dataset["fingerprint"])
     )
     done = {trial["key"] for trial in protocol.trials if trial["state"] == DONE}
     test_sets, misplaced = _sides(store, done, {p["subject"]: p["side"] for p in people})
     arms = {row.key for row in protocol.rows}
-    studies = [row for row in read(store, select(schema.studies)) if row["arm"] in arms]
-    return Known(
+    studies = [row for row in read_rows(store, select(schema.studies)) if row["arm"] in arms]
+    return ProtocolFacts(
         protocol=protocol,
         rows=tuple(rows),
-        design=design_tests(protocol, rows, None),
+        test_plan=plan_tests(protocol, rows, None),
         evidence=evidence,
         failures=find_failures(store, protocol),
         people=tuple(people),
         test_sets=test_sets,
         misplaced=misplaced,
         environments=_environments(store, done),
-        hours=_hours(read(store, select(schema.trials.c.key, schema.trials.c.seconds)), done),
+        hours=_hours(read_rows(store, select(schema.trials.c.key, schema.trials.c.seconds)), done),
         tuning_hours=_hours(studies, {row["key"] for row in studies}),
         budgets=_budgets(store, {row["key"] for row in studies if row["state"] == DONE}),
         others=others,
         commands=sum(
-            bool(arms & set(row["arms"])) for row in read(store, select(schema.commands.c.arms))
+            bool(arms & set(row["arms"]))
+            for row in read_rows(store, select(schema.commands.c.arms))
         ),
     )
 
@@ -187,12 +188,12 @@ def _environments(store: Store, trials: set[str]) -> tuple[Mapping[str, Any], ..
     query = select(schema.trials.c.key, schema.environments.c.content).join_from(
         schema.trials, schema.environments
     )
-    rows = read(store, query)
+    rows = read_rows(store, query)
     return tuple(row["content"] for row in rows if row["key"] in trials)
 
 
 def _budgets(store: Store, studies: set[str]) -> tuple[int, ...]:
-    numbers = [row["study"] for row in read(store, select(schema.tuning_trials.c.study))]
+    numbers = [row["study"] for row in read_rows(store, select(schema.tuning_trials.c.study))]
     return tuple(numbers.count(study) for study in sorted(studies))
 
 
