@@ -1,4 +1,4 @@
-"""From the store to a `Report`: leaderboards, tests of the differences, and what they mean."""
+"""Build the report of a database: leaderboards, tests of differences and their explanation."""
 
 from __future__ import annotations
 
@@ -28,29 +28,30 @@ def build_report(
     appendix: bool = False,
     pictures: bool = False,
 ) -> Report:
-    """Compute everything that is shown of a database.
+    """Compute everything that a report shows about a database.
 
     Parameters
     ----------
     store : Store
         Open for reading.
     metric : str, optional
-        A metric or ``all``; default: the primary one of each task.
+        A metric or ``all``; default: the primary metric of each task.
     reference : str, optional
-        Model or label of the row that all others are compared with; default: what was declared,
-        else all pairs, or a baseline where there are many rows.
+        Model or label of the row with which all others are compared. By default, the declared
+        reference is used; if none was declared, all pairs are compared, or each row with a
+        baseline if there are many rows.
     where : mapping, optional
-        Key of a protocol (or ``dataset``) to the value wanted; default: what the latest command
-        with results asked for.
+        Key of a protocol (or ``dataset``) to the requested value; default: the protocols of the
+        latest command with results.
     appendix : bool
-        Add the tables for which a terminal has no room.
+        Whether to add the tables that are too long for a terminal.
     pictures : bool
-        Draw the figures, for a page that shows them.
+        Whether to draw the figures.
 
     Raises
     ------
     UserError
-        When nothing is finished, or a metric, reference or ``where`` fits nothing.
+        If no run has finished, or a metric, reference or ``where`` matches nothing.
     """
     selection = select_protocols(store, where or {})
     _check_metric(metric, selection.protocols)

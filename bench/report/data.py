@@ -1,4 +1,4 @@
-"""What every table and figure of a report's section is made from."""
+"""The data from which all tables and figures of a section are made."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from bench.store.store import Store
 
 @dataclass(frozen=True)
 class SectionData:
-    """One protocol and everything that was read and computed once for all its tables.
+    """One protocol, and everything that is read and computed once for all its tables.
 
     Parameters
     ----------
     store : Store
         Open for reading.
     protocol : Protocol
-        The runs that may stand in one table.
+        The runs that can be compared in one table.
     evidence : Evidence
         Their scores and test predictions.
     metrics : sequence of Metric
-        Those that were asked for.
+        The requested metrics.
     primary : Metric
-        The primary one.
+        The primary metric.
     rows : sequence of Row
         The models, best first by the primary metric.
     test_plan : TestPlan
-        Which pairs are tested, and what may be claimed.
+        Which pairs are tested, and whether the tests are confirmatory.
     family, others : sequence of Pair
-        The tested pairs of the primary cell, and all others.
+        The tested pairs at the primary metric and training size, and all other pairs.
     failures : tuple of Failure
         Runs without a result.
     reference : str or None
-        What the reader wants all others compared with.
+        The row with which the user wants all others compared.
     prefix : str
-        What makes the names of this section's tables unique in its report.
+        Makes the names of this section's tables unique in its report.
     """
 
     store: Store
@@ -74,13 +74,13 @@ class SectionData:
 
     @property
     def sides(self) -> dict[str, int]:
-        """How many subjects are in the training pool, in validation and in the test set."""
+        """The numbers of subjects in the training pool, the validation set and the test set."""
         data = self.protocol.dataset
         return {side: int(data[f"n_{side}"]) for side in ("pool", "validation", "test")}
 
     @property
     def is_whole(self) -> bool:
-        """Whether every run that was asked for has a result."""
+        """Whether every requested run has a result."""
         return all(not runs.failed and not runs.missing for runs in self.protocol.runs.values())
 
     @cached_property
@@ -90,7 +90,7 @@ class SectionData:
 
     @cached_property
     def environments(self) -> Sequence[Mapping[str, Any]]:
-        """The machines and versions of the runs."""
+        """The machines and software versions of the runs."""
         return environments_of(self.store, self.protocol)
 
 
@@ -101,14 +101,14 @@ def section_data(
     reference: str | None,
     place: int | None,
 ) -> SectionData:
-    """Read and compute what the section of one protocol is made from.
+    """Read and compute the data of the section of one protocol.
 
     Parameters
     ----------
     store, protocol, metrics, reference
         As in `SectionData`.
     place : int or None
-        Which of several sections it is, from 1; None for the only one.
+        The number of the section, from 1; None if there is only one.
     """
     evidence = load_evidence(store, protocol)
     primary = metric_of(protocol.primary_metric)
@@ -138,13 +138,13 @@ def _pairs(
     metrics: Sequence[Metric],
     test_plan: TestPlan,
 ) -> tuple[list[Pair], list[Pair]]:
-    """Return the pairs of the primary cell and all others."""
+    """Return the pairs at the primary metric and training size, and all other pairs."""
     family: list[Pair] = []
     others: list[Pair] = []
     for metric in metrics:
         if not metric.tested:
             continue
-        # The primary size comes first, the others follow in their order.
+        # The primary size comes first; the others follow in ascending order.
         for size in sorted(protocol.sizes, key=lambda n: (n != protocol.primary_size, n)):
             primary = (metric.name, size) == (protocol.primary_metric, protocol.primary_size)
             pairs = make_pairs(protocol, evidence, rows, metric, size, test_plan.reference)

@@ -1,4 +1,4 @@
-"""What the tables are computed from: scores and test predictions of one protocol's runs."""
+"""Scores and test predictions of the runs of one protocol, from which tables are computed."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Evidence:
     Parameters
     ----------
     subjects : ndarray, shape (n_subjects,)
-        Their indices in the manifest.
+        Indices of the test subjects in the manifest.
     truth : ndarray, shape (n_subjects,)
         Age in years, or the index of the class.
     predictions : dict
-        Trial key to (n_subjects,) or, for more than two classes, (n_subjects, n_classes); the
-        subjects in the order of `truth`.
+        Trial key to an array (n_subjects,) or, with more than two classes, (n_subjects,
+        n_classes), with subjects in the order of `truth`.
     scores : dict
-        (trial key, metric) to the stored value, NaN where it is undefined.
+        (trial key, metric) to the stored value, NaN if it is undefined.
     reasons : dict
-        Metric to why it is undefined somewhere.
+        Metric to the reason why it is undefined for some run.
     metrics : tuple of str
-        The metrics that are stored, in alphabetical order.
+        The stored metrics in alphabetical order.
     """
 
     subjects: NDArray[np.int32]
@@ -48,17 +48,17 @@ class Evidence:
     measured: dict[tuple[str, int, str], MeasuredRuns | None] = field(
         default_factory=dict, repr=False
     )
-    """What `bench.report.pairs.measured_at` has measured, by arm, training size and metric."""
+    """Cache of `bench.report.pairs.measured_at`, by arm, training size and metric."""
 
     @property
     def n_subjects(self) -> int:
-        """How many subjects were predicted."""
+        """The number of test subjects."""
         return len(self.truth)
 
     def values(self, runs: Runs, metric: str) -> NDArray[np.float64]:
         """Return the scores of the finished runs, in the order of their seeds, shape (S,).
 
-        A metric that came later than a run was stored is computed from its predictions.
+        A metric that was added after a run was stored is computed from its predictions.
         """
         for key in runs.keys:
             if (key, metric) not in self.scores:
@@ -79,7 +79,7 @@ def load_evidence(store: Store, protocol: Protocol) -> Evidence:
     Raises
     ------
     UserError
-        When two runs were tested on different subjects: then nothing may be compared.
+        If runs were tested on different subjects, so that they cannot be compared.
     """
     wanted = {key for runs in protocol.runs.values() for key in runs.keys}
     predictions = store.predictions(wanted, "test")
@@ -111,16 +111,16 @@ def load_evidence(store: Store, protocol: Protocol) -> Evidence:
 def load_validation(
     store: Store, protocol: Protocol, runs: Runs
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Return (truth, predictions) of every finished run on the validation subjects it had.
+    """Return (truth, predictions) of every finished run on its validation subjects.
 
-    Every seed and training size has validation subjects of its own; a run without stored
-    predictions of them has empty arrays.
+    Validation subjects differ between seeds and training sizes. The arrays of a run without
+    stored validation predictions are empty.
     """
     found = store.predictions(runs.keys, "validation")
     sides = {key: (np.empty(0), np.empty(0)) for key in runs.keys}
     if found:
         subjects = [each.subjects for each in found.values()]
-        # Read once for all runs, whose subjects overlap.
+        # The subjects of the runs overlap, so the true values are read once for all of them.
         truth = _truth(store, str(protocol.dataset["fingerprint"]), np.concatenate(subjects))
         parts = np.split(truth, np.cumsum([len(each) for each in subjects])[:-1])
         for (key, each), part in zip(found.items(), parts, strict=True):
@@ -130,7 +130,7 @@ def load_validation(
 
 
 def load_covariates(store: Store, protocol: Protocol, evidence: Evidence) -> dict[str, list[Any]]:
-    """Return age, sex and site of the test subjects, in their order; None where not known."""
+    """Return age, sex and site of the test subjects, in their order; None if unknown."""
     table = schema.subjects.c
     query = select(table.subject, table.age, table.sex, table.site).where(
         table.fingerprint == str(protocol.dataset["fingerprint"])
@@ -148,8 +148,8 @@ def _one_test_set(store: Store, found: Iterable[Predictions]) -> NDArray[np.int3
             subjects = prediction.subjects
         elif not np.array_equal(subjects, prediction.subjects):
             raise UserError(
-                f"Runs of one cohort in {store.file} were tested on different subjects, so nothing "
-                "may be compared; the database was changed by hand: restore it from a copy."
+                f"Runs of one cohort in {store.file} were tested on different subjects, so they "
+                "cannot be compared. The database must have been edited; restore it from a backup."
             )
     return np.array([], np.int32) if subjects is None else subjects
 
@@ -162,7 +162,8 @@ def _truth(store: Store, fingerprint: str, subjects: NDArray[np.int32]) -> NDArr
     lost = [subject for subject in subjects.tolist() if subject not in truth]
     if lost:
         raise UserError(
-            f"{store.file} holds no true values of {len(lost)} test subjects (an export without "
-            "them?), so nothing can be tested; report from the original database."
+            f"{store.file} does not contain the true values of {len(lost)} test subjects "
+            "(perhaps because it was exported without them), so models cannot be compared; use "
+            "the original database."
         )
     return np.array([truth[subject] for subject in subjects.tolist()], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Which tests a report makes, and which of them were fixed before the runs."""
+"""The tests of a report, and whether they were fixed before the runs."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from registry.core import did_you_mean
 from registry.errors import UserError
 
 MANY = 8
-"""Rows from which models are compared with a reference instead of all with all."""
+"""From this number of rows on, models are compared with a reference instead of in all pairs."""
 BASELINES = ("linear-voxels", "prior")
-"""The reference where nobody names one, in order; without these it is the best model."""
+"""The default references in order of preference; without any of them it is the best model."""
 
 
 @dataclass(frozen=True)
 class TestPlan:
-    """How the pairs of a section are chosen and called.
+    """Which pairs of a section are tested, and whether these tests are confirmatory.
 
     Parameters
     ----------
     reference : Row or None
-        What every other row is compared with; None for all pairs.
+        The row with which every other row is compared; None for all pairs.
     confirmatory : bool
         Whether the primary family was fixed before the runs, by declaration or by rule.
     margin : float or None
         The declared margin.
     description : str
-        The family in words, such as ``AUC at n=48, all pairs``.
+        The primary family, such as ``AUC at n=48, all pairs``.
     origin : str
-        Who fixed it, in words.
+        How the family was chosen, such as ``declared before the runs: metric auc``.
     notes : tuple of str
-        What a reader must know of the choice.
+        Notes on the choice for readers of the report.
     """
 
     reference: Row | None
@@ -45,16 +45,16 @@ class TestPlan:
 
 
 def plan_tests(protocol: Protocol, rows: Sequence[Row], asked: str | None) -> TestPlan:
-    """Choose the reference, and tell the declared from what was chosen after the runs.
+    """Choose the reference, and determine whether the family was fixed before the runs.
 
     Parameters
     ----------
     protocol : Protocol
-        With what its latest command declared.
+        The runs, with the analysis that their latest command declared.
     rows : sequence of Row
-        Best first.
+        The models, best first.
     asked : str, optional
-        The reference that the reader of the report named.
+        The reference given with ``bench report --reference``.
     """
     declared = protocol.declared
     label = metric_of(protocol.primary_metric).label
@@ -110,12 +110,12 @@ def plan_tests(protocol: Protocol, rows: Sequence[Row], asked: str | None) -> Te
 
 
 def check_reference(reference: str, protocols: Sequence[Protocol]) -> None:
-    """Refuse a reference that no section has, or of which one has several.
+    """Check that a reference is a row of some section and unambiguous in each.
 
     Raises
     ------
     UserError
-        Which says what there is.
+        If it matches no row, or several rows of a section; the message lists the rows.
     """
     found = [named(reference, protocol.rows) for protocol in protocols]
     for protocol, rows in zip(protocols, found, strict=True):
@@ -127,12 +127,20 @@ def check_reference(reference: str, protocols: Sequence[Protocol]) -> None:
 
 
 def one_named(name: str, rows: Sequence[Row], where: str) -> Row:
-    """Return the one row of that label or model.
+    """Return the only row with this label or model.
+
+    Parameters
+    ----------
+    name : str
+        A label or the name of a model.
+    rows : sequence of Row
+    where : str
+        The option or command with which the name was given, for messages.
 
     Raises
     ------
     UserError
-        When there is none or several; `where` says what asked for it.
+        If no row or several rows match.
     """
     found = {row.key: row for row in named(name, rows)}
     if len(found) > 1:
@@ -149,21 +157,21 @@ def one_named(name: str, rows: Sequence[Row], where: str) -> Row:
 
 
 def two_named(a: str, b: str, rows: Sequence[Row], where: str) -> tuple[Row, Row]:
-    """Return two different rows by `one_named`.
+    """Return two different rows, each as `one_named` does.
 
     Raises
     ------
     UserError
-        As `one_named`, and when both are the same.
+        As for `one_named`, and if both are the same row.
     """
     first, second = (one_named(name, rows, where) for name in (a, b))
     if first.key == second.key:
-        raise UserError(f"{a} and {b} are the same row; choose two different ones.")
+        raise UserError(f"{a} and {b} are the same row; choose two different rows.")
     return first, second
 
 
 def named(name: str, rows: Sequence[Row]) -> list[Row]:
-    """Return the rows of that label or, if there is none, of that model."""
+    """Return the rows with this label or, if there are none, those of this model."""
     by_label = [row for row in rows if row.label == name]
     return by_label or [row for row in rows if row.arm.model.name == name]
 
@@ -173,7 +181,7 @@ def _quoted(rows: Sequence[Row]) -> str:
 
 
 def _default_reference(protocol: Protocol, rows: Sequence[Row]) -> Row | None:
-    """Return the declared reference, else from `MANY` rows on a baseline, None for all pairs."""
+    """Return the declared reference, or a baseline if there are `MANY` rows; None for all pairs."""
     if protocol.declared.reference is not None:
         return next(iter(named(protocol.declared.reference, rows)), None)
     if len(rows) < MANY:

@@ -1,4 +1,4 @@
-"""The method text: what was compared, on what and how, in sentences that may stand in a paper."""
+"""The methods paragraph: what was compared and how, in sentences that can be used in a paper."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ VERSIONS = {
     "optuna": "Optuna",
     "numpy": "NumPy",
 }
-"""Names in the record of a run's environment, and in a sentence."""
+"""Keys in the record of a run's environment, with the names used in the text."""
 
 
 def methods(protocol: Protocol, test_plan: TestPlan, family: Sequence[Pair]) -> list[str]:
-    """Return the paragraph on what was compared and how, as it may stand in a paper.
+    """Return a paragraph on what was compared and how, which can be used in a paper.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def methods(protocol: Protocol, test_plan: TestPlan, family: Sequence[Pair]) -> 
     test_plan : TestPlan
         How the pairs were chosen.
     family : sequence of Pair
-        The pairs of the primary cell.
+        The pairs at the primary metric and training size.
     """
     if not family:
         return []
@@ -71,12 +71,12 @@ def methods(protocol: Protocol, test_plan: TestPlan, family: Sequence[Pair]) -> 
 
 
 def software(environments: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return what computed the runs, in a sentence that may stand in a paper.
+    """Return the software versions of the runs, in a sentence that can be used in a paper.
 
     Parameters
     ----------
     environments : iterable of mapping
-        As recorded with the runs.
+        The environments recorded with the runs.
     """
     found: dict[str, set[str]] = {}
     for environment in environments:
@@ -94,7 +94,7 @@ def software(environments: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _runs(protocol: Protocol) -> list[str]:
-    """Say which models were trained how often, and what differs between the runs of one."""
+    """Return which models were trained how often, and what differs between runs of a model."""
     labels = [row.label for row in protocol.rows]
     sizes = ", ".join(map(protocol.size_label, protocol.sizes))
     models = f"{count(len(labels), 'model')} ({', '.join(labels)}) were trained at " + (
@@ -140,7 +140,7 @@ def _cells(protocol: Protocol) -> str:
 
 
 def _subjects(protocol: Protocol) -> list[str]:
-    """Say who was on which side, and what validation subjects were used for."""
+    """Return how subjects were split, and what the validation subjects were used for."""
     data = protocol.dataset
     sentences = [
         f"Subjects were split once into {data['n_pool']} training, {data['n_validation']} "
@@ -154,7 +154,7 @@ def _subjects(protocol: Protocol) -> list[str]:
 
 
 def _test(family: Sequence[Pair]) -> list[str]:
-    """Say how two models were compared, and of every pair in which it was otherwise, how."""
+    """Return how models were compared, with the exceptions in the primary family."""
     odd = [f"{pair.a.label} vs {pair.b.label}, {words}" for pair in family if (words := _odd(pair))]
     on = "on the same seeds and the same test subjects"
     if odd:
@@ -170,7 +170,7 @@ def _test(family: Sequence[Pair]) -> list[str]:
 
 
 def _odd(pair: Pair) -> str:
-    """Return how a pair was compared if not seed by seed over all runs of both, else nothing."""
+    """Return how a pair was compared; empty if seed by seed over all runs of both models."""
     found = pair.found
     if found is None:
         return "not compared, because one of them has no finished run"
@@ -190,13 +190,14 @@ def _odd(pair: Pair) -> str:
 
 
 def _tests(test_plan: TestPlan, family: Sequence[Pair]) -> list[str]:
-    """Say which p-values were adjusted for which others."""
+    """Return which p-values were adjusted, and how."""
     tested = n_tested(family)
     pairs = count(len(family), "pair") + ("" if tested == len(family) else f", {tested} with a p")
     if test_plan.confirmatory:
         words = (
             f"The primary family of tests is {test_plan.description} ({pairs}; "
-            f"{test_plan.origin}); its p-values are adjusted by Holm's method. All other tests are exploratory"
+            f"{test_plan.origin}); its p-values are adjusted by Holm's method. All other tests "
+            "are exploratory"
         )
     else:
         words = (

@@ -1,4 +1,4 @@
-"""Pairs of rows, compared by the headline test, with what a reader must know of each."""
+"""Pairs of rows, compared by the headline test and flagged with everything that limits them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from bench.stats.metric import Metric
 
 @dataclass(frozen=True)
 class Pair:
-    """Row A against row B by one metric at one training size."""
+    """The comparison of row A with row B by one metric at one training size."""
 
     a: Row
     b: Row
     metric: Metric
     size: int
     found: Comparison | None
-    """None when one of them has no finished run."""
+    """None if one of them has no finished run."""
     flags: tuple[str, ...]
 
     @property
     def p(self) -> float:
-        """The p-value, NaN when nothing can be claimed."""
+        """The p-value; NaN if there is no test."""
         return self.found.p if self.found is not None else np.nan
 
 
@@ -48,7 +48,7 @@ def make_pairs(
     Parameters
     ----------
     rows : sequence of Row
-        The earlier one of a pair is A; the reference is always B.
+        The earlier row of a pair is A; the reference is always B.
     """
     measured = {row.key: measured_at(protocol, evidence, row, metric, size) for row in rows}
     if reference is None:
@@ -65,14 +65,14 @@ def make_pairs(
 
 
 def n_tested(pairs: Sequence[Pair]) -> int:
-    """Return how many pairs have a p, which is how many Holm's method counts."""
+    """Return the number of pairs with a p-value, for which Holm's method adjusts."""
     return sum(bool(np.isfinite(pair.p)) for pair in pairs)
 
 
 def measured_at(
     protocol: Protocol, evidence: Evidence, row: Row, metric: Metric, size: int
 ) -> MeasuredRuns | None:
-    """Return a row measured at one training size, None without a finished run; kept for reuse."""
+    """Return the (cached) measurements of a row at one training size; None without a run."""
     cell = (row.key, size, metric.name)
     if cell not in evidence.measured:
         runs = runs_at(protocol, evidence, row, size)
@@ -82,7 +82,7 @@ def measured_at(
 
 
 def runs_at(protocol: Protocol, evidence: Evidence, row: Row, size: int) -> RunPredictions | None:
-    """Return the test predictions of a row at one training size, None without a finished run."""
+    """Return the test predictions of a row at one training size; None without a finished run."""
     runs = protocol.at(row, size)
     if not runs.keys:
         return None
@@ -90,7 +90,7 @@ def runs_at(protocol: Protocol, evidence: Evidence, row: Row, size: int) -> RunP
     one_fit = protocol.one_fit(row, size)
     if one_fit:
         predictions, seeds = predictions[:1], seeds[:1]
-    # One run of a deterministic arm on a drawn subset is one of many: not to be taken for all.
+    # A single run of a deterministic estimator on a random subset does not stand for all subsets.
     fixed = one_fit or (row.deterministic and len(seeds) > 1)
     return RunPredictions(predictions, seeds, fixed)
 
@@ -98,9 +98,9 @@ def runs_at(protocol: Protocol, evidence: Evidence, row: Row, size: int) -> RunP
 def paired_values(
     protocol: Protocol, evidence: Evidence, pair: Pair
 ) -> tuple[list[int], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the seeds that A and B share and their scores; one fit stands for every seed.
+    """Return the seeds that A and B share, and their scores.
 
-    Two single fits are one pair, however often they were run.
+    A single fit is paired with every seed of the other model; two single fits are one pair.
     """
     found = []
     for row in (pair.a, pair.b):
@@ -123,7 +123,7 @@ def paired_values(
 def _flags(
     protocol: Protocol, a: Row, b: Row, size: int, found: Comparison | None
 ) -> tuple[str, ...]:
-    """Return what a reader of the pair must know; what the claim covers comes first."""
+    """Return the flags of a pair; the first one says which settings the claim covers."""
     mode = next((row.arm.tune for row in (a, b) if row.arm.tune is not None), None)
     flags = [COVERS[mode]]
     if mode is None and changed_settings((a, b)):
@@ -134,7 +134,7 @@ def _flags(
         runs = protocol.at(row, size)
         if runs.failed:
             flags.append(
-                f"{letter}: {len(runs.failed)} of {runs.asked} runs failed and are left out"
+                f"{letter}: {len(runs.failed)} of {runs.asked} runs failed and are excluded"
             )
         if not runs.keys:
             flags.append(f"{letter}: no finished run")

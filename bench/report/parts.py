@@ -1,7 +1,7 @@
-"""The parts of a report's section, in their order: one line each.
+"""The parts of a report's section in their order, one line each.
 
-A part is a function from `SectionData` to a table, several, or None where there is nothing to
-show. The figures of a page are listed in `bench.report.plots`, checklists in
+A part is a function that takes `SectionData` and returns a table, several tables, or None if there
+is nothing to show. Figures are listed in `bench.report.plots`, checklists in
 `bench.report.checklists`.
 """
 
@@ -52,7 +52,7 @@ PARTS: tuple[Part, ...] = (
     lambda d: None if d.is_whole else coverage_table(d.protocol, d.failures, d.name("coverage")),
     lambda d: failure_table(d.failures, d.name("failures")) if d.failures else None,
 )
-"""What every format shows."""
+"""The parts that are included in all formats."""
 
 APPENDIX: tuple[Part, ...] = (
     lambda d: precision_table(
@@ -69,11 +69,11 @@ APPENDIX: tuple[Part, ...] = (
     lambda d: trial_table(d.store, d.protocol, d.evidence, d.primary, d.name("runs")),
     lambda d: log_table(d.failures, d.name("logs")) if d.failures else None,
 )
-"""What only pages and files for machines have room for."""
+"""The parts that are included in HTML, CSV and JSON only."""
 
 
 def tables_of(parts: Sequence[Part], data: SectionData) -> tuple[Table, ...]:
-    """Return the tables that the parts make of a section's data, in order."""
+    """Return the tables of these parts in order."""
     found: list[Table] = []
     for part in parts:
         made = part(data)
