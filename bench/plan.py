@@ -23,7 +23,7 @@ from bench.store.store import DONE, FAILED, Store
 from registry.cards import EncoderCard, ModelCard, Value
 from registry.core import catalogue, did_you_mean, plugin_digest
 from registry.errors import UserError
-from registry.models import options_of, slice_plane
+from registry.models import model_options, slice_plane
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def resolve_params(card: ModelCard, settings: Mapping[str, Value]) -> dict[str, 
 
     Options that came later are left out at their default (see `complete_params`).
     """
-    options = options_of(card)
+    options = model_options(card)
     values = {name: card.defaults.get(name, option.default) for name, option in options.items()}
     values |= {name: value for name, value in settings.items() if name in options}
     return {
@@ -201,7 +201,7 @@ def resolve_sizes(sizes: Sequence[int | str], cohort: Cohort) -> list[int]:
 
 def _parse_settings(settings: Mapping[str, str], card: ModelCard) -> dict[str, Value]:
     """Return what was set of a model's options, each as its own option reads it."""
-    options, parsed = options_of(card), {}
+    options, parsed = model_options(card), {}
     for name, text in settings.items():
         if name in options:
             try:
@@ -212,7 +212,7 @@ def _parse_settings(settings: Mapping[str, str], card: ModelCard) -> dict[str, V
 
 
 def _refuse_unknown_settings(settings: Mapping[str, str], cards: Sequence[ModelCard]) -> None:
-    known = {name for card in cards for name in options_of(card)}
+    known = {name for card in cards for name in model_options(card)}
     for name in settings:
         if name not in known:
             raise UserError(

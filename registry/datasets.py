@@ -102,7 +102,7 @@ DIAGNOSED = {"classes": "CN,AD"}
 """Defaults of cohorts of the Alzheimer's continuum."""
 
 
-def options_of(card: DatasetCard) -> dict[str, Option]:
+def dataset_options(card: DatasetCard) -> dict[str, Option]:
     """Return every option that a dataset takes: its own and those of all datasets."""
     return {**CONFORM, **CHOICES, **card.options}
 

@@ -248,7 +248,7 @@ def slice_plane(axis: str) -> tuple[int, int]:
     return first, second
 
 
-def options_of(card: ModelCard) -> dict[str, Option]:
+def model_options(card: ModelCard) -> dict[str, Option]:
     """Return every option that a model takes: its own, the common ones, and a network's recipe."""
     recipe = {**RECIPE, **AUGMENT} if card.kind == "network" else {}
     return {**COMMON, **recipe, **card.options}
@@ -256,5 +256,5 @@ def options_of(card: ModelCard) -> dict[str, Option]:
 
 def complete_params(card: ModelCard, params: Mapping[str, Value]) -> dict[str, Value]:
     """Return the settings of a spec together with those that it leaves out at their default."""
-    later = {name: option.default for name, option in options_of(card).items() if option.later}
+    later = {name: option.default for name, option in model_options(card).items() if option.later}
     return later | dict(params)

@@ -189,17 +189,17 @@ def _common(card: Card, registry: Registry[Any]) -> list[tuple[str, str]]:
 
 def _show_dataset(card: DatasetCard, *, all_: bool) -> None:
     from registry.core import catalogue
-    from registry.datasets import options_of
+    from registry.datasets import dataset_options
 
     _print_fields([*_common(card, catalogue.datasets), ("targets", ", ".join(card.targets))])
-    _print_settings(card, {**card.options, **options_of(card)}, all_=all_)
+    _print_settings(card, {**card.options, **dataset_options(card)}, all_=all_)
 
 
 def _show_model(card: ModelCard, *, all_: bool) -> None:
     from bench.plan import resolve_params
     from registry.cards import Task
     from registry.core import catalogue
-    from registry.models import options_of
+    from registry.models import model_options
 
     params = resolve_params(card, {})
     fields = _common(card, catalogue.models)
@@ -217,7 +217,7 @@ def _show_model(card: ModelCard, *, all_: bool) -> None:
         fields.append(("parameters", f"{count:,} on {shape[0]} x {shape[1]} x {shape[2]}"))
     _print_fields(fields)
     # What is its own or tuned comes first.
-    options = options_of(card)
+    options = model_options(card)
     first = [*card.options, *card.space]
     _print_settings(card, {name: options[name] for name in [*first, *options]}, all_=all_)
     if card.space:

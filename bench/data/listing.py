@@ -16,7 +16,7 @@ from bench.data.cache import Progress
 from bench.data.volume import Conform
 from registry.cards import DatasetCard, Task, Value
 from registry.core import catalogue, did_you_mean, resolve
-from registry.datasets import CONFORM, options_of
+from registry.datasets import CONFORM, dataset_options
 from registry.errors import UserError
 
 UPDATABLE = ("table", "withdrawals")
@@ -92,7 +92,7 @@ def cohort_request(
         was not given.
     """
     card = catalogue.dataset(str(configured.get("adapter", name)))
-    known = options_of(card)
+    known = dataset_options(card)
     rest = {k: v for k, v in configured.items() if k not in ("adapter", "root", "target")}
     values = {key: card.defaults.get(key, option.default) for key, option in known.items()}
     for where, given in ((f"[data.{name}] ", rest), ("--data-set ", options or {})):

@@ -13,7 +13,7 @@ from bench.data import volume
 from bench.data.formats import ScanError
 from bench.data.listing import Listing
 from registry.errors import UserError
-from registry.models import MODELS, options_of
+from registry.models import MODELS, model_options
 
 MOST = 6
 PLANES = ("sagittal", "coronal", "axial")
@@ -101,7 +101,7 @@ def _label(scan: pd.Series) -> str:
 def _slices(n: int) -> tuple[list[int], list[int]]:
     """Return the sagittal slices that 2D-slice and few-slice models see with their defaults."""
     cards = {card.name: card for card in MODELS}
-    few, every = (options_of(cards[name]) for name in ("fewslice-imagenet", "slice2d-imagenet"))
+    few, every = (model_options(cards[name]) for name in ("fewslice-imagenet", "slice2d-imagenet"))
     k, spacing = int(few["k"].default), int(few["spacing"].default)
     span = (k - 1) * spacing + 1
     start = (n - span) // 2

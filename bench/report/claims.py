@@ -11,7 +11,7 @@ from bench.report.select import Protocol, Row, chosen_encoders
 from bench.report.words import count, one_line
 from bench.stats.metric import Metric
 from bench.stats.metrics import metric_of
-from registry.models import MODELS, options_of
+from registry.models import MODELS, model_options
 
 TOO_SHORT = 5
 """Epochs up to which networks cannot be ranked."""
@@ -45,7 +45,7 @@ def changed_settings(rows: Sequence[Row]) -> str:
         card = None if model.plugin else cards.get((model.name, model.version))
         if card is None:
             continue
-        options[row.key] = options_of(card)
+        options[row.key] = model_options(card)
         published: Mapping[str, Any] = {
             name: card.defaults.get(name, option.default)
             for name, option in options[row.key].items()

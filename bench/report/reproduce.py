@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Collection, Iterator, Sequence
 
 from bench.spec import Arm
-from registry.models import MODELS, options_of
+from registry.models import MODELS, model_options
 
 DATABASE = "reproduced.db"
 """Where the repetition is stored: what is stored already would not be run again."""
@@ -97,7 +97,7 @@ def _settings(arm: Arm) -> Collection[str]:
     """Return the settings that the model of an arm takes."""
     card = None if arm.model.plugin else _CARDS.get(arm.model.name)
     # Options that came later are in no stored params at their default: the card knows them.
-    return options_of(card) if card is not None else {*arm.params, *arm.space}
+    return model_options(card) if card is not None else {*arm.params, *arm.space}
 
 
 def _has_its_own(arm: Arm) -> bool:

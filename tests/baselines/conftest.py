@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from registry import catalogue
 from registry.cards import EncoderCard, Task
 from registry.core import resolve
-from registry.models import options_of
+from registry.models import model_options
 
 AGE = Task("age", "regression")
 
@@ -54,7 +54,7 @@ def build() -> Callable[..., Any]:
     ) -> Any:
         torch.manual_seed(0)
         card = catalogue.model(model)
-        params = {name: option.default for name, option in options_of(card).items()}
+        params = {name: option.default for name, option in model_options(card).items()}
         params.update({**card.defaults, **settings})
         builder = resolve(card.target)
         if card.kind == "estimator":

@@ -20,7 +20,7 @@ from bench.data.listing import cohort_request
 from bench.records import SubjectRecord
 from registry.cards import DatasetCard, Task
 from registry.core import catalogue
-from registry.datasets import DATASETS, options_of
+from registry.datasets import DATASETS, dataset_options
 from registry.errors import UserError
 
 Write = Callable[..., Path]
@@ -517,7 +517,7 @@ def test_every_card_has_a_target_that_it_offers_and_defaults_that_it_allows() ->
     for card in DATASETS:
         assert card.default_target in card.targets
         for name, value in card.defaults.items():
-            assert options_of(card)[name].check(value) == value
+            assert dataset_options(card)[name].check(value) == value
     assert cohort_request("synthetic-ad-4mm", {}).options["grid"] == "mni-4mm"
     assert cohort_request("synthetic-ad", {}).options["grid"] == "mni-2mm"
 

@@ -15,7 +15,7 @@ from bench.data.listing import CohortRequest, Listing
 from bench.data.manifest import tidy
 from bench.data.selection import SelectedScans, balance, select_scans
 from registry.core import catalogue
-from registry.datasets import options_of
+from registry.datasets import dataset_options
 from registry.errors import UserError
 
 
@@ -38,7 +38,7 @@ def rows(n: int = 40, **columns) -> pd.DataFrame:
 
 def listing(table: pd.DataFrame, external: pd.DataFrame | None = None, **options) -> Listing:
     card = catalogue.dataset("table")
-    values = {k: card.defaults.get(k, o.default) for k, o in options_of(card).items()}
+    values = {k: card.defaults.get(k, o.default) for k, o in dataset_options(card).items()}
     values |= {"hold_out_site": "", **options}
     request = CohortRequest("mine", card, None, values, "diagnosis")
     scans = choose(tidy(table), values)

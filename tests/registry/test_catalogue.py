@@ -14,7 +14,7 @@ import torch
 from registry.cards import Choice, EncoderCard, Float, ModelCard, Task
 from registry.core import resolve
 from registry.encoders import ENCODERS
-from registry.models import COMMON, MODELS, RECIPE, options_of
+from registry.models import COMMON, MODELS, RECIPE, model_options
 
 AGE = Task("age", "regression")
 AD = Task("diagnosis", "classification", ("CN", "AD"))
@@ -50,7 +50,7 @@ def handle(card: EncoderCard) -> SimpleNamespace:
 def settings(card: ModelCard) -> dict:
     # What suits volumes of full size does not fit the short axis of this small one.
     fits = {name: 1 for name in ("stride", "spacing") if name in card.options}
-    defaults = {name: option.default for name, option in options_of(card).items()}
+    defaults = {name: option.default for name, option in model_options(card).items()}
     fits |= {"block": 4} if "block" in card.options else {}
     return {**defaults, **card.defaults, **card.smoke, **fits}
 
@@ -86,7 +86,7 @@ def test_a_models_target_can_be_imported(card) -> None:
 
 @models
 def test_defaults_and_smoke_settings_are_legal_values_of_options(card) -> None:
-    options = options_of(card)
+    options = model_options(card)
     for name, value in {**card.defaults, **card.smoke}.items():
         assert options[name].check(value) == value
         assert type(value) is type(options[name].default), name
@@ -99,14 +99,14 @@ def test_a_models_own_options_do_not_shadow_the_shared_ones(card) -> None:
 
 @models
 def test_default_values_survive_the_command_line(card) -> None:
-    for name, option in options_of(card).items():
+    for name, option in model_options(card).items():
         text = str(option.default)
         assert option.parse(text) == option.default, name
 
 
 @models
 def test_search_spaces_stay_within_their_options_and_hold_the_default(card) -> None:
-    options = options_of(card)
+    options = model_options(card)
     for name, dimension in card.space.items():
         assert name in options
         start = card.defaults.get(name, options[name].default)

@@ -11,7 +11,7 @@ from bench.cli.parsing import parse_names, parse_pairs, parse_seeds, parse_sizes
 from bench.report.reproduce import reproduce_command
 from bench.spec import Arm, Component
 from registry.cards import Task
-from registry.models import MODELS, options_of
+from registry.models import MODELS, model_options
 
 RUN = typer.main.get_command(app).commands["run"]
 CARDS = {card.name: card for card in MODELS}
@@ -19,7 +19,7 @@ CARDS = {card.name: card for card in MODELS}
 
 def arm(model="slice2d-scratch", encoder=None, plugin="", **changes):
     card = CARDS.get(model)
-    options = options_of(card) if card else {}
+    options = model_options(card) if card else {}
     fields = {
         "model": Component(model, 1, plugin),
         "encoder": Component(encoder, 1) if encoder else None,

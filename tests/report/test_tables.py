@@ -419,10 +419,10 @@ def test_the_claim_is_worded_by_what_was_done(bench, mode, words):
 
 def test_settings_of_a_known_model_that_are_not_the_published_ones_are_named(bench):
     bench.cohort()
-    from registry.models import MODELS, options_of
+    from registry.models import MODELS, model_options
 
     card = next(card for card in MODELS if card.name == "cnn3d")
-    published = {n: card.defaults.get(n, o.default) for n, o in options_of(card).items()}
+    published = {n: card.defaults.get(n, o.default) for n, o in model_options(card).items()}
     bench.grid([bench.arm("cnn3d", params={**published, "epochs": 2})], sizes=(48,))
     words = every_word(report(bench))
     assert "with the published settings except epochs=2" in words

@@ -21,7 +21,7 @@ from bench.data.listing import CohortRequest, Listing
 from bench.data.manifest import tidy
 from bench.data.selection import balance, select_scans
 from registry.core import catalogue
-from registry.datasets import options_of
+from registry.datasets import dataset_options
 
 COLUMNS = 10_000
 
@@ -67,7 +67,7 @@ def main() -> None:
         }
     )
     card = catalogue.dataset("adni")
-    options = {k: card.defaults.get(k, o.default) for k, o in options_of(card).items()}
+    options = {k: card.defaults.get(k, o.default) for k, o in dataset_options(card).items()}
     start = time.perf_counter()
     scans = choose(tidy(table), options)
     scans["external"], scans["file"] = False, scans["path"]

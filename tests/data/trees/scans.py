@@ -11,7 +11,7 @@ import pandas as pd
 from bench.data.choices import choose
 from bench.data.manifest import tidy
 from registry.core import catalogue, resolve
-from registry.datasets import options_of
+from registry.datasets import dataset_options
 
 SHAPE = (24, 28, 24)
 COLUMNS = [
@@ -66,7 +66,7 @@ def _ball(seed: int, shape: tuple[int, ...]) -> np.ndarray:
 def listed_scans(card_name: str, root: Path, **options: object) -> pd.DataFrame:
     """Return every scan of a cohort as adapter and choices leave it."""
     card = catalogue.dataset(card_name)
-    known = options_of(card)
+    known = dataset_options(card)
     assert set(options) <= set(known)
     values = {key: card.defaults.get(key, option.default) for key, option in known.items()}
     values.update(options)
