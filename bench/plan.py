@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from bench.data.cohort import Cohort
-from bench.declared import NOTHING, Declared, check_declared
+from bench.primary_analysis import DEFAULT_ANALYSIS, PrimaryAnalysis, check_analysis
 from bench.spec import (
     Arm,
     Component,
@@ -46,7 +46,7 @@ class Request:
     cache: Path = Path()
     allow_overlap: bool = False
     """Test encoders also on the cohorts that their weights have seen."""
-    declared: Declared = NOTHING
+    declared: PrimaryAnalysis = DEFAULT_ANALYSIS
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def make_plan(
         reasons = "; ".join(f"{what}: {why}" for what, why in dropped)
         raise UserError(f"Nothing of this request can run: {reasons}.")
     models = [arm.model.name for arm in arms.values()]
-    check_declared(request.declared, cohort.task, cohort.name, models, sizes, pool=cohort.n_pool)
+    check_analysis(request.declared, cohort.task, cohort.name, models, sizes, pool=cohort.n_pool)
     specs: list[tuple[TrialSpec, StudySpec | None]] = []
     for key, arm in arms.items():
         for size in sizes:

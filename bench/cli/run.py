@@ -301,11 +301,11 @@ def run(
     """
     from bench.cli.catalogue import load_plugins
     from bench.config import load_config
-    from bench.declared import Declared
     from bench.execute.driver import record
     from bench.execute.provenance import refuse_tracked_file
     from bench.execute.settings import ExecutionSettings, work_folder
     from bench.plan import Request
+    from bench.primary_analysis import PrimaryAnalysis
     from bench.processes import threads_a_unit
     from bench.store.engine import database_file, write_errors
     from registry.core import catalogue
@@ -343,7 +343,7 @@ def run(
         must_use=tuple(files),
         cache=config.cache,
         allow_overlap=allow_overlap,
-        declared=Declared(metric, parse_size(primary_size), reference, margin),
+        declared=PrimaryAnalysis(metric, parse_size(primary_size), reference, margin),
     )
     # Names first: a typo must not wait for a cohort to be read.
     for name in request.models:

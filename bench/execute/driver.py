@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.cohort import Cohort
-from bench.declared import NOTHING, Declared
 from bench.execute.base import Executor, WorkerExit
 from bench.execute.provenance import provenance
 from bench.execute.settings import ExecutionSettings
@@ -28,6 +27,7 @@ from bench.execute.unit import (
     TIME_LIMIT_EXIT,
 )
 from bench.plan import Plan, PlannedTrial
+from bench.primary_analysis import DEFAULT_ANALYSIS, PrimaryAnalysis
 from bench.spec import StudySpec, TrialSpec
 from bench.stats.metrics import compute, metric_of, metrics_for
 from bench.store.mirror import mirror_study
@@ -438,7 +438,7 @@ def record(
     plans: Sequence[Plan],
     seeds: Sequence[int],
     argv: Sequence[str],
-    declared: Declared = NOTHING,
+    declared: PrimaryAnalysis = DEFAULT_ANALYSIS,
 ) -> int:
     """Store the cohorts, arms, wording and declaration of a command; return its number."""
     for plan in plans:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from bench.declared import NOTHING, Declared, declared_from
+from bench.primary_analysis import DEFAULT_ANALYSIS, PrimaryAnalysis, analysis_from_plain
 from bench.report.words import one_line
 from bench.spec import Arm, arm_from_plain, canonical_json
 from bench.stats.metrics import metrics_for, primary_metric
@@ -100,9 +100,9 @@ class Protocol:
         return tuple(sorted({*(trial["n_train"] for trial in self.trials), *self.declared_sizes}))
 
     @cached_property
-    def declared(self) -> Declared:
+    def declared(self) -> PrimaryAnalysis:
         """What the command declared of the tests."""
-        return declared_from(self.command["declared"])
+        return analysis_from_plain(self.command["declared"])
 
     @cached_property
     def n_before(self) -> int:
@@ -112,7 +112,7 @@ class Protocol:
     @property
     def declared_in_time(self) -> bool:
         """Whether the family was fixed before any result: by rule, or declared before the runs."""
-        return self.declared.family == NOTHING or not self.n_before
+        return self.declared.family == DEFAULT_ANALYSIS or not self.n_before
 
     @property
     def primary_metric(self) -> str:

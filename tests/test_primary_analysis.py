@@ -1,6 +1,11 @@
 import pytest
 
-from bench.declared import NOTHING, Declared, check_declared, declared_from
+from bench.primary_analysis import (
+    DEFAULT_ANALYSIS,
+    PrimaryAnalysis,
+    analysis_from_plain,
+    check_analysis,
+)
 from registry.cards import Task
 from registry.errors import UserError
 
@@ -10,7 +15,7 @@ MODELS = ["cnn3d", "slice2d-own", "slice2d-imagenet", "slice2d-imagenet"]
 
 
 def check(task=DISEASE, **declared):
-    check_declared(Declared(**declared), task, "mine", MODELS, [24, 48], pool=96)
+    check_analysis(PrimaryAnalysis(**declared), task, "mine", MODELS, [24, 48], pool=96)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +33,7 @@ def test_what_the_command_can_keep_is_taken(declared):
 def test_all_is_the_pool():
     with pytest.raises(UserError, match=r"one of 24, 48"):
         check(size="all")
-    check_declared(Declared(size="all"), AGE, "mine", MODELS, [24, 96], pool=96)
+    check_analysis(PrimaryAnalysis(size="all"), AGE, "mine", MODELS, [24, 96], pool=96)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +56,8 @@ def test_what_it_cannot_keep_is_refused(declared, words):
 
 
 def test_only_what_was_declared_is_stored():
-    declared = Declared(metric="auc", margin=0.02)
+    declared = PrimaryAnalysis(metric="auc", margin=0.02)
     assert declared.plain() == {"metric": "auc", "margin": 0.02}
-    assert declared_from(declared.plain()) == declared
-    assert declared_from(None) == declared_from({}) == NOTHING
-    assert declared.family == Declared(metric="auc")
+    assert analysis_from_plain(declared.plain()) == declared
+    assert analysis_from_plain(None) == analysis_from_plain({}) == DEFAULT_ANALYSIS
+    assert declared.family == PrimaryAnalysis(metric="auc")

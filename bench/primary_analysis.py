@@ -13,7 +13,7 @@ from registry.errors import UserError
 
 
 @dataclass(frozen=True)
-class Declared:
+class PrimaryAnalysis:
     """The primary family and the margin; None leaves a part to the fixed rule of the reports.
 
     Parameters
@@ -35,7 +35,7 @@ class Declared:
     margin: float | None = None
 
     @property
-    def family(self) -> Declared:
+    def family(self) -> PrimaryAnalysis:
         """What decides which p-values belong together: all but the margin."""
         return replace(self, margin=None)
 
@@ -44,17 +44,17 @@ class Declared:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-NOTHING = Declared()
+DEFAULT_ANALYSIS = PrimaryAnalysis()
 """All is left to the rule."""
 
 
-def declared_from(stored: Mapping[str, Any] | None) -> Declared:
-    """Return what `Declared.plain` made; older commands stored nothing."""
-    return Declared(**(stored or {}))
+def analysis_from_plain(stored: Mapping[str, Any] | None) -> PrimaryAnalysis:
+    """Return what `PrimaryAnalysis.plain` made; older commands stored nothing."""
+    return PrimaryAnalysis(**(stored or {}))
 
 
-def check_declared(
-    declared: Declared,
+def check_analysis(
+    declared: PrimaryAnalysis,
     task: Task,
     cohort: str,
     models: Sequence[str],
@@ -65,7 +65,7 @@ def check_declared(
 
     Parameters
     ----------
-    declared : Declared
+    declared : PrimaryAnalysis
         What was asked for.
     task : Task
         Of the cohort.
