@@ -27,7 +27,7 @@ from registry.models import model_options, slice_plane
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """What was asked for, names checked by nobody yet."""
 
     models: Sequence[str]
@@ -81,13 +81,13 @@ class Plan:
 
 
 def make_plan(
-    request: Request, cohort: Cohort, store: Store | None, announce: Callable[[str], None]
+    request: RunRequest, cohort: Cohort, store: Store | None, announce: Callable[[str], None]
 ) -> Plan:
     """Cross models, encoders, sizes and seeds; drop what cannot run; look up what is there.
 
     Parameters
     ----------
-    request : Request
+    request : RunRequest
         What was asked for.
     cohort : Cohort
         The opened dataset.
@@ -228,7 +228,7 @@ def _encoders_of(card: ModelCard, chosen: Sequence[str]) -> list[EncoderCard | N
     return [catalogue.encoder(name) for name in names]
 
 
-def _refuse_unused_weights(request: Request, cards: Sequence[ModelCard]) -> None:
+def _refuse_unused_weights(request: RunRequest, cards: Sequence[ModelCard]) -> None:
     """Refuse a file that no model would start from: its name would promise what is not done."""
     starts = {
         encoder.name
@@ -286,7 +286,7 @@ def _make_arm(
     card: ModelCard,
     encoder: EncoderCard | None,
     params: dict[str, Value],
-    request: Request,
+    request: RunRequest,
     cohort: Cohort,
     precision: str,
 ) -> tuple[Arm, str]:
@@ -329,7 +329,7 @@ def _make_arm(
 
 
 def _resolve_precision(
-    request: Request, cards: Sequence[ModelCard], cohort: Cohort, store: Store | None
+    request: RunRequest, cards: Sequence[ModelCard], cohort: Cohort, store: Store | None
 ) -> str:
     """Resolve ``auto`` once per command: what is stored for this cohort, else the device's best."""
     if request.precision != "auto" or not any(card.kind == "network" for card in cards):
@@ -383,7 +383,7 @@ def _check_contracts(
     cards: Mapping[str, ModelCard],
     weights: Mapping[str, str],
     cohort: Cohort,
-    request: Request,
+    request: RunRequest,
     announce: Callable[[str], None],
 ) -> None:
     """Build every network that will run once, before hours are spent on one that cannot."""

@@ -9,7 +9,7 @@ import pytest
 
 from bench.data.cohort import open_cohort
 from bench.data.listing import cohort_request
-from bench.plan import Request, make_plan
+from bench.plan import RunRequest, make_plan
 from registry.core import catalogue
 from registry.errors import UserError
 
@@ -39,7 +39,7 @@ def plan(tmp_path, cache):
     cohort = open_cohort(cohort_request("synthetic-age-4mm", {}), cache)
 
     def make(*models, **settings):
-        request = Request(models, [0], trials=0, settings=settings, cache=cache)
+        request = RunRequest(models, [0], trials=0, settings=settings, cache=cache)
         return make_plan(request, cohort, None, announce=print)
 
     yield make

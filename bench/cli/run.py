@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bench.data.listing import CohortRequest
     from bench.execute.driver import RunSummary
     from bench.execute.settings import ExecutionSettings
-    from bench.plan import Plan, Request
+    from bench.plan import Plan, RunRequest
     from bench.store.store import Store
     from registry.cards import ExecutorCard
 
@@ -304,7 +304,7 @@ def run(
     from bench.execute.driver import record
     from bench.execute.provenance import refuse_tracked_file
     from bench.execute.settings import ExecutionSettings, work_folder
-    from bench.plan import Request
+    from bench.plan import RunRequest
     from bench.primary_analysis import PrimaryAnalysis
     from bench.processes import threads_a_unit
     from bench.store.engine import database_file, write_errors
@@ -328,7 +328,7 @@ def run(
     files = parse_pairs("--weights", weights)
     if epochs is not None:
         settings["epochs"] = str(epochs)
-    request = Request(
+    request = RunRequest(
         models=parse_names(model),
         encoders=parse_names(encoder),
         seeds=parse_seeds(seeds),
@@ -448,7 +448,7 @@ def _open(request: Any, config: Config) -> Cohort:
         return open_cohort(request, config.cache, Ticker(f"{request.name}: preparing scan"))
 
 
-def _plan(request: Request, cohort: Cohort, store: Store | None) -> Plan:
+def _plan(request: RunRequest, cohort: Cohort, store: Store | None) -> Plan:
     from bench.plan import make_plan
 
     return make_plan(
@@ -456,7 +456,7 @@ def _plan(request: Request, cohort: Cohort, store: Store | None) -> Plan:
     )
 
 
-def _print_plan(plan: Plan, request: Request) -> None:
+def _print_plan(plan: Plan, request: RunRequest) -> None:
     cohort = plan.cohort
     parts = f"{cohort.n_pool} training, {cohort.n_validation} validation, {cohort.n_test} test"
     print(f"{cohort.name}: {cohort.task.target} of {cohort.n_subjects} subjects ({parts})")

@@ -266,11 +266,11 @@ def test_a_worker_is_given_no_label_of_the_test_set(cache, tmp_path):
     from bench.data.listing import cohort_request
     from bench.execute.driver import Driver, _Job, record
     from bench.execute.settings import ExecutionSettings
-    from bench.plan import Request, make_plan
+    from bench.plan import RunRequest, make_plan
 
     cohort = open_cohort(cohort_request("synthetic-age-4mm", {}), cache)
     store = Store.for_writing(tmp_path / "x.db")
-    request = Request(["linear-voxels"], [0], sizes=["all"], trials=2, cache=cache)
+    request = RunRequest(["linear-voxels"], [0], sizes=["all"], trials=2, cache=cache)
     plan = make_plan(request, cohort, store, announce=print)
     number = record(store, [plan], [0], ["bench"])
     settings = ExecutionSettings(store.file, tmp_path, number, ["bench"], "cpu", threads=1)
