@@ -15,7 +15,7 @@ from bench.disk import reserve_space
 from bench.files import atomic_write
 from bench.lock import locked
 from bench.spec import canonical_json
-from bench.train.feed import Feed
+from bench.train.loader import VolumeLoader
 from bench.train.numerics import autocast, keep_small_convolutions_exact
 from bench.train.weights import tensors_digest
 
@@ -63,11 +63,14 @@ def features_of(
     }
     name = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
     file = folder / f"{name}.npy"
+    loader = VolumeLoader(volumes, rows, None, device, location="map")
     with locked(file.with_suffix(".lock")), torch.no_grad():
 
         def embed(index: NDArray[np.int64]) -> NDArray[np.float32]:
             with autocast(device, precision):
-                found = encoder(Feed(volumes, rows, None, device, place="map").volumes_at(index))
+                found = encoder(
+                    VolumeLoader(volumes, rows, None, device, place="map").volumes_at(index)
+                )
             features: NDArray[np.float32] = found.float().cpu().numpy()
             return features
 

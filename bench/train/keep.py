@@ -14,8 +14,8 @@ from safetensors.torch import save
 
 from bench.spec import Component, arm_from_plain, plain
 from bench.train.encoder import encoder_handle
-from bench.train.feed import Feed
 from bench.train.learner import Learner
+from bench.train.loader import VolumeLoader
 from bench.train.numerics import configure
 from bench.unit import Unit
 from registry.cards import EncoderCard, ModelCard, Value
@@ -127,7 +127,7 @@ def predict_with(
         device=device,
         precision=arm.precision or "fp32",
     )
-    return learner.predict(Feed(volumes, rows, None, device))
+    return learner.predict(VolumeLoader(volumes, rows, None, device))
 
 
 def _refuse_other_code(kind: str, trained: Component, card: ModelCard | EncoderCard) -> None:

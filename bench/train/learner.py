@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.train.feed import Feed
+from bench.train.loader import VolumeLoader
 from bench.train.numerics import (
     autocast,
     compiled,
@@ -52,7 +52,7 @@ class Learner:
     layout : Layout, optional
         Memory format and compilation; default: the fixed rule.
     from_features : bool
-        Whether the feeds hold the slice features of a frozen encoder instead of volumes.
+        Whether the loaders hold the slice features of a frozen encoder instead of volumes.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class Learner:
             )
         return -(-size // 2)
 
-    def recalibrate(self, feed: Feed) -> None:
+    def recalibrate(self, loader: VolumeLoader) -> None:
         """Re-estimate BatchNorm's running statistics on the training subset.
 
         Running averages lag behind after few steps (timm's TF-style encoders move them by 1 % a
@@ -222,19 +222,19 @@ class Learner:
             norm.momentum = None
         with torch.no_grad(), torch.random.fork_rng(devices=[self.device] if self._cuda else []):
             for index in np.array_split(
-                np.arange(min(len(feed), RECALIBRATION_SCANS)),
-                -(-min(len(feed), RECALIBRATION_SCANS) // self.batch_size),
+                np.arange(min(len(loader), RECALIBRATION_SCANS)),
+                -(-min(len(loader), RECALIBRATION_SCANS) // self.batch_size),
             ):
-                self.forward(feed.volumes_at(index))
+                self.forward(loader.volumes_at(index))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
-    def predict(self, feed: Feed) -> NDArray[np.float64]:
+    def predict(self, loader: VolumeLoader) -> NDArray[np.float64]:
         """Return predictions (n, k): years, P(positive) for two classes, or one column a class."""
         self.network.eval()
         outputs = []
         with torch.no_grad():
-            for volumes in feed.volume_batches(self.micro_batch):
+            for volumes in loader.volume_batches(self.micro_batch):
                 outputs.append(self.forward(volumes).cpu().double())
         raw = torch.cat(outputs)
         if self.task.kind == "regression":

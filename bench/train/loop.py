@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from bench.spec import seed_for
 from bench.train.checkpoint import Checkpoint
-from bench.train.feed import Augment, Feed, augmentation
 from bench.train.learner import Learner
+from bench.train.loader import Augment, VolumeLoader, augmentation
 from bench.train.selection import Diverged, selection_score
 from registry.cards import Value
 
@@ -46,8 +46,8 @@ def planned_epochs(params: Mapping[str, Value], n_train: int, n_pool: int) -> in
 
 def fit(
     learner: Learner,
-    train: Feed,
-    validation: Feed,
+    train: VolumeLoader,
+    validation: VolumeLoader,
     params: Mapping[str, Value],
     *,
     epochs: int,
@@ -64,7 +64,7 @@ def fit(
     ----------
     learner : Learner
         The network with its loss.
-    train, validation : Feed
+    train, validation : VolumeLoader
         Both with targets.
     params : mapping
         The resolved recipe.
@@ -189,7 +189,7 @@ class _State:
 
 
 def _train_epoch(
-    state: _State, train: Feed, epoch: int, draw: str, augment: Augment | None
+    state: _State, train: VolumeLoader, epoch: int, draw: str, augment: Augment | None
 ) -> float:
     """Take the steps of one epoch; return the mean loss over its scans."""
     learner = state.learner
@@ -246,10 +246,10 @@ def make_schedule(
     return LambdaLR(optimizer, factor)
 
 
-def _warm_up(learner: Learner, feed: Feed) -> None:
+def _warm_up(learner: Learner, loader: VolumeLoader) -> None:
     """Run one step that leaves no trace, so that the GPU's first-call costs are not timed."""
     learner.network.eval()
-    volumes, targets = next(feed.batches(np.arange(len(feed)), learner.batch_size))
+    volumes, targets = next(loader.batches(np.arange(len(loader)), learner.batch_size))
     learner.loss(volumes, targets).backward()  # type: ignore[no-untyped-call]
     learner.network.zero_grad(set_to_none=True)
     torch.cuda.synchronize()

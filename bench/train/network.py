@@ -21,9 +21,9 @@ from bench.train.checkpoint import Checkpoint
 from bench.train.count import multiply_adds, parameter_count
 from bench.train.encoder import encoder_handle
 from bench.train.features import features_of
-from bench.train.feed import Feed
 from bench.train.keep import save_weights
 from bench.train.learner import Learner
+from bench.train.loader import VolumeLoader
 from bench.train.loop import fit, planned_epochs
 from bench.train.measure import Work, layout_for, usable
 from bench.train.numerics import (
@@ -73,7 +73,7 @@ class NetworkFits:
         """What the user should know of how this was computed."""
         self.ready = 0.0
         """The clock (`time.perf_counter`) when the last training began."""
-        self.feeds = self._feeds(self.volumes)
+        self.loaders = self._make_loaders(self.volumes)
         encoder = unit.arm.encoder
         self.handle = None
         if encoder is not None:
@@ -90,7 +90,7 @@ class NetworkFits:
         """Describe what computes and, once known, in which layout."""
         return environment(self.device, self.unit.threads, self.layout)
 
-    def _feeds(self, volumes: NDArray[np.generic]) -> dict[str, Feed]:
+    def _make_loaders(self, volumes: NDArray[np.generic]) -> dict[str, VolumeLoader]:
         data = self.unit.data
         sides: dict[str, tuple[list[int], list[float] | None]] = {
             "train": (data.train_rows, data.train_targets),
@@ -98,7 +98,7 @@ class NetworkFits:
             "test": (data.test_rows, None),
         }
         return {
-            side: Feed(
+            side: VolumeLoader(
                 volumes,
                 np.asarray(rows, dtype=np.int64),
                 None if targets is None else np.asarray(targets, dtype=np.float64),
@@ -122,9 +122,9 @@ class NetworkFits:
             params |= self._filled_slices(str(params["axis"]))
         epochs = planned_epochs(params, unit.data.n_train, unit.data.n_pool)
         network = self._build(params)
-        feeds, cached = self.feeds, False
+        loaders, cached = self.loaders, False
         if _head_alone(network, params) and (not self.card.plugin or self._splits(network)):
-            feeds, cached = self._feature_feeds(network, params), True
+            loaders, cached = self._feature_loaders(network, params), True
         self.layout = self._layout(params, epochs, cached)
         learner = Learner(
             network,
@@ -140,15 +140,15 @@ class NetworkFits:
         self.ready = time.perf_counter()
         found = fit(
             learner,
-            feeds["train"],
-            feeds["validation"],
+            loaders["train"],
+            loaders["validation"],
             params,
             epochs=epochs,
             draw=unit.draw,
             on_epoch=lambda epoch, score: on_epoch(epoch, epochs, score),
             checkpoint=Checkpoint(Path(unit.folder) / CHECKPOINT, identity),
         )
-        return learner, found, feeds, params
+        return learner, found, loaders, params
 
     def _layout(self, params: Mapping[str, Value], epochs: int, cached: bool) -> Layout:
         unit = self.unit
@@ -157,7 +157,7 @@ class NetworkFits:
         if cached:
             # A head on features is too small for any of this to matter.
             return Layout()
-        steps = -(-len(self.feeds["train"]) // int(params["batch_size"])) * epochs
+        steps = -(-len(self.loaders["train"]) // int(params["batch_size"])) * epochs
         arm = unit.arm
         # What tuning varies does not change how long a step takes.
         fixed = {name: value for name, value in params.items() if name not in arm.space}
@@ -183,7 +183,9 @@ class NetworkFits:
         if words not in self.notes:
             self.notes.append(words)
 
-    def _feature_feeds(self, network: nn.Module, params: Mapping[str, Value]) -> dict[str, Feed]:
+    def _feature_loaders(
+        self, network: nn.Module, params: Mapping[str, Value]
+    ) -> dict[str, VolumeLoader]:
         data = self.unit.data
         rows = np.unique([*data.train_rows, *data.validation_rows, *data.test_rows])
         taken = {
@@ -205,7 +207,7 @@ class NetworkFits:
             device=self.device,
             precision=self.precision,
         )
-        return self._feeds(features)
+        return self._make_loaders(features)
 
     def _splits(self, network: nn.Module) -> bool:
         """Tell whether a plugin's network is its head on slice features that training keeps.
@@ -213,7 +215,7 @@ class NetworkFits:
         The built-in ones are; one of another make may have attributes of the same names.
         """
         tried: Any = copy.deepcopy(network).to(self.device)
-        volume = self.feeds["train"].volumes_at(np.arange(1))
+        volume = self.loaders["train"].volumes_at(np.arange(1))
         with torch.random.fork_rng(), torch.no_grad():
             try:
                 whole, features = tried.eval()(volume), tried.slices(volume)
@@ -249,9 +251,9 @@ class NetworkFits:
         def on_epoch(epoch: int, epochs: int, score: float) -> None:
             report(f"epoch {epoch}/{epochs}", epoch / epochs)
 
-        learner, found, feeds, params = self._fit(self.unit.params, on_epoch)
+        learner, found, loaders, params = self._fit(self.unit.params, on_epoch)
         started = time.perf_counter()
-        predictions = {side: learner.predict(feeds[side]) for side in ("validation", "test")}
+        predictions = {side: learner.predict(loaders[side]) for side in ("validation", "test")}
         predicted = time.perf_counter() - started
         unit = self.unit
         states = {"best": learner.network.state_dict(), "last": found.last}

@@ -16,7 +16,7 @@ import torch
 from bench.data.cohort import open_cohort
 from bench.data.listing import cohort_request
 from bench.data.synthetic import Spec, write_cohort
-from bench.train.feed import Feed
+from bench.train.loader import VolumeLoader
 
 LEAST = 20
 SCANS = 16
@@ -34,7 +34,7 @@ if __name__ == "__main__":
             data += (data > 0) * rng.normal(0, 2, data.shape).astype(np.float32)
             nib.save(nib.Nifti1Image(data, image.affine), file)
         volumes = np.load(cohort.volumes_file, mmap_mode="r")
-        feed = Feed(volumes, np.arange(len(volumes)), None, torch.device("cpu"))
+        loader = VolumeLoader(volumes, np.arange(len(volumes)), None, torch.device("cpu"))
         read, cast = [], []
         for _ in range(7):
             started = time.perf_counter()
@@ -47,7 +47,7 @@ if __name__ == "__main__":
             read.append(nibabel / (time.perf_counter() - started))
             started = time.perf_counter()
             for row in range(len(files)):
-                feed.volumes_at(np.array([row]))
+                loader.volumes_at(np.array([row]))
             cast.append(nibabel / (time.perf_counter() - started))
     ratio = statistics.median(read)
     verdict = "ok" if ratio >= LEAST else f"under the goal of {LEAST}"

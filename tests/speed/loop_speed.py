@@ -15,8 +15,8 @@ import torch
 
 from bench.plan import resolve_params
 from bench.train.encoder import encoder_handle
-from bench.train.feed import Feed
 from bench.train.learner import Learner
+from bench.train.loader import VolumeLoader
 from bench.train.loop import fit
 from registry.cards import Task
 from registry.core import catalogue, resolve
@@ -64,8 +64,8 @@ def ours(network: torch.nn.Module, params: dict, volumes: np.ndarray, ages: np.n
     learner = Learner(network, TASK, params, ages, device=CPU, precision="fp32")
     fit(
         learner,
-        Feed(volumes, rows, ages, CPU),
-        Feed(volumes, rows[:8], ages[:8], CPU),
+        VolumeLoader(volumes, rows, ages, CPU),
+        VolumeLoader(volumes, rows[:8], ages[:8], CPU),
         params,
         epochs=EPOCHS,
         draw="0",

@@ -31,8 +31,8 @@ from plain import plain_epoch, write_scans
 from bench.data.volume import zscore
 from bench.plan import resolve_params
 from bench.train.encoder import encoder_handle
-from bench.train.feed import Feed
 from bench.train.learner import Learner
+from bench.train.loader import VolumeLoader
 from bench.train.loop import _State, _train_epoch
 from bench.train.measure import Work, measure
 from bench.train.numerics import compiled, configure
@@ -99,7 +99,7 @@ class Ours:
             layout=layout,
         )
         self.state = _State(learner, params, 2 * EPOCHS, "0")
-        self.train = Feed(volumes, np.arange(SCANS), ages, CPU)
+        self.train = VolumeLoader(volumes, np.arange(SCANS), ages, CPU)
         self.outside = float("nan")
         """Share of the last epoch outside of the optimiser's steps."""
 

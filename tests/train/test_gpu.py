@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from bench.train.checkpoint import Checkpoint
-from bench.train.feed import Feed
 from bench.train.learner import Learner
+from bench.train.loader import VolumeLoader
 from bench.train.loop import fit
 from bench.train.numerics import configure
 from bench.unit import Layout
@@ -21,7 +21,7 @@ N = 16
 PARAMS = {name: o.default for name, o in (RECIPE | AUGMENT | COMMON).items()} | {"batch_size": 4}
 
 
-def trained(place=None, layout=None, checkpoint=None, stop_after=None, precision="fp32"):
+def trained(location=None, layout=None, checkpoint=None, stop_after=None, precision="fp32"):
     device = torch.device("cuda")
     configure(device, deterministic=True)
     rng = np.random.default_rng(0)
@@ -38,8 +38,8 @@ def trained(place=None, layout=None, checkpoint=None, stop_after=None, precision
         if epoch == stop_after:
             raise KeyboardInterrupt
 
-    train = Feed(volumes, rows[:12], ages[:12], device, place=place)
-    validation = Feed(volumes, rows[12:], ages[12:], device, place=place)
+    train = VolumeLoader(volumes, rows[:12], ages[:12], device, location=location)
+    validation = VolumeLoader(volumes, rows[12:], ages[12:], device, location=location)
     fit(
         learner,
         train,
@@ -53,7 +53,7 @@ def trained(place=None, layout=None, checkpoint=None, stop_after=None, precision
     return learner.predict(validation)
 
 
-def test_where_the_scans_lie_changes_no_bit():
+def test_the_location_of_the_scans_changes_no_bit():
     wanted = trained("device")
     assert np.array_equal(trained("map"), wanted)
 

@@ -7,8 +7,8 @@ from sklearn.metrics import accuracy_score, log_loss, mean_absolute_error
 from torch import nn
 
 from bench.spec import seed_for
-from bench.train.feed import Feed
 from bench.train.learner import Learner
+from bench.train.loader import VolumeLoader
 from bench.train.loop import Diverged, fit, make_optimizer, make_schedule, planned_epochs
 from bench.train.selection import selection_score
 from registry.cards import Task
@@ -43,11 +43,11 @@ def network(outputs=1, norm=False):
     return nn.Sequential(*layers, nn.ReLU(), nn.Linear(4, outputs))
 
 
-def feeds(volumes, targets, n_train=12):
+def loaders(volumes, targets, n_train=12):
     rows = np.arange(len(targets))
     return (
-        Feed(volumes, rows[:n_train], targets[:n_train], CPU),
-        Feed(volumes, rows[n_train:], targets[n_train:], CPU),
+        VolumeLoader(volumes, rows[:n_train], targets[:n_train], CPU),
+        VolumeLoader(volumes, rows[n_train:], targets[n_train:], CPU),
     )
 
 
@@ -57,7 +57,7 @@ def learner(net, task, params, targets, precision="fp32"):
 
 def run(net, params, task=AGE, epochs=3, draw="0", seen=None, n=20):
     volumes, targets = cohort(n, task)
-    train, validation = feeds(volumes, targets)
+    train, validation = loaders(volumes, targets)
     taught = learner(net, task, params, targets[:12])
     found = fit(
         taught,
@@ -169,7 +169,7 @@ def test_cross_entropy_equals_scikit_learns(task, weights):
     net = network(task.n_outputs)
     taught = learner(net, task, recipe(class_weights=weights), targets)
     loss = taught.loss(torch.from_numpy(volumes).float()[:, None], torch.from_numpy(targets))
-    guesses = taught.predict(Feed(volumes, np.arange(20), None, CPU))
+    guesses = taught.predict(VolumeLoader(volumes, np.arange(20), None, CPU))
     if task is AD:
         guesses = np.column_stack([1 - guesses, guesses])
     sample = None
@@ -202,7 +202,7 @@ def test_recalibrated_statistics_are_those_of_the_training_subset():
     taught = learner(net, AGE, recipe(batch_size=20), targets)
     taught.train_mode()
     before = torch.random.get_rng_state()
-    taught.recalibrate(Feed(volumes, np.arange(20), targets, CPU))
+    taught.recalibrate(VolumeLoader(volumes, np.arange(20), targets, CPU))
     hidden = net[1](net[0](torch.from_numpy(volumes).float()))
     assert torch.allclose(net[2].running_mean, hidden.mean(0), atol=1e-6)
     assert torch.allclose(net[2].running_var, hidden.var(0), atol=1e-6)

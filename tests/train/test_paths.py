@@ -11,8 +11,8 @@ from torch import nn
 from bench.plan import resolve_params
 from bench.train.encoder import encoder_handle
 from bench.train.features import features_of
-from bench.train.feed import Feed
 from bench.train.learner import Learner, OutOfMemory
+from bench.train.loader import VolumeLoader
 from bench.train.measure import LEAST_STEPS, Work, layout_for
 from bench.unit import Layout
 from registry.cards import Task
@@ -48,7 +48,7 @@ def taught(network, params, **how):
     return Learner(network, AGE, params, scans()[1], device=CPU, precision="fp32", **how)
 
 
-def gradients(learner, feed):
+def gradients(learner, loader):
     """The gradients of one batch in double precision.
 
     In single precision the order of a sum decides which voxel a max-pooling takes and on which
@@ -58,7 +58,7 @@ def gradients(learner, feed):
     learner.network.double()
     learner.train_mode()
     learner.network.zero_grad()
-    volumes, targets = next(feed.batches(np.arange(N), N))
+    volumes, targets = next(loader.batches(np.arange(N), N))
     learner.backward(volumes.double(), targets)
     named = learner.network.named_parameters()
     found = {name: p.grad.clone() for name, p in named if p.grad is not None}
@@ -68,12 +68,12 @@ def gradients(learner, feed):
 
 def plain(model, **changes):
     params = settings(model, **changes)
-    return gradients(taught(network_of(model, params), params), feed_at("map"))
+    return gradients(taught(network_of(model, params), params), loader_at("map"))
 
 
-def feed_at(place):
+def loader_at(location):
     volumes, ages = scans()
-    return Feed(volumes, np.arange(N), ages, CPU, place=place)
+    return VolumeLoader(volumes, np.arange(N), ages, CPU, location=location)
 
 
 def assert_alike(found, wanted, tolerance):
@@ -85,17 +85,17 @@ def assert_alike(found, wanted, tolerance):
         assert torch.allclose(found[name], gradient, rtol=tolerance, atol=tolerance * scale), name
 
 
-@pytest.mark.parametrize("place", ["device", "map"])
-def test_where_the_scans_lie_changes_no_bit(place):
+@pytest.mark.parametrize("location", ["device", "map"])
+def test_the_location_of_the_scans_changes_no_bit(location):
     params = settings("slice2d-own")
-    found = gradients(taught(network_of("slice2d-own", params), params), feed_at(place))
+    found = gradients(taught(network_of("slice2d-own", params), params), loader_at(location))
     assert_alike(found, plain("slice2d-own"), 0.0)
 
 
-def test_batches_come_in_order_from_every_place():
+def test_batches_come_in_order_from_every_location():
     order = np.array([3, 1, 4, 0, 2])
-    for place in ("device", "map"):
-        batches = list(feed_at(place).batches(order, 2))
+    for location in ("device", "map"):
+        batches = list(loader_at(location).batches(order, 2))
         volumes, ages = scans()
         assert [len(v) for v, _ in batches] == [2, 2, 1]
         found = torch.cat([v for v, _ in batches])[:, 0].numpy()
@@ -112,7 +112,7 @@ def test_chunks_of_slices_give_the_gradients_of_all_at_once(chunk):
 def test_one_chunk_of_a_batchnorm_encoder_is_the_whole_and_counts_once():
     params = settings("slice2d-scratch", slice_chunk=4)
     network = network_of("slice2d-scratch", params)
-    gradients(taught(network, params), feed_at("map"))
+    gradients(taught(network, params), loader_at("map"))
     norm = network.slices.encoder.bn1
     # 8 slices in 2 chunks; the second pass over each, in the backward pass, leaves no trace.
     assert int(norm.num_batches_tracked) == 2
@@ -135,13 +135,13 @@ def test_a_memory_format_changes_gradients_by_rounding(memory_format):
     model = "cnn3d" if memory_format == "channels_last_3d" else "slice2d-own"
     params = settings(model)
     learner = taught(network_of(model, params), params, layout=Layout(memory_format))
-    assert_alike(gradients(learner, feed_at("map")), plain(model), 1e-5)
+    assert_alike(gradients(learner, loader_at("map")), plain(model), 1e-5)
 
 
 def test_compiled_training_gives_the_gradients_of_the_plain_one():
     params = settings("slice2d-own", stride=12)
     learner = taught(network_of("slice2d-own", params), params, layout=Layout(mode="default"))
-    found = gradients(learner, feed_at("map"))
+    found = gradients(learner, loader_at("map"))
     torch.compiler.reset()
     assert_alike(found, plain("slice2d-own", stride=12), 1e-5)
 
@@ -167,21 +167,21 @@ class Greedy(nn.Module):
 def test_out_of_memory_halves_the_parts_and_keeps_the_gradient():
     params = settings("cnn3d")
     learner = taught(Greedy(), params)
-    found = gradients(learner, feed_at("map"))
+    found = gradients(learner, loader_at("map"))
     assert learner.micro_batch == 2
     generous = Greedy()
     generous.limit = N
-    assert_alike(found, gradients(taught(generous, params), feed_at("map")), 1e-5)
+    assert_alike(found, gradients(taught(generous, params), loader_at("map")), 1e-5)
 
 
 def test_out_of_memory_is_an_error_where_parts_would_be_another_model():
     params = settings("cnn3d")
     with pytest.raises(OutOfMemory, match="BatchNorm"):
-        gradients(taught(Greedy(norm=True), params), feed_at("map"))
+        gradients(taught(Greedy(norm=True), params), loader_at("map"))
     starved = Greedy()
     starved.limit = 0
     with pytest.raises(OutOfMemory, match="single volume"):
-        gradients(taught(starved, params), feed_at("map"))
+        gradients(taught(starved, params), loader_at("map"))
 
 
 def frozen_features(tmp_path, network, rows):
@@ -202,10 +202,10 @@ def test_a_head_on_kept_features_has_the_gradients_and_predictions_of_the_whole(
     features = frozen_features(tmp_path, network, range(N))
     ages = scans()[1]
     learner = taught(network, params, from_features=True)
-    kept = Feed(features, np.arange(N), ages, CPU)
+    kept = VolumeLoader(features, np.arange(N), ages, CPU)
     assert_alike(gradients(learner, kept), plain("slice2d-scratch", freeze=True), 1e-4)
     whole = taught(network_of("slice2d-scratch", params), params)
-    assert np.allclose(learner.predict(kept), whole.predict(feed_at("map")), atol=1e-4)
+    assert np.allclose(learner.predict(kept), whole.predict(loader_at("map")), atol=1e-4)
 
 
 def test_only_the_scans_asked_for_are_embedded_and_each_once(tmp_path):

@@ -19,7 +19,7 @@ Augment = Callable[[Tensor, NDArray[np.int64], int], Tensor]
 """From volumes (b, 1, D, H, W), their positions in the split and the epoch to changed volumes."""
 
 
-class Feed:
+class VolumeLoader:
     """The scans of one split, drawn by index.
 
     The split lies on a GPU where a share of its memory holds it. Otherwise it stays in the memory
@@ -37,7 +37,7 @@ class Feed:
         Float targets or class indices; None for the test set, whose labels stay with the driver.
     device : torch.device
         Where batches go.
-    place : str, optional
+    location : str, optional
         ``device`` or ``map``; default: the device where it has room and is not the CPU.
     """
 
@@ -47,13 +47,13 @@ class Feed:
         rows: NDArray[np.int64],
         targets: NDArray[np.float64] | None,
         device: torch.device,
-        place: str | None = None,
+        location: str | None = None,
     ) -> None:
         self.volumes = volumes
         self.rows = rows
         self.device = device
         self.targets = None if targets is None else torch.as_tensor(targets, device=device)
-        self.place = place or _place_for(volumes, len(rows), device)
+        self.location = location or _location_for(volumes, len(rows), device)
         self._resident: Tensor | None = None
 
     def __len__(self) -> int:
@@ -88,11 +88,11 @@ class Feed:
         self, order: NDArray[np.int64], size: int
     ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         parts = [order[start : start + size] for start in range(0, len(order), size)]
-        if self.place == "device":
+        if self.location == "device":
             for index in parts:
                 yield index, self.volumes_at(index)
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="feed") as thread:
+        with ThreadPoolExecutor(1, thread_name_prefix="loader") as thread:
             ready = thread.submit(self._taken, parts[0]) if parts else None
             for number, index in enumerate(parts):
                 assert ready is not None
@@ -103,7 +103,7 @@ class Feed:
 
     def _taken(self, index: NDArray[np.int64]) -> Tensor:
         """Return the scans as they are stored, wherever they lie."""
-        if self.place == "map":
+        if self.location == "map":
             block = torch.from_numpy(np.ascontiguousarray(self.volumes[self.rows[index]]))
         else:
             if self._resident is None:
@@ -111,7 +111,7 @@ class Feed:
                 self._resident = kept.to(self.device)
             where = torch.as_tensor(index, device=self._resident.device)
             block = self._resident.index_select(0, where)
-        pinned = self.device.type == "cuda" and self.place == "map"
+        pinned = self.device.type == "cuda" and self.location == "map"
         return block.pin_memory() if pinned else block
 
     def _arrived(self, block: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ def augmentation(params: Mapping[str, Value], draw: str) -> Augment | None:
     )
 
 
-def _place_for(volumes: NDArray[np.generic], n: int, device: torch.device) -> str:
+def _location_for(volumes: NDArray[np.generic], n: int, device: torch.device) -> str:
     if device.type != "cuda":
         return "map"
     free, _ = torch.cuda.mem_get_info(device)
