@@ -141,14 +141,14 @@ class StudySpec:
         return key_of(self)
 
     @property
-    def draw(self) -> str:
+    def random_stream(self) -> str:
         """What the seeds of the study derive from: never the name of a reported seed."""
         return "tune" if self.seed is None else f"tune-{self.seed}"
 
     @property
     def subset(self) -> str:
         """What the training subset derives from: where every seed tunes by itself, the seed's."""
-        return self.draw if self.seed is None else str(self.seed)
+        return self.random_stream if self.seed is None else str(self.seed)
 
 
 @dataclass(frozen=True)
@@ -172,14 +172,14 @@ class TrialSpec:
         return key_of(self)
 
     @property
-    def draw(self) -> str:
+    def random_stream(self) -> str:
         """What the seeds of the trial derive from."""
         return str(self.seed)
 
     @property
     def subset(self) -> str:
         """What the training subset derives from."""
-        return self.draw
+        return self.random_stream
 
 
 def dimension_to_plain(dimension: Dimension) -> dict[str, Any]:

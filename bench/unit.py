@@ -54,8 +54,8 @@ class Unit:
 
     kind: str
     key: str
-    draw: str
-    """What the unit's seeds derive from: the seed, or a study's own draw."""
+    random_stream: str
+    """What the unit's seeds derive from: the seed, or a study's own stream."""
     arm: Arm
     params: Mapping[str, Value]
     data: UnitData

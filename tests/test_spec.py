@@ -93,8 +93,8 @@ def test_a_number_that_is_not_finite_has_no_key():
 
 
 def test_a_study_draws_from_no_reported_seed():
-    assert StudySpec(arm(), 24, None).draw == "tune"
-    assert StudySpec(arm(), 24, 3).draw == "tune-3"
+    assert StudySpec(arm(), 24, None).random_stream == "tune"
+    assert StudySpec(arm(), 24, 3).random_stream == "tune-3"
 
 
 def test_the_study_of_a_trial_follows_from_its_arm_size_and_seed():
@@ -108,7 +108,9 @@ def test_the_study_of_a_trial_follows_from_its_arm_size_and_seed():
 
 def test_tuning_sees_the_subset_of_the_seed_that_it_is_for():
     assert (StudySpec(arm(), 24, None).subset, StudySpec(arm(), 24, 3).subset) == ("tune", "3")
-    assert TrialSpec(arm(), 24, 3, None).subset == TrialSpec(arm(), 24, 3, None).draw == "3"
+    assert (
+        TrialSpec(arm(), 24, 3, None).subset == TrialSpec(arm(), 24, 3, None).random_stream == "3"
+    )
 
 
 @given(st.text(min_size=1), st.integers(), st.integers())

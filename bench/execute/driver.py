@@ -298,7 +298,7 @@ class Driver:
         return Unit(
             kind=job.kind,
             key=spec.key,
-            draw=spec.draw,
+            random_stream=spec.random_stream,
             arm=spec.arm,
             params=job.params,
             data=UnitData(

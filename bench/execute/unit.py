@@ -259,7 +259,7 @@ class _Estimator:
         if task.kind == "classification":
             targets = targets.astype(np.int64)
         # Estimators with a seed of their own draw from numpy's global state.
-        np.random.seed(seed_for("init", self.unit.draw) % 2**32)  # noqa: NPY002
+        np.random.seed(seed_for("init", self.unit.random_stream) % 2**32)  # noqa: NPY002
         volumes = self._read(data.train_rows)
         self.ready = time.perf_counter()
         return estimator.fit(volumes, targets)

@@ -1,4 +1,4 @@
-"""Augmentations: whole batches on the device, every number fixed by draw, epoch and scan.
+"""Augmentations: whole batches on the device, every number fixed by random stream, epoch and scan.
 
 torchvision's transforms change two-dimensional images and take one random change for a whole
 batch from the global state; here each scan of a batch has a three-dimensional one of its own.
@@ -33,12 +33,13 @@ def augmented(
     samples: NDArray[np.int64],
     params: Mapping[str, Value],
     *,
-    draw: str,
+    random_stream: str,
     epoch: int,
 ) -> Tensor:
     """Return a batch as one epoch shows it to the network; the given tensor is left as it is.
 
-    A scan's result depends on the draw, the epoch and the scan, not on the batch it is placed in.
+    A scan's result depends on the random stream, the epoch and the scan, not on the rest of its
+    batch.
     The order is flip, movement, intensity, dropped slices, noise: dropped slices look like the
     rest of the background, whatever the intensity, and carry the same noise.
 
@@ -58,8 +59,8 @@ def augmented(
         - ``noise``: standard deviation of added Gaussian noise;
         - ``drop_slices``: probability of each slice along ``axis`` (sagittal where the recipe has
           none) to become background, the volume's minimum; at least one slice stays.
-    draw : str
-        The seed, or the study's own draw.
+    random_stream : str
+        The seed, or the study's own stream.
     epoch : int
         From 1.
 
@@ -77,7 +78,9 @@ def augmented(
         return volumes
     if len(samples) != len(volumes):
         raise ValueError(f"{len(volumes)} volumes came with {len(samples)} samples")
-    rngs = [np.random.default_rng(seed_for("augment", draw, epoch, int(s))) for s in samples]
+    rngs = [
+        np.random.default_rng(seed_for("augment", random_stream, epoch, int(s))) for s in samples
+    ]
     dim = 2 + AXES[str(params.get("axis", "sagittal"))]
     # Drawn always and in this order, so that no option changes the numbers of another.
     uniform = np.stack([rng.random(9) for rng in rngs])

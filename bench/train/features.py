@@ -68,9 +68,7 @@ def features_of(
 
         def embed(index: NDArray[np.int64]) -> NDArray[np.float32]:
             with autocast(device, precision):
-                found = encoder(
-                    VolumeLoader(volumes, rows, None, device, place="map").volumes_at(index)
-                )
+                found = encoder(loader.volumes_at(index))
             features: NDArray[np.float32] = found.float().cpu().numpy()
             return features
 

@@ -118,14 +118,14 @@ class VolumeLoader:
         return block.to(self.device, non_blocking=True).float().unsqueeze(1)
 
 
-def augmentation(params: Mapping[str, Value], draw: str) -> Augment | None:
+def augmentation(params: Mapping[str, Value], random_stream: str) -> Augment | None:
     """Return how training volumes are changed at random, None where the settings change nothing.
 
     Parameters
     ----------
     params : mapping
         The complete settings of a model.
-    draw : str
+    random_stream : str
         What the random numbers derive from, with the epoch and the scan.
     """
     from bench.train.augment import augmented, is_on
@@ -133,7 +133,7 @@ def augmentation(params: Mapping[str, Value], draw: str) -> Augment | None:
     if not is_on(params):
         return None
     return lambda volumes, samples, epoch: augmented(
-        volumes, samples, params, draw=draw, epoch=epoch
+        volumes, samples, params, random_stream=random_stream, epoch=epoch
     )
 
 

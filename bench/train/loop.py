@@ -51,7 +51,7 @@ def fit(
     params: Mapping[str, Value],
     *,
     epochs: int,
-    draw: str,
+    random_stream: str,
     on_epoch: Callable[[int, float], None],
     checkpoint: Checkpoint | None = None,
 ) -> Fit:
@@ -70,8 +70,8 @@ def fit(
         The resolved recipe.
     epochs : int
         How many, from `planned_epochs`.
-    draw : str
-        What the order of batches and dropout derive from: the seed, or the study's own draw.
+    random_stream : str
+        What the order of batches and dropout derive from: the seed, or the study's own stream.
     on_epoch : callable
         Given the epoch (from 1) and its selection score, also of epochs taken up from a
         checkpoint; may raise to prune.
@@ -86,7 +86,7 @@ def fit(
     assert validation.targets is not None
     truth = validation.targets.cpu().numpy()
     steps = -(-len(train) // learner.batch_size)
-    state = _State(learner, params, steps * epochs, draw)
+    state = _State(learner, params, steps * epochs, random_stream)
     if checkpoint is not None:
         state.take_up(checkpoint.load(learner.device))
     result = state.fit
@@ -94,12 +94,12 @@ def fit(
         on_epoch(int(line["epoch"]), line["validation"])
     if learner.device.type == "cuda":
         _warm_up(learner, train)
-    augment = augmentation(params, draw)
+    augment = augmentation(params, random_stream)
     patience = int(params["early_stopping"])
     while len(result.history) < epochs and not _stalled(result, patience):
         epoch = len(result.history) + 1
         started = time.perf_counter()
-        mean_loss = _train_epoch(state, train, epoch, draw, augment)
+        mean_loss = _train_epoch(state, train, epoch, random_stream, augment)
         trained = time.perf_counter()
         if not math.isfinite(mean_loss):
             raise Diverged(f"diverged: the training loss is {mean_loss} in epoch {epoch}")
@@ -139,7 +139,7 @@ class _State:
     """All that the next epoch depends on."""
 
     def __init__(
-        self, learner: Learner, params: Mapping[str, Value], steps: int, draw: str
+        self, learner: Learner, params: Mapping[str, Value], steps: int, random_stream: str
     ) -> None:
         self.learner = learner
         self.optimizer = make_optimizer(learner.network, params)
@@ -147,7 +147,7 @@ class _State:
         self.clip = float(params["clip"])
         self.fit = Fit()
         self.best: dict[str, torch.Tensor] = {}
-        torch.manual_seed(seed_for("noise", draw))
+        torch.manual_seed(seed_for("noise", random_stream))
 
     def keep_best(self) -> None:
         """Copy the network's state as the best so far."""
@@ -189,12 +189,12 @@ class _State:
 
 
 def _train_epoch(
-    state: _State, train: VolumeLoader, epoch: int, draw: str, augment: Augment | None
+    state: _State, train: VolumeLoader, epoch: int, random_stream: str, augment: Augment | None
 ) -> float:
     """Take the steps of one epoch; return the mean loss over its scans."""
     learner = state.learner
     learner.train_mode()
-    order = np.random.default_rng(seed_for("order", draw, epoch)).permutation(len(train))
+    order = np.random.default_rng(seed_for("order", random_stream, epoch)).permutation(len(train))
     total = torch.zeros((), device=learner.device)
     spent = 0.0
     for volumes, targets in train.batches(order, learner.batch_size, epoch=epoch, augment=augment):

@@ -108,8 +108,8 @@ class NetworkFits:
         }
 
     def _build(self, params: Mapping[str, Value]) -> nn.Module:
-        """Build the network, its start decided by the unit's draw alone."""
-        torch.manual_seed(seed_for("init", self.unit.draw))
+        """Build the network, its start decided by the unit's random stream alone."""
+        torch.manual_seed(seed_for("init", self.unit.random_stream))
         network: nn.Module = resolve(self.card.target)(
             dict(params), self.unit.arm.task, self.shape, self.handle
         )
@@ -136,7 +136,9 @@ class NetworkFits:
             layout=self.layout,
             from_features=cached,
         )
-        identity = canonical_json([unit.key, unit.draw, epochs, dict(params), asdict(self.layout)])
+        identity = canonical_json(
+            [unit.key, unit.random_stream, epochs, dict(params), asdict(self.layout)]
+        )
         self.ready = time.perf_counter()
         found = fit(
             learner,
@@ -144,7 +146,7 @@ class NetworkFits:
             loaders["validation"],
             params,
             epochs=epochs,
-            draw=unit.draw,
+            random_stream=unit.random_stream,
             on_epoch=lambda epoch, score: on_epoch(epoch, epochs, score),
             checkpoint=Checkpoint(Path(unit.folder) / CHECKPOINT, identity),
         )

@@ -53,7 +53,7 @@ def make(tmp_path):
         return Unit(
             kind="trial",
             key=key,
-            draw="0",
+            random_stream="0",
             arm=arm,
             params=arm.params,
             data=data,

@@ -68,7 +68,7 @@ def ours(network: torch.nn.Module, params: dict, volumes: np.ndarray, ages: np.n
         VolumeLoader(volumes, rows[:8], ages[:8], CPU),
         params,
         epochs=EPOCHS,
-        draw="0",
+        random_stream="0",
         on_epoch=lambda epoch, score: None,
     )
 

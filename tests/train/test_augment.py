@@ -20,9 +20,9 @@ def scans(n=6, shape=SHAPE):
     return torch.randn((n, 1, *shape), generator=torch.Generator().manual_seed(0))
 
 
-def augment(volumes, params, samples=None, draw="0", epoch=1):
+def augment(volumes, params, samples=None, random_stream="0", epoch=1):
     samples = np.arange(len(volumes)) if samples is None else np.asarray(samples)
-    return augmented(volumes, samples, params, draw=draw, epoch=epoch)
+    return augmented(volumes, samples, params, random_stream=random_stream, epoch=epoch)
 
 
 def only(**options):
@@ -72,7 +72,7 @@ def test_epoch_draw_and_scan_decide_the_numbers(name):
     first = augment(volumes, each(name))
     assert torch.equal(augment(volumes, each(name)), first)
     assert not torch.equal(augment(volumes, each(name), epoch=2), first)
-    assert not torch.equal(augment(volumes, each(name), draw="1"), first)
+    assert not torch.equal(augment(volumes, each(name), random_stream="1"), first)
     assert not torch.equal(augment(volumes, each(name), samples=np.arange(6) + 10), first)
     assert len(torch.unique(first, dim=0)) > 1
 

@@ -115,7 +115,7 @@ def predicted(tmp_path):
         return Unit(
             kind="trial",
             key="0",
-            draw="0",
+            random_stream="0",
             arm=arm,
             params=arm.params,
             data=UnitData(str(tmp_path / "volumes.npy"), 12, 12, *rows),

@@ -46,7 +46,7 @@ def trained(location=None, layout=None, checkpoint=None, stop_after=None, precis
         validation,
         PARAMS,
         epochs=4,
-        draw="0",
+        random_stream="0",
         on_epoch=on_epoch,
         checkpoint=checkpoint,
     )

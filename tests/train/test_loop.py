@@ -55,7 +55,7 @@ def learner(net, task, params, targets, precision="fp32"):
     return Learner(net, task, params, targets, device=CPU, precision=precision)
 
 
-def run(net, params, task=AGE, epochs=3, draw="0", seen=None, n=20):
+def run(net, params, task=AGE, epochs=3, random_stream="0", seen=None, n=20):
     volumes, targets = cohort(n, task)
     train, validation = loaders(volumes, targets)
     taught = learner(net, task, params, targets[:12])
@@ -65,7 +65,7 @@ def run(net, params, task=AGE, epochs=3, draw="0", seen=None, n=20):
         validation,
         params,
         epochs=epochs,
-        draw=draw,
+        random_stream=random_stream,
         on_epoch=(lambda e, s: seen.append((e, s))) if seen is not None else lambda e, s: None,
     )
     return taught, found, validation
@@ -130,7 +130,7 @@ def test_a_loss_that_is_no_number_is_a_divergence_with_its_epoch():
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():
-    one, two, other = (run(network(), recipe(lr=1e-2), draw=d)[0] for d in ("0", "0", "1"))
+    one, two, other = (run(network(), recipe(lr=1e-2), random_stream=d)[0] for d in ("0", "0", "1"))
     weights = [taught.network[1].weight for taught in (one, two, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
