@@ -22,10 +22,10 @@ from bench.train.count import multiply_adds, parameter_count
 from bench.train.encoder import encoder_handle
 from bench.train.features import features_of
 from bench.train.keep import save_weights
+from bench.train.layout import Workload, fastest_layout, usable
 from bench.train.learner import Learner
 from bench.train.loader import VolumeLoader
 from bench.train.loop import fit, planned_epochs
-from bench.train.measure import Work, layout_for, usable
 from bench.train.numerics import (
     configure,
     device_for,
@@ -163,7 +163,7 @@ class NetworkFits:
         arm = unit.arm
         # What tuning varies does not change how long a step takes.
         fixed = {name: value for name, value in params.items() if name not in arm.space}
-        work = Work(
+        workload = Workload(
             build=lambda: self._build(params),
             task=arm.task,
             params=params,
@@ -179,7 +179,7 @@ class NetworkFits:
                 "precision": self.precision,
             },
         )
-        return layout_for(work, Path(unit.cache) / "layouts", self._note)
+        return fastest_layout(workload, Path(unit.cache) / "layouts", self._note)
 
     def _note(self, words: str) -> None:
         if words not in self.notes:

@@ -1,6 +1,6 @@
 """Training at 91 x 109 x 91, batch 8, two steps an epoch: ours against the plain loop.
 
-Layouts are chosen as a run of a thousand steps chooses them, by `bench.train.measure`. Compiling
+Layouts are chosen as a run of a thousand steps chooses them, by `bench.train.layout`. Compiling
 and choosing are not in an epoch's seconds. The bare loop takes the same network's steps on tensors
 in memory, in the fastest of the layouts it tries and with our way of keeping freed memory; the
 plain loop has a process of its own, set as torch sets it. Epochs of all loops are taken in turn
@@ -31,10 +31,10 @@ from plain import plain_epoch, write_scans
 from bench.data.volume import zscore
 from bench.plan import resolve_params
 from bench.train.encoder import encoder_handle
+from bench.train.layout import Workload, time_layouts
 from bench.train.learner import Learner
 from bench.train.loader import VolumeLoader
 from bench.train.loop import _State, _train_epoch
-from bench.train.measure import Work, measure
 from bench.train.numerics import compiled, configure
 from bench.unit import Layout
 from registry.cards import Task
@@ -74,8 +74,8 @@ def build(name: str, params, shape):
 def layout_of(name: str, precision: str, shape) -> Layout:
     """Choose the layout of a model by measuring."""
     params = settings(name)
-    found = measure(
-        Work(lambda: build(name, params, shape), TASK, params, precision, shape, CPU, 1000, {})
+    found = time_layouts(
+        Workload(lambda: build(name, params, shape), TASK, params, precision, shape, CPU, 1000, {})
     )
     return Layout(**found["layout"])
 

@@ -11,9 +11,9 @@ from torch import nn
 from bench.plan import resolve_params
 from bench.train.encoder import encoder_handle
 from bench.train.features import features_of
+from bench.train.layout import LEAST_STEPS, Workload, fastest_layout
 from bench.train.learner import Learner, OutOfMemory
 from bench.train.loader import VolumeLoader
-from bench.train.measure import LEAST_STEPS, Work, layout_for
 from bench.unit import Layout
 from registry.cards import Task
 from registry.core import catalogue, resolve
@@ -223,7 +223,7 @@ def test_only_the_scans_asked_for_are_embedded_and_each_once(tmp_path):
 
 def work(steps):
     params = settings("cnn3d")
-    return Work(
+    return Workload(
         build=lambda: network_of("cnn3d", params),
         task=AGE,
         params=params,
@@ -236,10 +236,10 @@ def work(steps):
 
 
 def test_a_layout_is_measured_once_and_then_read(tmp_path):
-    assert layout_for(work(LEAST_STEPS - 1), tmp_path) == Layout()
+    assert fastest_layout(work(LEAST_STEPS - 1), tmp_path) == Layout()
     assert not list(tmp_path.iterdir())
     state = torch.get_rng_state()
-    found = layout_for(work(LEAST_STEPS), tmp_path)
+    found = fastest_layout(work(LEAST_STEPS), tmp_path)
     assert torch.equal(torch.get_rng_state(), state)
     (file,) = tmp_path.glob("*.json")
     content = json.loads(file.read_text())
@@ -250,4 +250,4 @@ def test_a_layout_is_measured_once_and_then_read(tmp_path):
     assert asdict(found) == content["layout"]
     content["layout"] = {"memory_format": "channels_last_3d", "mode": ""}
     file.write_text(json.dumps(content))
-    assert layout_for(work(LEAST_STEPS), tmp_path) == Layout("channels_last_3d")
+    assert fastest_layout(work(LEAST_STEPS), tmp_path) == Layout("channels_last_3d")

@@ -34,7 +34,7 @@ GAIN = 0.5
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What is going to be computed.
 
     Parameters
@@ -50,7 +50,7 @@ class Work:
     steps : int
         Optimiser steps planned.
     identity : mapping
-        What tells this work from other work, as plain values.
+        What tells this workload from others, as plain values.
     """
 
     build: Callable[[], nn.Module]
@@ -63,29 +63,29 @@ class Work:
     identity: Mapping[str, Any]
 
 
-def layout_for(work: Work, folder: Path, say: Callable[[str], None] = print) -> Layout:
+def fastest_layout(workload: Workload, folder: Path, say: Callable[[str], None] = print) -> Layout:
     """Return the fastest layout, from the cache or measured now.
 
     Units that need the same wait for the one that measures, so that all of them compute alike.
 
     Parameters
     ----------
-    work : Work
+    workload : Workload
         What is going to be computed.
     folder : pathlib.Path
         Where measurements are kept, one JSON file each.
     say : callable
         Told that a layout kept there cannot be used any more and is measured again.
     """
-    if work.steps < LEAST_STEPS:
+    if workload.steps < LEAST_STEPS:
         with torch.random.fork_rng(devices=[]):
-            return rule(work.build())
-    identity = {**work.identity, **_machine(work.device), "steps": work.steps}
+            return rule(workload.build())
+    identity = {**workload.identity, **_machine(workload.device), "steps": workload.steps}
     file = folder / f"{hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]}.json"
     with locked(file.with_suffix(".lock")):
-        if not file.exists() or not usable(_kept(file), work.device, say):
+        if not file.exists() or not usable(_kept(file), workload.device, say):
             with torch.random.fork_rng():
-                found = measure(work)
+                found = time_layouts(workload)
             # What layouts that were not chosen have left in pieces of other sizes.
             give_back_freed_memory()
             with atomic_write(file) as stream:
@@ -108,7 +108,7 @@ def usable(layout: Layout, device: torch.device, say: Callable[[str], None]) -> 
     return not why
 
 
-def measure(work: Work) -> dict[str, Any]:
+def time_layouts(workload: Workload) -> dict[str, Any]:
     """Time training steps in every memory format that fits, then the best one compiled.
 
     Compiling is tried only where the planned steps could earn it, and chosen only where its own
@@ -119,23 +119,23 @@ def measure(work: Work) -> dict[str, Any]:
     dict
         ``layout``, and ``measured``: seconds a step, and to compile, of every layout tried.
     """
-    network = work.build()
+    network = workload.build()
     measured = []
     for memory_format in _formats(network):
         layout = Layout(memory_format)
-        _, step = _seconds(work, network, layout)
+        _, step = _seconds(workload, network, layout)
         measured.append({**asdict(layout), "step": step, "compile": 0.0, "note": ""})
     best = min(measured, key=lambda found: found["step"])
-    if work.steps * best["step"] * GAIN > COMPILE_SECONDS:
+    if workload.steps * best["step"] * GAIN > COMPILE_SECONDS:
         for memory_format in _formats(network):
             for mode in (
-                ("default", "reduce-overhead") if work.device.type == "cuda" else ("default",)
+                ("default", "reduce-overhead") if workload.device.type == "cuda" else ("default",)
             ):
                 layout = Layout(memory_format, mode)
-                measured.append(_compiled(work, network, layout))
+                measured.append(_compiled(workload, network, layout))
     chosen = min(
         (found for found in measured if not found["note"]),
-        key=lambda found: work.steps * found["step"] + found["compile"],
+        key=lambda found: workload.steps * found["step"] + found["compile"],
     )
     return {
         "layout": {name: chosen[name] for name in asdict(Layout())},
@@ -143,12 +143,12 @@ def measure(work: Work) -> dict[str, Any]:
     }
 
 
-def _compiled(work: Work, network: nn.Module, layout: Layout) -> dict[str, Any]:
+def _compiled(workload: Workload, network: nn.Module, layout: Layout) -> dict[str, Any]:
     found = {**asdict(layout), "step": None, "compile": None, "note": ""}
-    if why := why_not_compiled(work.device):
+    if why := why_not_compiled(workload.device):
         return {**found, "note": why}
     try:
-        first, step = _seconds(work, network, layout)
+        first, step = _seconds(workload, network, layout)
     except Exception as error:
         # Whatever a compiler cannot do, the plain way can.
         return {**found, "note": f"{type(error).__name__}"}
@@ -157,23 +157,23 @@ def _compiled(work: Work, network: nn.Module, layout: Layout) -> dict[str, Any]:
     return {**found, "step": step, "compile": max(0.0, first - step)}
 
 
-def _seconds(work: Work, network: nn.Module, layout: Layout) -> tuple[float, float]:
+def _seconds(workload: Workload, network: nn.Module, layout: Layout) -> tuple[float, float]:
     """Return the seconds of the first training step and of the faster of two more."""
-    size = int(work.params["batch_size"])
-    targets = np.arange(size, dtype=np.float64) % max(2, len(work.task.classes))
+    size = int(workload.params["batch_size"])
+    targets = np.arange(size, dtype=np.float64) % max(2, len(workload.task.classes))
     learner = Learner(
         copy.deepcopy(network),
-        work.task,
-        work.params,
+        workload.task,
+        workload.params,
         targets,
-        device=work.device,
-        precision=work.precision,
+        device=workload.device,
+        precision=workload.precision,
         layout=layout,
     )
     learner.train_mode()
-    optimizer = make_optimizer(learner.network, work.params)
-    volumes = torch.randn(size, 1, *work.shape, device=work.device)
-    wanted = torch.as_tensor(targets, device=work.device)
+    optimizer = make_optimizer(learner.network, workload.params)
+    volumes = torch.randn(size, 1, *workload.shape, device=workload.device)
+    wanted = torch.as_tensor(targets, device=workload.device)
     spent = [_step(learner, optimizer, volumes, wanted) for _ in range(3)]
     return spent[0], min(spent[1:])
 
