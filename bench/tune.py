@@ -37,7 +37,7 @@ HISTORY = "history.jsonl"
 STARTUP_TRIALS = 5
 """Trials that are never pruned, and random draws before TPE models anything."""
 
-Score = Callable[[Mapping[str, Value], Callable[[int, int, float], None]], float]
+Objective = Callable[[Mapping[str, Value], Callable[[int, int, float], None]], float]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class NoCompletedTrial(Exception):
         self.trials = trials
 
 
-def run_study(unit: Unit, score: Score, report: Progress) -> Tuning:
+def run_study(unit: Unit, objective: Objective, report: Progress) -> Tuning:
     """Run the trials of a study that its history does not hold yet.
 
     Each finished trial is appended to the history and synced before the next one is asked for;
@@ -70,7 +70,7 @@ def run_study(unit: Unit, score: Score, report: Progress) -> Tuning:
     ----------
     unit : Unit
         Of kind ``"study"``.
-    score : callable
+    objective : callable
         Trains with the settings given and returns the validation score, lower is better; reports
         (epoch, epochs, score) on its way.
     report : callable
@@ -128,7 +128,7 @@ def run_study(unit: Unit, score: Score, report: Progress) -> Tuning:
                 raise optuna.TrialPruned
 
         try:
-            value = score({**unit.params, **trial.params}, on_epoch)
+            value = objective({**unit.params, **trial.params}, on_epoch)
             _refuse_not_finite(value)
         except optuna.TrialPruned:
             finished = study.tell(trial, state=TrialState.PRUNED)

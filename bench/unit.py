@@ -145,7 +145,7 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class Fit:
+class FitResult:
     """What a trial's training leaves."""
 
     predictions: Mapping[str, NDArray[np.float64]]
@@ -158,7 +158,7 @@ class Fit:
     """One entry an epoch."""
 
 
-class Fits(Protocol):
+class Fitter(Protocol):
     """The fits of one unit's model."""
 
     ready: float
@@ -174,7 +174,7 @@ class Fits(Protocol):
     ) -> float:
         """Return the validation score of one setting, lower is better."""
 
-    def trial(self, folder: Path, report: Progress) -> Fit:
+    def trial(self, folder: Path, report: Progress) -> FitResult:
         """Fit once, predict validation and test once; kept weights are left in `folder`."""
 
 

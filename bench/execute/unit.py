@@ -29,7 +29,7 @@ from bench.disk import is_full
 from bench.processes import import_as_usual
 from bench.spec import Component, seed_for
 from bench.train.selection import Diverged, selection_score
-from bench.unit import Environment, Fit, Fits, Outcome, Progress, Unit
+from bench.unit import Environment, FitResult, Fitter, Outcome, Progress, Unit
 from registry.cards import Card, ModelCard, Value
 from registry.core import catalogue, plugin_digest, resolve
 from registry.errors import UserError
@@ -127,15 +127,15 @@ def run(unit: Unit, folder: Path, report: Progress) -> Outcome:
         loaded = set(sys.modules)
         card = catalogue.model(unit.arm.model.name)
         _limit_threads(unit.threads, network=card.kind == "network")
-        fits = _fits(unit, card)
-        outcome = replace(outcome, environment=fits.environment(), notes=fits.notes)
+        fitter = _fitter(unit, card)
+        outcome = replace(outcome, environment=fitter.environment(), notes=fitter.notes)
         if unit.kind == "study":
-            found = _tune(unit, fits, report, outcome)
+            found = _tune(unit, fitter, report, outcome)
         else:
-            found = _fit(fits, folder, report, outcome)
-            found = replace(found, timings={**found.timings, "start": fits.ready - begun})
+            found = _fit(fitter, folder, report, outcome)
+            found = replace(found, timings={**found.timings, "start": fitter.ready - begun})
         refuse_late_edits(unit, loaded)
-        outcome = replace(found, environment=fits.environment())
+        outcome = replace(found, environment=fitter.environment())
     except OtherCode:
         raise
     except Diverged as error:
@@ -151,18 +151,18 @@ def run(unit: Unit, folder: Path, report: Progress) -> Outcome:
     return replace(outcome, finished=time.time(), timings=timings)
 
 
-def _tune(unit: Unit, fits: Fits, report: Progress, outcome: Outcome) -> Outcome:
+def _tune(unit: Unit, fitter: Fitter, report: Progress, outcome: Outcome) -> Outcome:
     from bench.tune import NoCompletedTrial, run_study
 
     try:
-        found = run_study(unit, fits.score, report)
+        found = run_study(unit, fitter.score, report)
     except NoCompletedTrial as error:
         return replace(outcome, state="failed", error=str(error), trials=error.trials)
     return replace(outcome, best=found.best, trials=found.trials, error=found.error)
 
 
-def _fit(fits: Fits, folder: Path, report: Progress, outcome: Outcome) -> Outcome:
-    found = fits.trial(folder, report)
+def _fit(fitter: Fitter, folder: Path, report: Progress, outcome: Outcome) -> Outcome:
+    found = fitter.trial(folder, report)
     for side, values in found.predictions.items():
         # A model that predicts NaN has failed.
         if not np.isfinite(values).all():
@@ -224,16 +224,16 @@ def _components(unit: Unit) -> list[tuple[str, Component, Callable[[str], Card]]
     return [(kind, part, lookup) for kind, part, lookup in found if part and part.plugin]
 
 
-def _fits(unit: Unit, card: ModelCard) -> Fits:
+def _fitter(unit: Unit, card: ModelCard) -> Fitter:
     if card.kind == "estimator":
-        return _Estimator(unit, card)
-    from bench.train.network import NetworkFits
+        return EstimatorFitter(unit, card)
+    from bench.train.network import NetworkFitter
 
-    return NetworkFits(unit, card)
+    return NetworkFitter(unit, card)
 
 
-class _Estimator:
-    """Fits of a scikit-learn style estimator; imports no torch."""
+class EstimatorFitter:
+    """Fitter of a scikit-learn style estimator; imports no torch."""
 
     def __init__(self, unit: Unit, card: ModelCard) -> None:
         self.unit = unit
@@ -291,7 +291,7 @@ class _Estimator:
         targets = np.asarray(data.validation_targets, dtype=np.float64)
         return selection_score(self.unit.arm.task, targets, predictions, str(params["select"]))
 
-    def trial(self, folder: Path, report: Progress) -> Fit:
+    def trial(self, folder: Path, report: Progress) -> FitResult:
         """Fit once, predict validation and test once."""
         started = time.perf_counter()
         estimator = self._fit(self.unit.params)
@@ -299,7 +299,7 @@ class _Estimator:
         data = self.unit.data
         validation = self._predict(estimator, data.validation_rows)
         test = self._predict(estimator, data.test_rows)
-        return Fit(
+        return FitResult(
             predictions={"validation": validation, "test": test},
             timings={"train": fitted - started, "predict": time.perf_counter() - fitted},
         )

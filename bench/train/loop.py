@@ -22,7 +22,7 @@ from registry.cards import Value
 
 
 @dataclass
-class Fit:
+class TrainingResult:
     """What a training run was: its epochs and where its time went."""
 
     best_epoch: int = 0
@@ -54,7 +54,7 @@ def fit(
     random_stream: str,
     on_epoch: Callable[[int, float], None],
     checkpoint: Checkpoint | None = None,
-) -> Fit:
+) -> TrainingResult:
     """Train, keep the best epoch by validation (ties to the earlier), and leave it loaded.
 
     A run that is taken up from its checkpoint goes on as if it had never been interrupted: on a
@@ -145,7 +145,7 @@ class _State:
         self.optimizer = make_optimizer(learner.network, params)
         self.schedule = make_schedule(self.optimizer, params, steps)
         self.clip = float(params["clip"])
-        self.fit = Fit()
+        self.fit = TrainingResult()
         self.best: dict[str, torch.Tensor] = {}
         torch.manual_seed(seed_for("noise", random_stream))
 
@@ -213,7 +213,7 @@ def _train_epoch(
     return float(total) / len(train)
 
 
-def _stalled(result: Fit, patience: int) -> bool:
+def _stalled(result: TrainingResult, patience: int) -> bool:
     return bool(patience) and len(result.history) - result.best_epoch >= patience
 
 

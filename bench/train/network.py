@@ -33,7 +33,7 @@ from bench.train.numerics import (
     libraries,
     peak_vram_mb,
 )
-from bench.unit import Environment, Fit, Layout, Progress, Unit
+from bench.unit import Environment, FitResult, Layout, Progress, Unit
 from registry.cards import ModelCard, Value
 from registry.core import catalogue, resolve
 from registry.models import (
@@ -57,8 +57,8 @@ SHARED = {*COMMON, *RECIPE, *AUGMENT}
 """Settings of the training loop, which decide none; a plugin's own may."""
 
 
-class NetworkFits:
-    """Fits of a network by the shared loop."""
+class NetworkFitter:
+    """Fitter of a network by the shared loop."""
 
     def __init__(self, unit: Unit, card: ModelCard) -> None:
         self.unit = unit
@@ -247,7 +247,7 @@ class NetworkFits:
         """Return the validation score of one setting."""
         return float(self._fit(params, on_epoch)[1].best_score)
 
-    def trial(self, folder: Path, report: Progress) -> Fit:
+    def trial(self, folder: Path, report: Progress) -> FitResult:
         """Train once, predict validation and test once."""
 
         def on_epoch(epoch: int, epochs: int, score: float) -> None:
@@ -272,7 +272,7 @@ class NetworkFits:
         }
         if learner.micro_batch < learner.batch_size:
             timings["micro_batch"] = learner.micro_batch
-        return Fit(predictions, timings, found.best_epoch, len(found.history), found.history)
+        return FitResult(predictions, timings, found.best_epoch, len(found.history), found.history)
 
 
 def _arithmetic(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
