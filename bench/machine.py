@@ -11,15 +11,15 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 def cpu_name() -> str:
     """Return the processor's name, empty where the system does not tell it."""
-    return _said("model name") or platform.processor()
+    return _cpu_info("model name") or platform.processor()
 
 
 def cpu_flags() -> list[str]:
     """Return the instructions that the processor knows, none where the system does not tell."""
-    return _said("flags").split()
+    return _cpu_info("flags").split()
 
 
-def _said(name: str) -> str:
+def _cpu_info(name: str) -> str:
     """Return what the first processor says under a name."""
     try:
         with open(CPU_INFO, encoding="utf-8", errors="replace") as lines:

@@ -34,7 +34,7 @@ def cores(root: Path = Path("/")) -> int:
     return max(1, min([found, *_quotas(root)]))
 
 
-def threads_a_unit(workers: int) -> int:
+def threads_per_unit(workers: int) -> int:
     """Return the threads of each of `workers` units: its share of the cores.
 
     ``OMP_NUM_THREADS`` and ``SLURM_CPUS_PER_TASK`` only lower it.

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bench.processes import cores, threads_a_unit
+from bench.processes import cores, threads_per_unit
 
 HERE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -64,17 +64,17 @@ def test_threads_are_shared_by_workers_and_bounded_by_the_environment(monkeypatc
     monkeypatch.setattr("bench.processes.cores", lambda: 16)
     for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
         monkeypatch.delenv(name, raising=False)
-    assert threads_a_unit(1) == 16
-    assert threads_a_unit(3) == 5
-    assert threads_a_unit(40) == 1
+    assert threads_per_unit(1) == 16
+    assert threads_per_unit(3) == 5
+    assert threads_per_unit(40) == 1
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
-    assert threads_a_unit(2) == 4
+    assert threads_per_unit(2) == 4
     monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
-    assert threads_a_unit(2) == 3
+    assert threads_per_unit(2) == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    assert threads_a_unit(2) == 4
+    assert threads_per_unit(2) == 4
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
-    assert threads_a_unit(2) == 4
+    assert threads_per_unit(2) == 4
 
 
 def test_a_process_held_to_one_core_counts_one():

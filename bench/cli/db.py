@@ -56,4 +56,4 @@ def _written(db: str | None, change: Callable[[Store], Found]) -> Found:
         try:
             return change(store)
         finally:
-            store.close(settle=True)
+            store.close(leave_wal=True)

@@ -98,7 +98,7 @@ def _preparation(weights: Path, database: Path) -> dict[str, Any]:
     """Return how the volumes were prepared that a trial was trained on."""
     from bench.store import schema
     from bench.store.store import Store
-    from bench.train.keep import read_spec
+    from bench.train.saved_weights import read_spec
     from registry.errors import UserError
 
     store = Store.for_reading(database)
@@ -136,8 +136,8 @@ def _write(weights: Path, cohort: Cohort, device: str, out: Path) -> int:
 
     from bench.files import atomic_write
     from bench.spec import arm_from_plain
-    from bench.train.keep import predict_with, read_spec
     from bench.train.numerics import device_for
+    from bench.train.saved_weights import predict_with, read_spec
 
     subjects = np.sort(cohort.frame["subject"].unique())
     rows = cohort.rows(subjects, one_per_subject=True)

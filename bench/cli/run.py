@@ -306,7 +306,7 @@ def run(
     from bench.execute.settings import ExecutionSettings, work_folder
     from bench.plan import RunRequest
     from bench.primary_analysis import PrimaryAnalysis
-    from bench.processes import threads_a_unit
+    from bench.processes import threads_per_unit
     from bench.store.engine import database_file, write_errors
     from registry.core import catalogue
     from registry.errors import UserError
@@ -388,7 +388,7 @@ def run(
             command=command,
             argv=argv,
             device=device,
-            threads=threads or threads_a_unit(slots.workers),
+            threads=threads or threads_per_unit(slots.workers),
             threads_given=threads is not None,
             deterministic=deterministic,
             keep=KEPT[keep_weights],
@@ -436,7 +436,7 @@ def _open_store(file: Path, *, dry_run: bool, stack: ExitStack) -> Store | None:
     check_writable(file)
     stack.enter_context(driver_lock(file))
     store = Store.for_writing(file)
-    stack.callback(store.close, settle=True)
+    stack.callback(store.close, leave_wal=True)
     return store
 
 

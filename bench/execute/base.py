@@ -23,7 +23,7 @@ class WorkerExit:
     finished: datetime
     exit_code: int
     """Negative for the number of the signal that killed it."""
-    said: str = ""
+    stderr: str = ""
     """What was written to standard error meanwhile by processes that had no log yet."""
 
 

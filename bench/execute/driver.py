@@ -21,8 +21,8 @@ from bench.execute.base import Executor, WorkerExit
 from bench.execute.provenance import provenance
 from bench.execute.settings import ExecutionSettings
 from bench.execute.unit import (
-    NO_ROOM_EXIT,
-    OTHER_CODE_EXIT,
+    DISK_FULL_EXIT,
+    CODE_CHANGED_EXIT,
     OUTCOME,
     TIME_LIMIT_EXIT,
 )
@@ -184,8 +184,8 @@ class Driver:
             return
         folder = self.settings.work / job.spec.key / f"attempt-{ended.attempt}"
         log = log_tail(folder)
-        refused = ended.exit_code == OTHER_CODE_EXIT
-        error = describe_exit(ended.exit_code, log if refused else "" if log else ended.said)
+        refused = ended.exit_code == CODE_CHANGED_EXIT
+        error = describe_exit(ended.exit_code, log if refused else "" if log else ended.stderr)
         self.store.add_attempt(
             Attempt(
                 id=ended.attempt,
@@ -195,11 +195,11 @@ class Driver:
                 started=ended.started,
                 finished=ended.finished,
                 error=error,
-                log=log or ended.said[-LOG_TAIL:],
+                log=log or ended.stderr[-LOG_TAIL:],
             )
         )
         shutil.rmtree(folder, ignore_errors=True)
-        if ended.exit_code == NO_ROOM_EXIT:
+        if ended.exit_code == DISK_FULL_EXIT:
             raise UserError(
                 f"There is no room left on the disk of {self.settings.work}, of "
                 f"{self.settings.cache}, or of the temporary files; make room, and the same "
@@ -466,7 +466,7 @@ def label_of(spec: StudySpec | TrialSpec) -> str:
     return f"{model} n={spec.n_train} seed {spec.seed}"
 
 
-def describe_exit(code: int, said: str = "") -> str:
+def describe_exit(code: int, stderr: str = "") -> str:
     """Return what an exit code without an outcome means, with the last words that were said."""
     if code == TIME_LIMIT_EXIT:
         return "its time limit was reached; it goes on from its last checkpoint"
@@ -474,11 +474,11 @@ def describe_exit(code: int, said: str = "") -> str:
         return "killed by signal 9: by the system for want of memory, or by somebody"
     if code < 0:
         return f"killed by signal {-code}"
-    words = said.strip().splitlines()
+    words = stderr.strip().splitlines()
     last = f": {words[-1].strip()}" if words else ""
-    if code == NO_ROOM_EXIT:
+    if code == DISK_FULL_EXIT:
         return "no room was left on the disk"
-    if code == OTHER_CODE_EXIT:
+    if code == CODE_CHANGED_EXIT:
         return (
             f"not run{last}; earlier results stay, and the same command runs the edited plugin "
             "under keys of its own"

@@ -92,9 +92,9 @@ class LocalExecutor:
             try:
                 process.start()
             except (EOFError, OSError) as error:
-                # The fork server has died; it may have said of what.
-                said = _said_after(0) or f"{type(error).__name__}: {error}"
-                return WorkerExit(attempt, started, datetime.now(UTC), 1, said)
+                # The fork server has died; it may have stderr of what.
+                stderr = _stderr_after(0) or f"{type(error).__name__}: {error}"
+                return WorkerExit(attempt, started, datetime.now(UTC), 1, stderr)
             self._running.add(process)
         if self._stopped:
             process.kill()
@@ -112,8 +112,8 @@ class LocalExecutor:
         with self._lock:
             self._running.discard(process)
         exit_code = process.exitcode if process.exitcode is not None else -9
-        said = _said_after(silent_until)
-        return WorkerExit(attempt, started, datetime.now(UTC), exit_code, said)
+        stderr = _stderr_after(silent_until)
+        return WorkerExit(attempt, started, datetime.now(UTC), exit_code, stderr)
 
 
 @cache
@@ -122,7 +122,7 @@ def _errors() -> IO[bytes]:
     return tempfile.TemporaryFile()
 
 
-def _said_after(place: int) -> str:
+def _stderr_after(place: int) -> str:
     file = _errors().fileno()
     size = os.fstat(file).st_size
     return os.pread(file, size - place, place).decode(errors="replace")

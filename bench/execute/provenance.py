@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 SOURCE = Path(__file__).resolve().parents[2]
 """Our source tree, where this code runs from a checkout of it."""
 
-ANYBODY = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+ANY_OWNER = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
 """Options with which git answers about anybody's repository, and runs nothing of theirs."""
 
 
@@ -33,7 +33,7 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
     ``user_git`` is that of another repository in which the command was given.
     """
     here = Path(".")
-    ours, theirs = _top(SOURCE, ANYBODY), _top(here)
+    ours, theirs = _top(SOURCE, ANY_OWNER), _top(here)
     checkout = ours == SOURCE and 'name = "slicebench"' in _text(SOURCE / "pyproject.toml")
     return {
         "slicebench": version("slicebench"),
@@ -43,7 +43,7 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
         "host": socket.gethostname(),
         "system": platform.platform(),
         "cpu": cpu_name(),
-        "git": git_revision(SOURCE, ANYBODY) if checkout else None,
+        "git": git_revision(SOURCE, ANY_OWNER) if checkout else None,
         "user_git": git_revision(here) if not (checkout and theirs == SOURCE) else None,
         "command": " ".join(argv),
     }
@@ -52,12 +52,12 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
 def git_revision(folder: Path, owner: Sequence[str] = ()) -> str | None:
     """Return the revision of a checkout, with ``+dirty`` when files differ; None outside of git.
 
-    `owner` is `ANYBODY` where it does not matter whose the repository is.
+    `owner` is `ANY_OWNER` where it does not matter whose the repository is.
     """
-    revision = _said(folder, *owner, "rev-parse", "HEAD")
+    revision = _git_output(folder, *owner, "rev-parse", "HEAD")
     if revision is None:
         return None
-    changes = _said(folder, *owner, "status", "--porcelain", "--untracked-files=no")
+    changes = _git_output(folder, *owner, "status", "--porcelain", "--untracked-files=no")
     return revision + ("" if changes == "" else "+dirty" if changes else "+unknown")
 
 
@@ -73,7 +73,7 @@ def refuse_tracked_file(file: Path) -> None:
     if not file.parent.is_dir():
         return
     words = ("--literal-pathspecs", "ls-files", "--error-unmatch", "--", file.name)
-    done = _git(file.parent, *ANYBODY, *words)
+    done = _git(file.parent, *ANY_OWNER, *words)
     if done is None:
         if any((folder / ".git").exists() for folder in file.parents):
             logger.warning("git could not be asked whether it tracks %s", file)
@@ -93,11 +93,11 @@ def refuse_tracked_file(file: Path) -> None:
 
 def _top(folder: Path, owner: Sequence[str] = ()) -> Path | None:
     """Return the top of the repository that a folder lies in."""
-    top = _said(folder, *owner, "rev-parse", "--show-toplevel")
+    top = _git_output(folder, *owner, "rev-parse", "--show-toplevel")
     return Path(top) if top else None
 
 
-def _said(folder: Path, *words: str) -> str | None:
+def _git_output(folder: Path, *words: str) -> str | None:
     """Return what git says, None if it does not know or is not there."""
     done = _git(folder, *words)
     return done.stdout.strip() if done is not None and done.returncode == 0 else None

@@ -38,13 +38,13 @@ from registry.models import complete_params
 OUTCOME = "outcome"
 TIME_LIMIT_EXIT = 75
 """Exit code of a worker whose time limit was reached."""
-NO_ROOM_EXIT = 74
+DISK_FULL_EXIT = 74
 """Exit code of a worker that found a disk full."""
-OTHER_CODE_EXIT = 76
+CODE_CHANGED_EXIT = 76
 """Exit code of a worker that found other code than was planned with."""
 
 
-class OtherCode(Exception):
+class CodeChanged(Exception):
     """A plugin is not what it was when the run was planned: its numbers have other keys."""
 
 
@@ -71,15 +71,15 @@ def work(text: str, attempt: str, pipe: Connection, gpu: int | None = None) -> N
     unit = Unit.from_json(text)
     try:
         _work(unit, attempt, pipe)
-    except OtherCode as error:
+    except CodeChanged as error:
         print(error, flush=True)
-        os._exit(OTHER_CODE_EXIT)
+        os._exit(CODE_CHANGED_EXIT)
     except OSError as error:
         if not is_full(error):
             raise
         with suppress(OSError):  # the log lies on that disk, too
             print(error, flush=True)
-        os._exit(NO_ROOM_EXIT)
+        os._exit(DISK_FULL_EXIT)
     sys.stdout.flush()
     # Ends at once: interpreter shutdown of a process with torch loaded costs a second.
     os._exit(0)
@@ -115,7 +115,7 @@ def run(unit: Unit, folder: Path, report: Progress) -> Outcome:
 
     Raises
     ------
-    OtherCode
+    CodeChanged
         When a plugin was edited since the run was planned.
     OSError
         When a disk is full.
@@ -136,7 +136,7 @@ def run(unit: Unit, folder: Path, report: Progress) -> Outcome:
             found = replace(found, timings={**found.timings, "start": fitter.ready - begun})
         refuse_late_edits(unit, loaded)
         outcome = replace(found, environment=fitter.environment())
-    except OtherCode:
+    except CodeChanged:
         raise
     except Diverged as error:
         outcome = replace(outcome, state="failed", error=str(error))
@@ -175,7 +175,7 @@ def load_plugins(unit: Unit) -> None:
 
     Raises
     ------
-    OtherCode
+    CodeChanged
         When one of the two is gone, broken or another than the unit was planned with.
     """
     catalogue.load_entry_points()
@@ -189,11 +189,11 @@ def load_plugins(unit: Unit) -> None:
         try:
             digest = plugin_digest(lookup(component.name))
         except UserError as error:
-            raise OtherCode(
+            raise CodeChanged(
                 f"the plugin of the {kind} was edited during the run: {error}"
             ) from None
         if digest != component.plugin:
-            raise OtherCode(
+            raise CodeChanged(
                 f"the plugin of the {kind} {component.name} was edited during the run: "
                 f"{lookup(component.name).plugin}"
             )
@@ -204,13 +204,13 @@ def refuse_late_edits(unit: Unit, loaded: set[str]) -> None:
 
     Raises
     ------
-    OtherCode
+    CodeChanged
         When a file of theirs had been edited before it was imported.
     """
     for kind, component, lookup in _components(unit):
         file = catalogue.code[lookup(component.name).plugin].edited(set(sys.modules) - loaded)
         if file is not None:
-            raise OtherCode(
+            raise CodeChanged(
                 f"the plugin of the {kind} {component.name} was edited during the run: {file}"
             )
 

@@ -28,7 +28,7 @@ LOCAL_FILE_SYSTEMS = (
 )
 """File systems of one machine's own disks and memory."""
 
-READ, WRITE, AS_IT_LIES = "mode=ro", "mode=rwc", "immutable=1"
+READ, WRITE, IMMUTABLE = "mode=ro", "mode=rwc", "immutable=1"
 """How SQLite may open a file."""
 
 
@@ -71,7 +71,7 @@ def database_url(file: Path, mode: str) -> URL:
     file : Path
         The database.
     mode : str
-        `READ`, `WRITE` (which creates the file), or `AS_IT_LIES`: read it as a file that nobody
+        `READ`, `WRITE` (which creates the file), or `IMMUTABLE`: read it as a file that nobody
         writes.
     """
     option, _, value = mode.partition("=")
@@ -97,7 +97,7 @@ def check_writable(file: Path) -> None:
         # What a process that died has left half written is put in order on opening.
         mode = _mode_of_reading(file)
         half = Path(f"{file.resolve()}-journal").exists()
-        _found_version(file, AS_IT_LIES if half else mode)
+        _found_version(file, IMMUTABLE if half else mode)
 
 
 def open_for_writing(file: Path) -> Engine:
@@ -157,7 +157,7 @@ def open_for_reading(file: Path) -> Engine:
     return engine
 
 
-def settle(engine: Engine) -> None:
+def leave_wal_mode(engine: Engine) -> None:
     """Close an engine and leave WAL mode: then reading never needs permission to write."""
     # Refused while somebody reads or the disk is full, which is harmless: the next writer tries
     # again.
@@ -252,7 +252,7 @@ def _mode_of_reading(file: Path) -> str:
             f"{file} is not a database; name another file with --db; this one was left unchanged."
         )
     log = Path(f"{file.resolve()}-wal")
-    return AS_IT_LIES if head[18:] == b"\2\2" and not log.exists() else READ
+    return IMMUTABLE if head[18:] == b"\2\2" and not log.exists() else READ
 
 
 def _found_version(file: Path, mode: str) -> str | None:

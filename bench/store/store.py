@@ -16,8 +16,7 @@ from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, 
 from bench.records import DatasetRecord
 from bench.spec import Arm, StudySpec, TrialSpec, key_of, plain
 from bench.store import schema
-from bench.store.engine import open_for_reading, open_for_writing
-from bench.store.engine import settle as settle_engine
+from bench.store.engine import leave_wal_mode, open_for_reading, open_for_writing
 from registry.errors import UserError
 
 DONE = "done"
@@ -105,10 +104,10 @@ class Store:
         """Open without ever writing; see `bench.store.engine.open_for_reading`."""
         return cls(open_for_reading(file), file)
 
-    def close(self, *, settle: bool = False) -> None:
-        """Close; for `settle` see `bench.store.engine.settle`."""
-        if settle:
-            settle_engine(self.engine)
+    def close(self, *, leave_wal: bool = False) -> None:
+        """Close the database, first leaving WAL mode if `leave_wal`; see `leave_wal_mode`."""
+        if leave_wal:
+            leave_wal_mode(self.engine)
         self.engine.dispose()
 
     # ---------------------------------------------------------------- writing

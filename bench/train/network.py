@@ -21,7 +21,6 @@ from bench.train.checkpoint import Checkpoint
 from bench.train.count import multiply_adds, parameter_count
 from bench.train.encoder import encoder_handle
 from bench.train.features import features_of
-from bench.train.keep import save_weights
 from bench.train.layout import Workload, fastest_layout, usable
 from bench.train.learner import Learner
 from bench.train.loader import VolumeLoader
@@ -33,6 +32,7 @@ from bench.train.numerics import (
     libraries,
     peak_vram_mb,
 )
+from bench.train.saved_weights import save_weights
 from bench.unit import Environment, FitResult, Layout, Progress, Unit
 from registry.cards import ModelCard, Value
 from registry.core import catalogue, resolve

@@ -239,7 +239,7 @@ def test_the_bundle_says_what_was_run_and_vouches_for_the_files(planted, tmp_pat
 
 
 def test_a_folder_that_holds_something_is_left_as_it_is(bench, planted, tmp_path):
-    planted.store.close(settle=True)
+    planted.store.close(leave_wal=True)
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").write_text("mine")
@@ -260,7 +260,7 @@ def test_a_folder_that_holds_something_is_left_as_it_is(bench, planted, tmp_path
 
 
 def test_an_empty_folder_is_filled_and_the_words_say_with_what(bench, planted, tmp_path):
-    planted.store.close(settle=True)
+    planted.store.close(leave_wal=True)
     (tmp_path / "out").mkdir()
     found = bench("export", "--db", "r.db", "--out", "out", "--shareable", "--repro")
     assert found.returncode == 0, found.stderr
@@ -272,7 +272,7 @@ def test_an_empty_database_is_a_sentence(bench, tmp_path):
     empty = Bench(tmp_path / "r.db")
     empty.cohort()
     empty.ask(empty.arm("cnn3d"))
-    empty.store.close(settle=True)
+    empty.store.close(leave_wal=True)
     found = bench("export", "--db", "r.db", "--out", "out")
     assert found.returncode == 2
     assert "Nothing has finished in r.db yet" in found.stderr
@@ -281,7 +281,7 @@ def test_an_empty_database_is_a_sentence(bench, tmp_path):
 
 def test_damaged_predictions_and_a_full_disk_leave_nothing(bench, planted, tmp_path, environment):
     words = ["-m", "bench", "export", "--db", "r.db", "--out", "out", "--format", "csv"]
-    planted.store.close(settle=True)
+    planted.store.close(leave_wal=True)
     full = subprocess.run(
         # No file may become larger than 1 kB.
         ["bash", "-c", 'ulimit -f 1; exec "$0" "$@"', sys.executable, *words],
@@ -295,7 +295,7 @@ def test_damaged_predictions_and_a_full_disk_leave_nothing(bench, planted, tmp_p
     store = Store.for_writing(tmp_path / "r.db")
     with store.engine.begin() as connection:
         connection.execute(update(schema.predictions).values(values=b"\0" * 12))
-    store.close(settle=True)
+    store.close(leave_wal=True)
     found = bench(*words[2:])
     assert found.returncode == 2
     assert "are damaged, so nothing was exported" in found.stderr
@@ -331,7 +331,7 @@ def test_a_killed_export_leaves_nothing_that_looks_complete(bench, tmp_path, env
                 for i in range(n)
             ],
         )
-    many.store.close(settle=True)
+    many.store.close(leave_wal=True)
     words = [sys.executable, "-m", "bench", "export", "--db", "r.db", "--out", "out"]
     running = subprocess.Popen([*words, "--format", "csv"], cwd=tmp_path, env=environment)
     try:

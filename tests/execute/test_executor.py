@@ -222,14 +222,14 @@ def test_a_worker_that_dies_before_it_has_a_log_leaves_its_words(executor, make,
     (tmp_path / "work").write_text("a file where the units' folders should be")
     ended = executor.submit(make("prior", "a" * 16)).result(timeout=60)
     assert ended.exit_code == 1
-    last = ended.said.strip().splitlines()[-1]
+    last = ended.stderr.strip().splitlines()[-1]
     assert last.startswith("NotADirectoryError: ")
-    assert describe_exit(1, ended.said).endswith(f"and left no outcome: {last}")
+    assert describe_exit(1, ended.stderr).endswith(f"and left no outcome: {last}")
 
 
 def test_the_words_of_a_unit_with_a_log_are_its_own(executor, make, tmp_path):
     ended = executor.submit(make("failing", "b" * 16)).result(timeout=60)
-    assert ended.said == ""
+    assert ended.stderr == ""
 
 
 def test_the_beginning_of_a_unit_is_told(make):

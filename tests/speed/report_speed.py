@@ -151,7 +151,7 @@ def main() -> int:
             for file, grid in ((large, LARGE), (pairs, PAIRS)):
                 writing = Store.for_writing(file)
                 fill(writing, task, grid)
-                writing.close(settle=True)
+                writing.close(leave_wal=True)
             for words in ((), ("--format", "html", "--out", str(Path(folder) / "page.html"))):
                 seconds, gigabytes = report(large, *words)
                 name = f"{task.target}: report of 10,000 trials {' '.join(words[:2])}"

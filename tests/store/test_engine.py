@@ -107,11 +107,11 @@ def test_what_is_not_ours_is_a_sentence_and_stays_as_it_is(tmp_path, kind):
 def test_a_database_may_have_any_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     file = database_file(name)
-    Store.for_writing(file).close(settle=True)
+    Store.for_writing(file).close(leave_wal=True)
     store = Store.for_writing(file)
     assert mirror_all(store) == []
     assert {os.listdir(tmp_path).pop()[: len(name)]} == {name}
-    store.close(settle=True)
+    store.close(leave_wal=True)
     store = Store.for_reading(file)
     assert len(store.frame(trials)) == 0
     store.close()
@@ -120,7 +120,7 @@ def test_a_database_may_have_any_name(tmp_path, monkeypatch, name):
 
 def test_a_reader_of_a_damaged_database_says_so(tmp_path):
     file = tmp_path / "torn.db"
-    Store.for_writing(file).close(settle=True)
+    Store.for_writing(file).close(leave_wal=True)
     with open(file, "r+b") as stream:
         stream.seek(size := file.stat().st_size // 2)
         stream.write(b"\xff" * size)
@@ -142,7 +142,7 @@ def read(file):
 
 def test_what_a_dead_process_left_half_written_is_said_and_put_in_order(tmp_path):
     file = tmp_path / "half.db"
-    Store.for_writing(file).close(settle=True)
+    Store.for_writing(file).close(leave_wal=True)
     dies = """
     import os, sqlite3, sys
     connection = sqlite3.connect(sys.argv[1])
@@ -155,7 +155,7 @@ def test_what_a_dead_process_left_half_written_is_said_and_put_in_order(tmp_path
     assert (tmp_path / "half.db-journal").exists()
     with pytest.raises(UserError, match=r"middle of a write; the same `bench run`, or `bench db"):
         Store.for_reading(file)
-    Store.for_writing(file).close(settle=True)
+    Store.for_writing(file).close(leave_wal=True)
     store = Store.for_reading(file)
     with store.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT COUNT(*) FROM bench_x").scalar_one() == 0
@@ -243,7 +243,7 @@ def test_a_missing_database_and_a_missing_folder_are_sentences(tmp_path):
 def test_a_finished_database_is_one_file_that_a_read_only_folder_can_hold(tmp_path):
     folder = tmp_path / "shared"
     folder.mkdir()
-    Store.for_writing(folder / "done.db").close(settle=True)
+    Store.for_writing(folder / "done.db").close(leave_wal=True)
     assert [f.name for f in folder.iterdir()] == ["done.db"]
     os.chmod(folder / "done.db", 0o444)
     os.chmod(folder, 0o555)
@@ -267,7 +267,7 @@ def test_the_group_may_write_a_database_where_the_umask_lets_it(tmp_path):
 
 def test_a_reader_never_writes(tmp_path):
     file = tmp_path / "kept.db"
-    Store.for_writing(file).close(settle=True)
+    Store.for_writing(file).close(leave_wal=True)
     before = file.read_bytes()
     store = Store.for_reading(file)
     with pytest.raises(Exception, match="readonly"), store.engine.begin() as connection:

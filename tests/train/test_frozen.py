@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.execute.unit import OtherCode, run
+from bench.execute.unit import CodeChanged, run
 from bench.plan import resolve_params
 from bench.spec import Arm, Component
 from bench.unit import Unit, UnitData
@@ -222,7 +222,7 @@ def test_a_unit_planned_with_other_code_is_refused(tmp_path, predicted):
     ):
         forget()
         file.write_text(edited)
-        with pytest.raises(OtherCode, match="plugin of the encoder"):
+        with pytest.raises(CodeChanged, match="plugin of the encoder"):
             predicted.result(unit)
         assert not predicted.kept()
         (tmp_path / "attempt-1").rmdir()

@@ -1,4 +1,4 @@
-"""The layout of the packages: which may import which, and what a command may load at start-up."""
+"""The rules of docs/architecture.md: what may import what, and what starting a command loads."""
 
 import ast
 import subprocess
