@@ -21,8 +21,8 @@ from bench.execute.base import Executor, WorkerExit
 from bench.execute.provenance import provenance
 from bench.execute.settings import ExecutionSettings
 from bench.execute.unit import (
-    DISK_FULL_EXIT,
     CODE_CHANGED_EXIT,
+    DISK_FULL_EXIT,
     OUTCOME,
     TIME_LIMIT_EXIT,
 )
