@@ -219,7 +219,8 @@ def preview(
     config, request = _request(name, dataset, plugins)
     _refuse_missing_folder("--out", out)
     listing = list_scans(request, config.cache, Ticker(f"{name}: making scan"))
-    draw(listing, out)
+    for note in draw(listing, out):
+        print(f"  {note}")
     print(f"Written to {out}.")
 
 

@@ -25,27 +25,6 @@ def refuse_shared_subjects(scans: pd.DataFrame) -> None:
         )
 
 
-def refuse_copies_across(scans: pd.DataFrame) -> None:
-    """Raise UserError when one file stands under two subjects on different sides.
-
-    Parameters
-    ----------
-    scans : DataFrame
-        ``subject_id``, ``path``, ``side`` and ``sha256`` of every scan.
-    """
-    sides = scans.groupby("sha256")["side"].nunique()
-    leaks = scans[scans["sha256"].isin(sides.index[sides > 1])].sort_values("sha256")
-    if leaks.empty:
-        return
-    pair = leaks[leaks["sha256"] == leaks["sha256"].iloc[0]].drop_duplicates("side")
-    one, other = pair.iloc[0], pair.iloc[1]
-    raise UserError(
-        f"The same image is under subject {one.subject_id!r} ({one.path}, {one.side}) and under "
-        f"subject {other.subject_id!r} ({other.path}, {other.side}), so the test set would leak; "
-        "remove one of the two, or give both the same subject."
-    )
-
-
 def refuse_empty_sides(scans: pd.DataFrame, task: Task) -> None:
     """Raise UserError when a side is empty or lacks a class.
 

@@ -21,6 +21,7 @@ FACTS: dict[str, str] = {
     "shape": "voxels along the stored axes",
     "voxel_mm": "edges of a voxel along the stored axes",
     "orientation": "where the stored axes point; unknown when the header does not say",
+    "remarks": "warnings of the libraries that read the file",
     "n_nonfinite": "voxels that were NaN or infinite and count as 0",
     "mean": "of the conformed voxels, before they are standardised",
     "sd": "their standard deviation",
@@ -62,6 +63,7 @@ def described(info: Info) -> dict[str, object]:
         "shape": "x".join(map(str, info.shape)),
         "voxel_mm": "x".join(f"{mm:g}" for mm in info.voxel_mm),
         "orientation": info.orientation if info.oriented else "unknown",
+        "remarks": info.remarks,
         "n_nonfinite": info.n_nonfinite,
     }
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import re
+import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,10 @@ POINTERS = (b"/annex/objects/", b"version https://git-lfs.github.com/spec/")
 """How the files begin that git-annex and Git LFS leave in place of content."""
 
 
+READERS = ("nibabel.global", "pydicom", "dicom2nifti")
+"""The loggers of the libraries that read headers."""
+
+
 class ScanError(Exception):
     """A scan that cannot be used; the message is the reason, the same for all scans it befalls."""
 
@@ -64,6 +71,8 @@ class Stored:
         As stored, trailing axes of length 1 included.
     oriented : bool
         False when the header gives no orientation.
+    remarks : tuple of str
+        Warnings of the libraries that read the file.
     """
 
     voxels: NDArray[Any]
@@ -72,6 +81,7 @@ class Stored:
     affine: NDArray[np.float64]
     shape: tuple[int, ...]
     oriented: bool
+    remarks: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -128,6 +138,9 @@ def why_absent(path: str | os.PathLike[str]) -> str:
 def read(path: Path) -> Stored:
     """Read every voxel of a scan.
 
+    What the libraries that read it warn of is returned with the scan, not printed: they do not know
+    the name of the file.
+
     Raises
     ------
     ScanError
@@ -135,6 +148,32 @@ def read(path: Path) -> Stored:
     UserError
         When reading it needs a library that is not installed.
     """
+    with _collected_remarks() as remarks:
+        stored = _read(path)
+    return replace(stored, remarks=tuple(dict.fromkeys(remarks)))
+
+
+@contextmanager
+def _collected_remarks() -> Iterator[list[str]]:
+    """Collect warnings and log messages of the libraries that read scans, instead of printing."""
+    remarks: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: remarks.append(record.getMessage())  # type: ignore[method-assign]
+    loggers = [logging.getLogger(name) for name in READERS]
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for logger in loggers:
+            logger.handlers, logger.propagate = [handler], False
+        try:
+            yield remarks
+        finally:
+            for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+                logger.handlers, logger.propagate = handlers, propagate
+            remarks += [str(warning.message) for warning in caught]
+
+
+def _read(path: Path) -> Stored:
     name = path.name.lower().removesuffix(".gz")
     # Unlike Path.is_dir this is False, not an error, where a folder above may not be entered.
     if _member(path)[0] is None and os.path.isdir(path):

@@ -27,7 +27,14 @@ from bench.data.facts import FACTS, thumbnail, typed
 from bench.data.listing import Listing
 from bench.data.quality import Concern, concerns
 from bench.data.scanning import Job, read_all
-from bench.data.selection import SelectedScans, balance, flow_of, select_scans, with_facts
+from bench.data.selection import (
+    SelectedScans,
+    after_reading,
+    balance,
+    flow_of,
+    select_scans,
+    with_facts,
+)
 from bench.data.volume import Conform
 from registry.errors import UserError
 
@@ -208,7 +215,9 @@ def _judged(
     try:
         selected = select_scans(listing, facts, stored_split(listing))
     except UserError as error:
-        return with_facts(listing, facts), None, str(error)
+        scans, _, warnings = after_reading(listing, facts)
+        scans.attrs["warnings"] = warnings
+        return scans, None, str(error)
     return selected.scans, selected, ""
 
 

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
 from bench.data import volume
 from bench.data.formats import ScanError
 from bench.data.listing import Listing
+from bench.data.volume import Volume
 from registry.errors import UserError
 from registry.models import MODELS, model_options
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MOST = 6
 PLANES = ("sagittal", "coronal", "axial")
+ENDS = (("L", "R"), ("P", "A"), ("I", "S"))
+"""Letters of the two ends of the x, y and z axes in RAS order."""
 
 
-def draw(listing: Listing, out: Path) -> None:
-    """Draw three planes of a few subjects as they are and as models get them.
+def draw(listing: Listing, out: Path) -> list[str]:
+    """Write the picture of `picture` to a file, and return what the user should know of it.
 
     Parameters
     ----------
     listing : Listing
-        The scans; subjects are taken evenly from the classes, or from youngest to oldest.
+        The scans.
     out : Path
         PNG, PDF or SVG.
 
@@ -34,29 +41,74 @@ def draw(listing: Listing, out: Path) -> None:
     UserError
         When no scan can be read, or the picture cannot be written.
     """
+    figure, notes = picture(listing)
+    try:
+        figure.savefig(out, dpi=150)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--out {out}: the picture cannot be written: {error}.") from None
+    return notes
+
+
+def picture(listing: Listing) -> tuple[Figure, list[str]]:
+    """Draw three planes of a few subjects as they are and as models get them.
+
+    The letters at the edges are the directions that the header gives: left (L), right (R),
+    anterior (A), posterior (P), superior (S), inferior (I). A question mark follows them where the
+    header gives no orientation, as in Analyze files. Voxels are drawn in proportion to their size.
+
+    Parameters
+    ----------
+    listing : Listing
+        The scans; subjects are taken evenly from the classes, or from youngest to oldest.
+
+    Returns
+    -------
+    figure : Figure
+        One row per subject: the scan as it is, then conformed.
+    notes : list of str
+        A sentence for each scan that cannot be read, and one if there are scans whose header gives
+        no orientation.
+
+    Raises
+    ------
+    UserError
+        When no scan can be read.
+    """
     from matplotlib.figure import Figure
 
-    conform, target = listing.conform, listing.request.target
-    shown: list[tuple[str, NDArray[Any], NDArray[Any]]] = []
-    for index in _choice(listing.chosen, target):
+    conform, request = listing.conform, listing.request
+    shown: list[tuple[str, Volume, NDArray[Any]]] = []
+    notes = []
+    for index in _choice(listing.chosen, request.target):
         scan = listing.chosen.loc[[index]].iloc[0]
         try:
             before = volume.load(Path(str(scan["file"])))
-            after = volume.conform(before, conform.target, conform.space)
-        except ScanError:
+            placed = before
+            if conform.register == "affine":
+                from bench.data.register import registered
+
+                placed = registered(before)
+            after = volume.conform(placed, conform.target, conform.space)
+        except ScanError as error:
+            notes.append(f"Not shown: {scan['path']}: {error}.")
             continue
-        shown.append((_label(scan), before.data, after))
+        shown.append((_label(scan), before, after))
     if not shown:
-        raise UserError(
-            f"None of the scans of {listing.request.name} that were looked at can be read."
+        raise UserError(f"None of the scans of {request.name} can be shown. {' '.join(notes)}")
+    unknown = sum(not before.info.oriented for _, before, _ in shown)
+    if unknown:
+        notes.append(
+            f"The headers of {unknown} of the {len(shown)} scans shown give no orientation: L? and "
+            "R? are guesses. Convert them to NIfTI with a program that knows how they were made."
         )
     figure = Figure(figsize=(13, 2.3 * len(shown) + 0.7), layout="constrained")
     axes = figure.subplots(len(shown), 6, squeeze=False)
     every, few = _slices(conform.target.shape[0])
-    for row, (label, before_data, after) in zip(axes, shown, strict=True):
+    for row, (label, before, after) in zip(axes, shown, strict=True):
+        doubt = "" if before.info.oriented else "?"
         for column, plane in enumerate(PLANES):
-            _show(row[column], before_data, column)
-            _show(row[column + 3], after, column)
+            _show(row[column], before.data, column, voxel_sizes(before.affine), doubt)
+            _show(row[column + 3], after, column, np.ones(3), doubt)
             row[column].set_title(f"{plane}, as it is", fontsize=8)
             row[column + 3].set_title(f"{plane}, conformed", fontsize=8)
         # Sagittal slices are seen from the side: here they are lines in the other two planes.
@@ -65,16 +117,13 @@ def draw(listing: Listing, out: Path) -> None:
                 axis.axvline(x, color="#56b4e9", linewidth=0.3, alpha=0.7)
             for x in few:
                 axis.axvline(x, color="#e69f00", linewidth=0.8)
-        row[0].set_ylabel(label, fontsize=8)
+        row[0].set_ylabel(label, fontsize=8, labelpad=12)
     figure.suptitle(
-        f"{listing.request.name}: 2D-slice models see {len(every)} of {after.shape[0]} sagittal "
+        f"{request.name}: 2D-slice models see {len(every)} of {after.shape[0]} sagittal "
         f"slices, few-slice models {len(few)} (orange)",
         fontsize=9,
     )
-    try:
-        figure.savefig(out, dpi=150)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--out {out}: the picture cannot be written: {error}.") from None
+    return figure, notes
 
 
 def _choice(scans: pd.DataFrame, target: str) -> list[int]:
@@ -109,9 +158,25 @@ def _slices(n: int) -> tuple[list[int], list[int]]:
     return list(range(0, n, stride)), list(range(start, start + span, spacing))
 
 
-def _show(axis: Any, data: NDArray[Any], along: int) -> None:
+def _show(
+    axis: Any, data: NDArray[Any], along: int, voxel_mm: NDArray[np.float64], doubt: str
+) -> None:
+    """Draw the middle plane along one axis, with the letters of its four edges."""
     plane = np.take(data, data.shape[along] // 2, axis=along)
     low, high = np.percentile(data[::3, ::3, ::3], (1, 99.5))
-    axis.imshow(plane.T, origin="lower", cmap="gray", vmin=low, vmax=high, aspect="equal")
+    across, up = (other for other in range(3) if other != along)
+    aspect = float(voxel_mm[up] / voxel_mm[across])
+    axis.imshow(plane.T, origin="lower", cmap="gray", vmin=low, vmax=high, aspect=aspect)
     axis.set_xticks([])
     axis.set_yticks([])
+    (left, right), (bottom, top) = ENDS[across], ENDS[up]
+    for x, y, letter in ((0, 0.5, left), (1, 0.5, right), (0.5, 0, bottom), (0.5, 1, top)):
+        axis.text(
+            *(0.04 + 0.92 * x, 0.05 + 0.9 * y),
+            letter + doubt,
+            transform=axis.transAxes,
+            color="yellow",
+            fontsize=7,
+            ha="center",
+            va="center",
+        )

@@ -93,16 +93,13 @@ def select_scans(
     """
     request = listing.request
     task = listing.task
-    scans = with_facts(listing, facts)
+    scans, shared, warnings = after_reading(listing, facts)
     if len(facts) and facts["reason"].ne("").all():
         first = facts.index[0]
         raise UserError(
             f"None of the {len(facts)} scans of {request.name} can be read; the first is "
             f"{scans.loc[first, 'path']}: {scans.loc[first, 'reason']}."
         )
-    warnings = [str(words) for words in scans.attrs.get("warnings", ())]
-    warnings += _substitute_warnings(scans)
-    shared = _leave_out_copies(scans, request.target, warnings)
     site = str(request.options["hold_out_site"])
     _refuse_shared_images(shared, scans)
     if site:
@@ -117,9 +114,35 @@ def select_scans(
         leave_out(scans, scans.index.isin(_own_test(used)), OTHER_TEST)
         used = used.drop(index=_own_test(used))
     check.refuse_shared_subjects(used)
-    check.refuse_copies_across(used)
     check.refuse_empty_sides(used.drop_duplicates("subject_id"), task)
     return SelectedScans(scans, used, task, flow_of(scans), warnings)
+
+
+def after_reading(
+    listing: Listing, facts: pd.DataFrame
+) -> tuple[pd.DataFrame, list[tuple[str, ...]], list[str]]:
+    """Judge every scan by what reading said of it, before anything is split.
+
+    Parameters
+    ----------
+    listing, facts
+        See `select_scans`.
+
+    Returns
+    -------
+    scans : DataFrame
+        Every scan found, with its facts and ``reason``.
+    shared : list of tuple of str
+        The subjects of each image that more than one subject has.
+    warnings : list of str
+        What a user should know of.
+    """
+    scans = with_facts(listing, facts)
+    warnings = [str(words) for words in scans.attrs.get("warnings", ())]
+    warnings += _substitute_warnings(scans)
+    warnings += _reader_warnings(scans)
+    shared = _leave_out_copies(scans, listing.request.target, warnings)
+    return scans, shared, warnings
 
 
 def with_facts(listing: Listing, facts: pd.DataFrame) -> pd.DataFrame:
@@ -135,7 +158,7 @@ def with_facts(listing: Listing, facts: pd.DataFrame) -> pd.DataFrame:
         if name == "reason":
             scans.loc[facts.index, name] = facts[name]
         else:
-            fill = "" if name in ("sha256", "blocks") else None
+            fill = "" if name in ("sha256", "blocks", "remarks") else None
             scans[name] = facts[name].reindex(scans.index, fill_value=fill)
     unlabelled = ~manifest.labelled(scans, listing.request.target)
     leave_out(scans, unlabelled, f"no {listing.request.target}")
@@ -168,6 +191,20 @@ def _substitute_warnings(scans: pd.DataFrame) -> list[str]:
     return [
         f"In {n} visit{'s' * (n > 1)} another image stands in for one that cannot be used; the "
         f"first is {first['path']} ({why}), for which {used} stands in."
+    ]
+
+
+def _reader_warnings(scans: pd.DataFrame) -> list[str]:
+    """Say which used scans made the libraries warn that read them."""
+    if "remarks" not in scans:
+        return []
+    odd = scans[(scans["reason"] == "") & (scans["remarks"] != "")]
+    if odd.empty:
+        return []
+    first = odd.iloc[0]
+    return [
+        f"Reading {len(odd)} used scan{'s' * (len(odd) > 1)} gave warnings; the first is "
+        f"{first['path']}: {first['remarks']}."
     ]
 
 

@@ -128,6 +128,8 @@ class Info:
         See `bench.data.copies.block_means`.
     affine : str
         From stored voxel indices to mm, row by row.
+    remarks : str
+        Warnings of the libraries that read the file.
     """
 
     shape: tuple[int, ...]
@@ -138,6 +140,7 @@ class Info:
     sha256: str
     blocks: str
     affine: str
+    remarks: str
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,7 @@ def to_ras(stored: Stored) -> Volume:
         sha256=stored.sha256,
         blocks=block_means(data),
         affine=" ".join(f"{round(float(x), 4) + 0.0:g}" for x in stored.affine[:3].ravel()),
+        remarks="; ".join(stored.remarks),
     )
     affine = stored.affine @ nib.orientations.inv_ornt_aff(orientation, data.shape)
     return Volume(nib.apply_orientation(data, orientation), affine, info)

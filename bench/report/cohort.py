@@ -54,6 +54,7 @@ def build_cohort_report(found: Inspection) -> Report:
         caption=caption,
         notes=tuple(f"Warning: {one_line(words)}" for words in found.warnings),
         pictures=tuple(_pictures(found)),
+        appendix=_all_left_out(found.scans),
     )
     problem = (f"Cannot be used as requested: {found.problem}",) if found.problem else ()
     return Report(f"slicebench: check of {one_line(request.name)}", (section,), problem)
@@ -135,8 +136,25 @@ def _left_out(scans: pd.DataFrame) -> Table:
         Column("n", "n", numeric=True),
         Column("such", "first example"),
     )
-    notes = ("`bench data manifest` lists every excluded scan with its reason.",)
+    notes = (
+        "`bench data check --html FILE` and `--out FILE` list every excluded scan with its "
+        "subject, path and reason.",
+    )
     return Table("left-out", "Excluded scans", columns, tuple(rows), notes)
+
+
+def _all_left_out(scans: pd.DataFrame) -> tuple[Table, ...]:
+    """Return the table of every excluded scan, none where all are used."""
+    left = scans[scans["reason"] != ""].sort_values(["reason", "subject_id", "path"])
+    if left.empty:
+        return ()
+    columns = (
+        Column("reason", "reason"),
+        Column("subject", "subject"),
+        Column("path", "path"),
+    )
+    rows = [tuple(map(_text, row)) for row in left[["reason", "subject_id", "path"]].to_numpy()]
+    return (Table("all-left-out", "Every excluded scan", columns, tuple(rows)),)
 
 
 def _concerns(found: Inspection) -> Table:

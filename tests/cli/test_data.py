@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 import typer
 
@@ -71,6 +72,13 @@ def test_check_says_what_is_there_and_shows_it(bench, tmp_path) -> None:
     page = Page(text)
     assert page.cells["flow"][:4] == ["step", "n", "scans found", "24"]
     assert page.cells["left-out"][3] == adni.NOT_CHOSEN
+    ran(bench("data", "manifest", "adni", "--root", "ADNI", *SMALL, "--out", "m.csv"))
+    manifest = pd.read_csv(tmp_path / "m.csv", dtype=str, keep_default_na=False)
+    left_out = manifest.loc[manifest["used"] == "no", ["reason", "subject_id", "path"]]
+    assert page.cells["all-left-out"][:3] == ["reason", "subject", "path"]
+    assert sorted(zip(*[iter(page.cells["all-left-out"][3:])] * 3, strict=True)) == sorted(
+        map(tuple, left_out.to_numpy())
+    )
     assert len(page.pictures) == 17
     assert all(picture["alt"] for picture in page.pictures)
     assert all(place.startswith(("data:image/png;base64,", "#")) for place in page.fetched)

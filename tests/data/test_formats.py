@@ -50,6 +50,19 @@ def test_every_format_is_read_as_nibabel_reads_it(kind: type, name: str, tmp_pat
     assert_is(tmp_path / name, image())
 
 
+def test_warnings_of_nibabel_come_with_the_scan_and_are_not_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    nib.save(nib.Nifti1Image(image(), AFFINE), tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[80:84] = struct.pack("<f", -2.0)
+    (tmp_path / "b.nii").write_bytes(content)
+    remarks = "pixdim[1,2,3] should be positive; setting to abs of pixdim values"
+    assert load(tmp_path / "b.nii").info.remarks == remarks
+    assert load(tmp_path / "a.nii").info.remarks == ""
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize("sizes", [(5000,), (1, 9000, 70_000), (3_000_000,)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -246,3 +247,16 @@ def test_an_image_that_stands_in_gets_the_class_of_its_visit(tmp_path: Path) -> 
         str(others[0].relative_to((tmp_path / "tree").absolute()))
     ]
     assert_used(table, cohort, request)
+
+
+def test_warnings_of_the_readers_name_the_first_file(two_runs: Path, tmp_path: Path) -> None:
+    for subject in (4, 7):
+        file = run_of(two_runs, subject, 1)
+        content = bytearray(gzip.decompress(file.read_bytes()))
+        content[80:84] = struct.pack("<f", -2.0)
+        file.write_bytes(gzip.compress(content))
+    found = inspect(
+        list_scans(asked("bids", two_runs, "age"), tmp_path / "cache"), tmp_path / "cache"
+    )
+    (warning,) = [words for words in found.warnings if "pixdim" in words]
+    assert warning.startswith("Reading 2 used scans gave warnings; the first is sub-04/anat/")

@@ -195,6 +195,19 @@ def test_an_external_cohort_that_shares_an_image_is_refused() -> None:
         select_scans(both, facts(both, same=(("0.nii", "other-0.nii"),)))
 
 
+def test_an_external_image_that_was_saved_again_is_refused() -> None:
+    other = rows(20).assign(subject_id=[f"other:{i}" for i in range(20)])
+    other["path"] = "other-" + other["path"]
+    both = listing(rows(), external=other)
+    # Other bytes, the same image: the hashes differ, the means of the blocks do not.
+    found = facts(both)
+    means = np.random.default_rng(0).uniform(0, 1000, (len(found), 64))
+    means[both.chosen["path"] == "other-3.nii"] = means[both.chosen["path"] == "7.nii"]
+    found["blocks"] = [" ".join(f"{x:.7g}" for x in sorted(row)) for row in means]
+    with pytest.raises(UserError, match=r"1 images are in the cohort .* '007', 'other:3'"):
+        select_scans(both, found)
+
+
 # --- What is left ---------------------------------------------------------------------------------
 
 
