@@ -38,6 +38,24 @@ def atomic_write(file: Path) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
+def write_output(file: Path, content: bytes) -> None:
+    """Write a file that a user asked for: whole, or not at all.
+
+    Parameters
+    ----------
+    file : pathlib.Path
+        Its name. A link is followed; what is not a regular file, such as ``/dev/stdout``, is
+        written to directly.
+    content : bytes
+        All of it.
+    """
+    if file.exists() and not file.is_file():
+        file.write_bytes(content)
+        return
+    with atomic_write(file.resolve()) as stream:
+        stream.write(content)
+
+
 def remove_parts(file: Path) -> None:
     """Remove what killed processes left beside a file that `atomic_write` writes."""
     for part in file.parent.glob(f".{file.name}-*"):

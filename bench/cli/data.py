@@ -65,6 +65,7 @@ def check(
     from bench.cli.progress import Ticker
     from bench.data.inspect import inspect
     from bench.data.listing import list_scans
+    from bench.files import write_output
     from bench.report.cohort import build_cohort_report
     from bench.report.render import render
     from registry.errors import UserError
@@ -78,7 +79,7 @@ def check(
     report = build_cohort_report(found)
     sys.stdout.write(render(report, "terminal", styled=sys.stdout.isatty()))
     if html is not None:
-        html.write_text(render(report, "html"), encoding="utf-8")
+        write_output(html, render(report, "html").encode())
         print(f"Written to {html}.")
     if out is not None:
         print(_write_manifest(found.scans, request.target, out))
@@ -127,11 +128,12 @@ def manifest(
 
 def _write_manifest(scans: pd.DataFrame, target: str, out: Path) -> str:
     """Write one row a scan found; return a sentence of how many there are."""
-    from bench.data.cache import write_csv
+    from bench.data.cache import as_csv
     from bench.data.listing import manifest_table
+    from bench.files import write_output
 
     rows = manifest_table(scans, target)
-    write_csv(rows, out)
+    write_output(out, as_csv(rows))
     used = rows[rows["used"] == "yes"]
     return (
         f"{len(rows)} scans found, {len(used)} used, of {used['subject_id'].nunique()} subjects. "

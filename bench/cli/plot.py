@@ -44,6 +44,7 @@ def plot(
     db: Db = None,
 ) -> None:
     """Draw a figure for a paper."""
+    from bench.files import write_output
     from bench.report.plots import FigureRequest, check_figure, figure
     from bench.store.store import Store
     from registry.errors import UserError
@@ -62,5 +63,5 @@ def plot(
         drawn = figure(store, kind, request, format_)
     finally:
         store.close()
-    file.write_bytes(drawn.data)
+    write_output(file, drawn.data)
     print(f"{drawn.description}\nWritten to {file}.")

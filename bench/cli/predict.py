@@ -134,7 +134,8 @@ def _write(weights: Path, cohort: Cohort, device: str, out: Path) -> int:
     import numpy as np
     import pandas as pd
 
-    from bench.files import atomic_write
+    from bench.data.cache import as_csv
+    from bench.files import write_output
     from bench.spec import arm_from_plain
     from bench.train.numerics import device_for
     from bench.train.saved_weights import predict_with, read_spec
@@ -146,6 +147,5 @@ def _write(weights: Path, cohort: Cohort, device: str, out: Path) -> int:
     task = arm_from_plain(read_spec(weights)["arm"]).task
     columns = dict(zip(task.output_names, found.T, strict=True))
     ids = [cohort.ids[subject] for subject in cohort.subjects_of(rows)]
-    with atomic_write(out) as stream:
-        pd.DataFrame({"subject_id": ids, **columns}).to_csv(stream, index=False)
+    write_output(out, as_csv(pd.DataFrame({"subject_id": ids, **columns})))
     return len(ids)

@@ -50,6 +50,7 @@ def show(
         For an unknown format, a missing folder, or what `build` refuses.
     """
     from bench.cli.catalogue import load_plugins
+    from bench.files import write_output
     from bench.report.render import FORMATS, render
     from bench.store.store import Store
     from registry.core import did_you_mean
@@ -80,9 +81,8 @@ def show(
         return
     # As typed, with the folder: two files of one paper have labels of their own.
     name = " ".join([*out.parent.parts[-1:], out.stem])
-    out.write_text(
-        render(report, format_, standalone=standalone, name=name, wide=wide), encoding="utf-8"
-    )
+    text = render(report, format_, standalone=standalone, name=name, wide=wide)
+    write_output(out, text.encode())
     print(f"Written to {out}.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from bench.data import volume
 from bench.data.formats import ScanError
 from bench.data.listing import Listing
 from bench.data.volume import Volume
+from bench.files import write_output
 from registry.errors import UserError
 from registry.models import MODELS, model_options
 
@@ -42,10 +44,12 @@ def draw(listing: Listing, out: Path) -> list[str]:
         When no scan can be read, or the picture cannot be written.
     """
     figure, notes = picture(listing)
+    content = io.BytesIO()
     try:
-        figure.savefig(out, dpi=150)
-    except (OSError, ValueError) as error:
+        figure.savefig(content, dpi=150, format=out.suffix.lower().lstrip(".") or "png")
+    except ValueError as error:
         raise UserError(f"--out {out}: the picture cannot be written: {error}.") from None
+    write_output(out, content.getvalue())
     return notes
 
 

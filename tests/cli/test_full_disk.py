@@ -5,8 +5,11 @@ import os
 import shutil
 import sqlite3
 import subprocess
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 FULL = """
 import os
@@ -91,3 +94,34 @@ def test_a_database_without_room_keeps_what_is_finished(bench, small):
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(states(small / "x.db")) == 6
     assert sorted(file.name for file in small.iterdir()) == ["x.db", "x.db.lock"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report", "--format", "html", "--out", "small/out.html"),
+        ("plot", "learning-curves", "--out", "small/out.png"),
+        ("data", "check", "synthetic-ad-4mm", "--html", "small/out.html"),
+        ("data", "manifest", "synthetic-ad-4mm", "--out", "small/out.csv"),
+        ("data", "preview", "synthetic-ad-4mm", "--out", "small/out.png"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_an_output_without_room_leaves_the_earlier_file(words, bench, small, tmp_path):
+    file = tmp_path / words[-1]
+    file.write_text("earlier")
+    fill(small / "filler", spare=0)
+    assert_full(bench(*words, BENCH_DB=str(ROOT / "results.db")), "No space left on device")
+    assert file.read_text() == "earlier"
+    assert sorted(entry.name for entry in small.iterdir()) == ["filler", file.name]
+
+
+def test_an_output_may_be_a_link_or_a_device(bench, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "out.md").symlink_to("there/real.md")
+    words = ("report", "--db", ROOT / "results.db", "--format", "markdown", "--out")
+    assert bench(*words, "out.md").returncode == 0
+    assert (tmp_path / "out.md").is_symlink()
+    text = (tmp_path / "there" / "real.md").read_text()
+    assert text.startswith("#")
+    assert bench(*words, "/dev/stdout").stdout.startswith(text[:200])
