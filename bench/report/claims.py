@@ -1,4 +1,4 @@
-"""What a report says in words: what its claim covers, under which settings, on whom."""
+"""Captions and notes of a report: what its claims cover, and with which settings and data."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bench.stats.metrics import metric_of
 from registry.models import MODELS, model_options
 
 TOO_SHORT = 5
-"""Epochs up to which networks cannot be ranked."""
+"""Up to this number of epochs, networks cannot be ranked."""
 
 COVERS = {
     None: "with the published settings",
     "shared": "with these tuned settings; the variance due to tuning is not included",
     "per-seed": "with tuning as part of each architecture",
 }
-"""What the interval and the test cover, by how settings were found."""
+"""What intervals and tests cover, by how settings were tuned."""
 
 SEEN = "encoder pretrained on the test cohort"
 
@@ -29,14 +29,14 @@ CONDITIONAL = "conditional on this training set"
 
 
 def covered(rows: Sequence[Row]) -> str:
-    """Return what a comparison of these rows covers; rows of one protocol are tuned one way."""
+    """Return what a comparison of these rows covers; all rows of a protocol are tuned alike."""
     mode = next((row.arm.tune for row in rows if row.arm.tune is not None), None)
     changed = changed_settings(rows)
     return f"{COVERS[mode]} except {changed}" if changed and mode is None else COVERS[mode]
 
 
 def changed_settings(rows: Sequence[Row]) -> str:
-    """Return the settings that differ from the published ones, of models whose card is built in."""
+    """Return the settings of built-in models that differ from the published ones."""
     cards = {(card.name, card.version): card for card in MODELS}
     found: dict[str, list[Row]] = {}
     options: dict[str, Mapping[str, Any]] = {}
@@ -63,7 +63,7 @@ def changed_settings(rows: Sequence[Row]) -> str:
 
 
 def changed_words(protocol: Protocol) -> list[str]:
-    """Return the note on settings that are not the published ones, if there are any."""
+    """Return a note on settings that differ from the published ones, if there are any."""
     changed = changed_settings(protocol.rows)
     return [f"Settings that differ from the published ones: {changed}."] if changed else []
 
@@ -119,11 +119,11 @@ CHOSEN = {
         "group": "Labels are the subject's research group, not the diagnosis at the scan.",
     },
 }
-"""What a caption says of options of the dataset that are not at their defaults."""
+"""Sentences in the caption on options of the dataset that are not at their defaults."""
 
 
 def chosen(settings: Mapping[str, Any]) -> list[str]:
-    """Return what was chosen of a cohort's scans, in sentences."""
+    """Return sentences on how scans and labels of the cohort were chosen."""
     lines = [words[settings[name]] for name, words in CHOSEN.items() if settings.get(name) in words]
     if settings.get("image"):
         lines.append(f"Image used for each visit: {one_line(str(settings['image']))}.")
@@ -149,12 +149,12 @@ def chosen(settings: Mapping[str, Any]) -> list[str]:
 
 
 def is_network(row: Row) -> bool:
-    """Tell a network from an estimator, which has no precision, epochs or initialisation."""
+    """Whether a model is a network; estimators have no precision, epochs or initialisation."""
     return row.arm.precision is not None
 
 
 def scope(protocol: Protocol, size: int) -> str:
-    """Return over what a difference at a training size may vary."""
+    """Return to what tests of a difference at a training size generalise."""
     rows = [row for row in protocol.rows if protocol.at(row, size).keys]
     if rows and all(protocol.one_fit(row, size) for row in rows):
         return (
@@ -180,7 +180,7 @@ def _claim(protocol: Protocol) -> str:
 
 
 def validation_words(protocol: Protocol) -> str:
-    """Return how many labelled subjects were used beside a training size, if any were."""
+    """Return how many validation subjects were used in addition to the training size, if any."""
     counts = _validated(protocol)
     if not counts:
         return ""
@@ -204,12 +204,12 @@ def validation_words(protocol: Protocol) -> str:
 
 
 def _choosing(protocol: Protocol) -> list[Row]:
-    """Return the rows of which anything is chosen by validation."""
+    """Return the rows for which something was selected on validation subjects."""
     return [row for row in protocol.rows if is_network(row) or row.arm.trials]
 
 
 def _validated(protocol: Protocol) -> dict[int, int]:
-    """Return how many validation subjects each training size has, empty where none is used."""
+    """Return the number of validation subjects by training size; empty if none are used."""
     if not _choosing(protocol) or protocol.values["val_size"] is None:
         return {}
     full = protocol.values["val_size"] == "full"
@@ -223,7 +223,7 @@ def _chosen_by_validation(rows: Sequence[Row]) -> list[str]:
 
 
 def varied_by_seed(protocol: Protocol) -> list[str]:
-    """Return what differs between two seeds of a model, empty when nothing does."""
+    """Return what differs between runs with different seeds; empty if nothing does."""
     partial = [size for size in protocol.sizes if not protocol.is_all(size)]
     found = []
     if partial:
@@ -244,13 +244,13 @@ def varied_by_seed(protocol: Protocol) -> list[str]:
 
 
 def same_seeds(protocol: Protocol) -> bool:
-    """Tell whether every model has finished the same seeds at every size."""
+    """Whether all models have finished the same seeds at all training sizes."""
     found = {protocol.at(row, size).seeds for row in protocol.rows for size in protocol.sizes}
     return len(found) == 1
 
 
 def section_notes(protocol: Protocol, evidence: Evidence) -> list[str]:
-    """Return the notes of a section: cohort, settings, what was left out."""
+    """Return the notes of a section: cohort, settings, and what was excluded."""
     data, values = protocol.dataset, protocol.values
     lines = [
         f"Cohort {one_line(data['name'])}: {data['n_pool']} training, {data['n_validation']} "

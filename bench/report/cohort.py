@@ -1,4 +1,4 @@
-"""From an inspection of a dataset to a `Report`."""
+"""The report of ``bench data check``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SIDES = ("train", "validation", "test")
 
 
 def build_cohort_report(found: Inspection) -> Report:
-    """Return everything that was found, as tables and pictures.
+    """Return the result of an inspection as tables and pictures.
 
     Parameters
     ----------
     found : Inspection
-        Of `bench.data.inspect.inspect`.
+        As returned by `bench.data.inspect.inspect`.
     """
     request, used = found.listing.request, found.used
     sides = {}

@@ -1,4 +1,4 @@
-"""The one-page answer for two models: a sentence, and everything that stands behind it."""
+"""The comparison of two models on one page: a sentence and all supporting tables."""
 
 from __future__ import annotations
 
@@ -30,25 +30,26 @@ from registry.errors import UserError
 
 LEVEL = 0.05
 TESTED_SEED_BY_SEED = ("auc", "accuracy", "mae")
-"""Metrics for which two checkpoints can be tested on new subjects."""
+"""Metrics for which there is a test of two trained networks on new subjects."""
 
 
 def build_comparison(store: Store, a: str, b: str, where: Mapping[str, str]) -> Report:
-    """Compare two rows of a database by everything that is known of them.
+    """Build the page that compares two models.
 
     Parameters
     ----------
     store : Store
         Open for reading.
     a, b : str
-        Labels of rows, or models that have one row.
+        Labels of rows, or names of models that have only one row.
     where : mapping
         As for `bench.report.build.build_report`.
 
     Raises
     ------
     UserError
-        When one of them was not run, fits several rows, or both are the same.
+        If one of them was not run or matches several rows, if both are the same row, or if they
+        were not run under the same protocol.
     """
     selection = select_protocols(store, where)
     known = [p for p in selection.protocols if _has(p, a) and _has(p, b)]
@@ -57,7 +58,8 @@ def build_comparison(store: Store, a: str, b: str, where: Mapping[str, str]) -> 
         for name in (a, b):
             one_named(name, rows, "compare")
         raise UserError(
-            f"{a} and {b} were never run under the same protocol, so they cannot be compared."
+            f"{a} and {b} were not run under the same protocol, so they cannot be compared; run "
+            "both with the same command."
         )
     sections = []
     for protocol in known:
@@ -69,18 +71,18 @@ def build_comparison(store: Store, a: str, b: str, where: Mapping[str, str]) -> 
 
 
 def sentence(pair: Pair, adjusted: float | None, n_family: int, protocol: Protocol) -> str:
-    """Return what may be said of a pair, in one sentence.
+    """Return the result of the comparison in one sentence.
 
     Parameters
     ----------
     pair : Pair
     adjusted : float or None
-        Its p after Holm's correction over the primary family; None outside of the family, where
-        everything is exploratory.
+        Its p-value adjusted by Holm's method over the primary family; None if the pair is not in
+        the family, in which case the test is exploratory.
     n_family : int
-        Pairs of the family that have a p.
+        Number of pairs of the family with a p-value.
     protocol : Protocol
-        Names the training size.
+        The protocol under which both were run.
     """
     a, b, metric, found = pair.a.label, pair.b.label, pair.metric, pair.found
     at = f"at n={protocol.size_label(pair.size)}"
@@ -109,7 +111,7 @@ def sentence(pair: Pair, adjusted: float | None, n_family: int, protocol: Protoc
         p = f"Holm p {_is(adjusted)} over {count(n_family, 'pair')}"
     interval = f"95 % CI {number(low, digits)} to {number(high, digits)}"
     parts = [f"{interval}, {p}", f"{_runs(pair)} x {found.n_subjects} subjects"]
-    # A part of the test set that was estimated as nothing says nothing of what seeds can bring.
+    # If the subject component is estimated as zero, the gain from more seeds cannot be stated.
     if found.paired and found.c > 0:
         share = f"{100 * gain_from_seeds(found):.0f} %"
         parts.append(f"more seeds could narrow the interval by at most {share}")
@@ -166,7 +168,7 @@ def _section(store: Store, protocol: Protocol, a: Row, b: Row) -> Section:
 
 
 def _adjusted(pair: Pair, family: Sequence[Pair]) -> float | None:
-    """Return the pair's p after Holm over the whole family, None when it is not in it."""
+    """Return the pair's p-value adjusted over the whole family; None if it is not in it."""
     wanted = {pair.a.key, pair.b.key}
     place = [i for i, each in enumerate(family) if {each.a.key, each.b.key} == wanted]
     return float(holm([each.p for each in family])[place[0]]) if place else None
@@ -257,7 +259,7 @@ def _beside(protocol: Protocol, evidence: Evidence, pair: Pair) -> Table | None:
 def _stack(
     protocol: Protocol, evidence: Evidence, row: Row, size: int, seeds: Sequence[int]
 ) -> NDArray[np.float64]:
-    """Return a row's test predictions on these seeds; one fit stands for every seed."""
+    """Return a row's test predictions for these seeds; a single fit is repeated for each seed."""
     runs = runs_at(protocol, evidence, row, size)
     assert runs is not None
     if protocol.one_fit(row, size):
@@ -266,7 +268,7 @@ def _stack(
 
 
 def _runs(pair: Pair) -> str:
-    """Return how many runs stand against how many."""
+    """Return how many runs were compared with how many."""
     found = pair.found
     assert found is not None
     if found.one_fit_a and found.one_fit_b:

@@ -1,4 +1,4 @@
-"""How many seeds and test subjects a question needs, from the variances that are stored."""
+"""Plan the number of seeds and test subjects from the variances of stored runs."""
 
 from __future__ import annotations
 
@@ -38,32 +38,34 @@ def build_planning(
     difference: float | None,
     wanted: float,
 ) -> Report:
-    """Say what may be found with other numbers of seeds and test subjects.
+    """Build the tables of detectable differences for other numbers of seeds and test subjects.
 
     Parameters
     ----------
     store : Store
         Open for reading.
     models : sequence of str
-        Two rows; empty for every pair of the primary family.
+        Two rows; empty for all pairs of the primary family.
     where : mapping
         As for `bench.report.build.build_report`.
     difference : float, optional
         A true difference in the primary metric, in its units.
     wanted : float
-        The power asked for, between 0 and 1.
+        The requested power, between .05 and 1.
 
     Raises
     ------
     UserError
-        When a model was not run, or a number is out of range.
+        If a model was not run, or a number is out of range.
     """
     if len(models) not in (0, 2):
-        raise UserError("Name two models, as `bench power A B`, or none for the whole family.")
+        raise UserError("Give two models (`bench power A B`), or none for the whole family.")
     if difference is not None and not 0 < difference < np.inf:
-        raise UserError(f"--difference {difference}: it is a positive number in the metric's unit.")
+        raise UserError(
+            f"--difference must be a positive number in units of the metric, got {difference}."
+        )
     if not 0.05 < wanted < 1:
-        raise UserError(f"--power {wanted}: it lies between .05 and 1.")
+        raise UserError(f"--power must be between 0.05 and 1, got {wanted}.")
     selection = select_protocols(store, where)
     return Report(
         title=f"slicebench: power, {one_line(store.file.name)}",
@@ -91,19 +93,19 @@ def _section(
         reference = None
     pairs = make_pairs(protocol, evidence, rows, metric, size, reference)
     digits = digits_of(metric)
-    look: Callable[..., Table] = _grid if models else _table
+    make_table: Callable[..., Table] = _grid if models else _table
     tables = [
-        look(
+        make_table(
             pairs,
             "detectable",
-            f"Smallest difference in {metric.title} found with probability {wanted:g}",
+            f"Smallest difference in {metric.title} detected with a power of {wanted:g}",
             lambda parts, seeds, subjects: smallest_detectable(parts, seeds, subjects, wanted),
             digits + 1,
         )
     ]
     if difference is not None:
         tables.append(
-            look(
+            make_table(
                 pairs,
                 "power",
                 f"Power for a true difference of {difference:g} in {metric.title}",
@@ -116,16 +118,16 @@ def _section(
         title=protocol.name,
         tables=tuple(tables),
         caption=(
-            f"For the headline test at .05, two-sided, one pair at a time, at n="
-            f"{protocol.size_label(size)}; S: seeds; N: the {evidence.n_subjects} test subjects "
-            "there are, or a multiple of them.",
-            "The variances are estimates from the stored runs and as uncertain as those are few. "
-            "Power at the difference that was observed would only repeat its p-value, so the "
-            "difference to ask for is one that would matter.",
+            f"For the two-sided headline test of a single pair at .05, at n="
+            f"{protocol.size_label(size)}; S: number of seeds; N: the {evidence.n_subjects} "
+            "present test subjects.",
+            "The variances are estimated from the stored runs and are uncertain if these are few. "
+            "Choose a difference that would matter in practice: the power for the observed "
+            "difference only restates its p-value.",
         ),
         notes=(
-            "For the paired t over seeds alone, which takes the test set for fixed, the smallest "
-            f"standardised difference d_z found with probability {wanted:g} is "
+            "For the paired t test over seeds alone, which takes the test set as fixed, the "
+            f"smallest standardised difference d_z detected with a power of {wanted:g} is "
             + ", ".join(f"{smallest_d_z(n, wanted):.2f} with {n} seeds" for n in SEEDS)
             + ".",
         ),
@@ -173,7 +175,7 @@ def _grid(
     of: Callable[[Components, int, int], float],
     digits: int,
 ) -> Table:
-    """Return the numbers of one pair."""
+    """Return the table of one pair."""
     (pair,) = pairs
     parts, found = _components(pair), pair.found
     if isinstance(parts, str) or found is None:
@@ -195,14 +197,14 @@ def _required(pairs: Sequence[Pair], difference: float, wanted: float) -> Table:
         rows.append((pair_cell(pair), _least(seeds), _least(subjects)))
     return Table(
         name="required",
-        title=f"What it takes to find {difference:g} with probability {wanted:g}",
+        title=f"Numbers required to detect {difference:g} with a power of {wanted:g}",
         columns=(
             Column("pair", "A vs B"),
-            Column("seeds", "seeds, on these test subjects", numeric=True),
+            Column("seeds", "seeds, with these test subjects", numeric=True),
             Column("subjects", "test subjects, with these seeds", numeric=True),
         ),
         rows=tuple(rows),
-        notes=("none: no number reaches it; the other one sets a floor.",),
+        notes=("none: no number is sufficient, because the other number limits the power.",),
     )
 
 
@@ -211,7 +213,7 @@ def _least(n: int | None) -> Cell:
 
 
 def _components(pair: Pair) -> Components | str:
-    """Return the variance components of a pair, or why there are none."""
+    """Return the variance components of a pair, or why they are unknown."""
     if pair.found is None or not isfinite(pair.found.se):
         return "; ".join(pair.flags)
     try:

@@ -1,4 +1,4 @@
-"""The command that computes one stored trial again."""
+"""The command that reproduces a stored trial."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from bench.spec import Arm
 from registry.models import MODELS, model_options
 
 DATABASE = "reproduced.db"
-"""Where the repetition is stored: what is stored already would not be run again."""
+"""The database of the repetition; trials that are already stored would not be run again."""
 
 _REPLACED = ("--model", "--encoder", "--data", "--train-sizes", "--seeds", "--db")
 _LEFT_OUT = ("--reuse", "--metric", "--primary-size", "--reference", "--margin")
-"""What changes no number, or names a part of the grid that one trial does not have."""
+"""Options that do not change any number, or do not apply to a single trial."""
 _FLAGS_LEFT_OUT = ("--dry-run", "--new-split")
-"""Without the second, the owner of a cohort keeps the split that the trial had."""
+"""``--new-split`` would replace the split with which the trial was run."""
 _CHANGED = ("--set", "--epochs", "--precision")
 _READ = (*_REPLACED, *_LEFT_OUT, *_CHANGED)
 
@@ -28,25 +28,25 @@ def reproduce_command(
     seed: int,
     threads: int | None = None,
 ) -> str:
-    """Return the one-trial version of the command that ran a grid.
+    """Return the command that runs one trial of the grid that a command ran.
 
     Parameters
     ----------
     argv : sequence of str
         The command as stored: ``bench run`` and its options in any spelling.
     arm : Arm
-        The trial's arm. Settings of other models are dropped: they would be refused.
+        The trial's arm. Settings of other models are dropped, because they would be refused.
     dataset : str
-        The cohort's name, used where the command names several.
+        The cohort's name, used if the command names several.
     n_train, seed : int
-        The trial's cell.
+        The trial's training size and seed.
     threads : int, optional
-        Threads it ran with; sums round differently with another number of them.
+        The number of threads of the trial, on which rounding errors depend.
 
     Returns
     -------
     str
-        One line for a shell; it stores into `DATABASE`.
+        One line for a shell; its results are stored in `DATABASE`.
     """
     given: dict[str, list[str]] = {}
     kept: list[str] = []
@@ -56,13 +56,13 @@ def reproduce_command(
             kept += [] if word in _FLAGS_LEFT_OUT else [word]
             continue
         given.setdefault(word, []).append(value)
-        # The settings of a model that is left out would be refused as unknown.
+        # Settings of other models would be refused as unknown.
         if word == "--set" and value.partition("=")[0].strip() not in settings:
             continue
         if word == "--epochs" and "epochs" not in settings:
             continue
         if word == "--precision":
-            # `auto` may mean something else on another machine.
+            # `auto` may select another precision on another machine.
             kept += [word, arm.precision or value]
         elif word in _CHANGED:
             kept += [word, value]
@@ -71,7 +71,7 @@ def reproduce_command(
     encoders = _names(given.get("--encoder", ()))
     if arm.encoder is not None and arm.encoder.name in encoders and not _has_its_own(arm):
         cell += ["--encoder", arm.encoder.name]
-    # A number alone would be a count of seeds.
+    # A number without a comma would be a number of seeds.
     cell += ["--train-sizes", str(n_train), "--seeds", f"{seed},"]
     if threads is not None and not any(word.partition("=")[0] == "--threads" for word in kept):
         kept += ["--threads", str(threads)]
@@ -79,7 +79,7 @@ def reproduce_command(
 
 
 def _options(argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Return (option, value) of the options that are read here, and (word, None) of all else."""
+    """Yield (option, value) for the options that are read here, and (word, None) otherwise."""
     words = iter(argv[2:])
     for word in words:
         option, sign, value = word.partition("=")
@@ -94,9 +94,9 @@ def _names(values: Sequence[str]) -> list[str]:
 
 
 def _settings(arm: Arm) -> Collection[str]:
-    """Return the settings that the model of an arm takes."""
+    """Return the settings that the model of an arm accepts."""
     card = None if arm.model.plugin else _CARDS.get(arm.model.name)
-    # Options that came later are in no stored params at their default: the card knows them.
+    # Options that were added later are not among the stored params, so the card is used.
     return model_options(card) if card is not None else {*arm.params, *arm.space}
 
 

@@ -1,4 +1,4 @@
-"""What may stand in one table: the arms of a database in protocols, and the runs of each."""
+"""Select the runs that can be compared in one table: arms grouped into protocols."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from registry.models import MODELS
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: an arm and the label that tells it from the others."""
+    """A row of a table: an arm with a label that is unique within its protocol."""
 
     key: str
     arm: Arm
@@ -35,37 +35,37 @@ class Row:
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of one row at one training size; `seeds` and `keys` are of the finished ones."""
+    """The runs of one row at one training size; `seeds` and `keys` are those of finished runs."""
 
     seeds: tuple[int, ...] = ()
     keys: tuple[str, ...] = ()
     failed: tuple[int, ...] = ()
     missing: tuple[int, ...] = ()
-    """Seeds that a command asked for and that are not stored."""
+    """Seeds that were requested by a command but are not stored."""
 
     @property
     def asked(self) -> int:
-        """How many seeds were asked for or run."""
+        """The number of seeds that were requested or run."""
         return len(self.seeds) + len(self.failed) + len(self.missing)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Arms that may be compared, with what was asked for and what is stored of them."""
+    """Arms that can be compared, with their requested and stored runs."""
 
     values: Mapping[str, Any]
-    """As `Arm.protocol`; None where every arm leaves it open."""
+    """As `Arm.protocol`; None for entries that do not apply to any arm."""
     dataset: Mapping[str, Any]
     """The row of ``bench_datasets``."""
     rows: tuple[Row, ...]
     command: Mapping[str, Any]
-    """The latest command that asked for one of the arms."""
+    """The latest command that requested one of the arms."""
     trials: tuple[Mapping[str, Any], ...]
-    """``key, arm, n_train, seed, state, error, finished`` of every stored run of the arms."""
+    """``key, arm, n_train, seed, state, error, finished`` of all stored runs of the arms."""
     asked: frozenset[tuple[str, int, int]]
-    """(arm, n_train, seed) of every command."""
+    """(arm, n_train, seed) requested by any command."""
     since: datetime
-    """When what `command` declares was first declared, and not changed since."""
+    """When the primary analysis of `command` was declared; it has not been changed since."""
 
     @property
     def kind(self) -> str:
@@ -81,12 +81,12 @@ class Protocol:
 
     @property
     def n_classes(self) -> int:
-        """0 for regression."""
+        """The number of classes; 0 for regression."""
         return len(self.dataset["classes"])
 
     @property
     def name(self) -> str:
-        """The cohort's name and what is predicted."""
+        """The names of the cohort and of the target."""
         return f"{one_line(self.dataset['name'])}, {one_line(self.dataset['target'])}"
 
     @cached_property
@@ -96,38 +96,42 @@ class Protocol:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """Every training size that was run or asked for by the latest command, ascending."""
+        """All training sizes that were run, or requested by the latest command, ascending."""
         return tuple(sorted({*(trial["n_train"] for trial in self.trials), *self.declared_sizes}))
 
     @cached_property
     def declared(self) -> PrimaryAnalysis:
-        """What the command declared of the tests."""
+        """The primary analysis that the latest command declared."""
         return analysis_from_plain(self.command["declared"])
 
     @cached_property
     def n_before(self) -> int:
-        """How many of the stored runs had finished when that was declared."""
+        """The number of stored runs that had finished when it was declared."""
         return sum(trial["finished"] < self.since for trial in self.trials)
 
     @property
     def declared_in_time(self) -> bool:
-        """Whether the family was fixed before any result: by rule, or declared before the runs."""
+        """Whether the family was fixed before the runs, by the default rule or by declaration."""
         return self.declared.family == DEFAULT_ANALYSIS or not self.n_before
 
     @property
     def primary_metric(self) -> str:
-        """The declared primary metric, else that of the task."""
+        """The declared primary metric or, if none was declared, that of the task."""
         declared = self.declared.metric
         if declared is not None and declared not in metrics_for(self.kind, self.n_classes):
             raise UserError(
-                f"The primary metric {declared!r} of the runs is not built in; name the plugin "
-                "that defines it with --plugins."
+                f"The primary metric {declared!r} of these runs is not a built-in metric; load the "
+                "plugin that defines it with --plugins."
             )
         return declared or primary_metric(self.kind, self.n_classes)
 
     @cached_property
     def primary_size(self) -> int:
-        """The declared size, else the largest asked for up to half the pool, else the largest."""
+        """The declared primary training size.
+
+        If none was declared, it is the largest requested size of at most half of the training
+        pool or, if there is none, the largest size.
+        """
         if self.declared.size is not None:
             size = self.declared.size
             return int(self.dataset["n_pool"]) if size == "all" else int(size)
@@ -135,24 +139,24 @@ class Protocol:
         return max([size for size in sizes if not self.conditional(size)] or sizes)
 
     def conditional(self, size: int) -> bool:
-        """Tell whether a size is above half the pool, where seeds hardly redraw the subset."""
+        """Whether a size exceeds half of the training pool, so that seeds share most subjects."""
         return 2 * size > int(self.dataset["n_pool"])
 
     def size_label(self, size: int) -> str:
-        """Return a training size in words."""
+        """Return a training size as shown in a report, such as ``96 (all)``."""
         return f"{size} (all)" if self.is_all(size) else str(size)
 
     def is_all(self, size: int) -> bool:
-        """Tell whether a training size is the whole pool, of which no seed draws a subset."""
+        """Whether a training size is the whole training pool, so that there is no random subset."""
         return size >= int(self.dataset["n_pool"])
 
     def one_fit(self, row: Row, size: int) -> bool:
-        """Tell whether every seed of this cell is the same fit: nothing is left to draw."""
+        """Whether all seeds of this cell are the same fit, because nothing is random."""
         return row.deterministic and self.is_all(size) and row.arm.tune != "per-seed"
 
     @cached_property
     def runs(self) -> dict[tuple[str, int], Runs]:
-        """The runs by (arm, n_train); a cell nobody asked for is not in it."""
+        """The runs by (arm, n_train); combinations that were not requested are absent."""
         found: dict[tuple[str, int], dict[int, tuple[str, str]]] = {}
         for trial in self.trials:
             cell = found.setdefault((trial["arm"], trial["n_train"]), {})
@@ -162,34 +166,34 @@ class Protocol:
         return {cell: _runs(by_seed) for cell, by_seed in found.items()}
 
     def at(self, row: Row, size: int) -> Runs:
-        """Return the runs of one cell."""
+        """Return the runs of a row at a training size."""
         return self.runs.get((row.key, size), Runs())
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The protocols to show, and how to ask for the others."""
+    """The protocols to show, and the options that select the others."""
 
     protocols: tuple[Protocol, ...]
     others: tuple[str, ...]
 
 
 def select_protocols(store: Store, where: Mapping[str, str], *, planned: bool = False) -> Selection:
-    """Choose what to report on: by `where`, else what the latest command with results asked for.
+    """Select protocols with `where`, or those of the latest command with results.
 
     Parameters
     ----------
     store : Store
         Open for reading.
     where : mapping
-        Keys of `Arm.protocol` or ``dataset`` to the wanted value in words.
+        Keys of `Arm.protocol` or ``dataset`` to the requested value as text.
     planned : bool
-        Show every protocol, also those of which nothing has finished yet.
+        Whether to select all protocols, including those without finished runs.
 
     Raises
     ------
     UserError
-        When nothing is stored, a key of `where` does not exist, or it fits nothing.
+        If nothing is stored, a key of `where` does not exist, or no protocol matches.
     """
     history = read_rows(store, select(schema.commands).order_by(schema.commands.c.id.desc()))
     table = schema.trials.c
@@ -206,10 +210,10 @@ def select_protocols(store: Store, where: Mapping[str, str], *, planned: bool = 
         ).order_by(table.n_train, table.seed),
     )
     if not history:
-        raise UserError(f"Nothing was run into {store.file} yet; `bench run` does.")
+        raise UserError(f"{store.file} does not contain any runs yet; start some with `bench run`.")
     if not trials and not planned:
         raise UserError(
-            f"Nothing has finished in {store.file} yet; `bench status` shows what was asked for."
+            f"No run in {store.file} has finished yet; `bench status` shows the planned runs."
         )
     stored = {trial["arm"] for trial in trials}
     latest = history[0] if planned else _latest_with_results(history, stored)
@@ -240,12 +244,12 @@ def read_rows(store: Store, query: Any) -> list[dict[str, Any]]:
 
 
 def label_rows(arms: Sequence[tuple[Arm, bool]]) -> tuple[Row, ...]:
-    """Label arms by model and only those fields in which they differ.
+    """Label arms by their model and by those fields only in which they differ.
 
     Parameters
     ----------
     arms : sequence of (Arm, bool)
-        Each with whether it is deterministic.
+        Arms, with whether their models are deterministic.
     """
     encoders = chosen_encoders(arm for arm, _ in arms)
     labels = []
@@ -259,14 +263,14 @@ def label_rows(arms: Sequence[tuple[Arm, bool]]) -> tuple[Row, ...]:
                 label += f" {name}={value}"
         labels.append(one_line(label))
     return tuple(
-        # What no field tells apart is told apart by its key.
+        # Arms that do not differ in any field are distinguished by their keys.
         Row(arm.key, arm, fixed, f"{label} #{arm.key[:6]}" if labels.count(label) > 1 else label)
         for (arm, fixed), label in zip(arms, labels, strict=True)
     )
 
 
 def chosen_encoders(arms: Iterable[Arm]) -> set[str]:
-    """Return the encoders of arms whose model leaves a choice."""
+    """Return the encoders of arms whose models can be combined with any encoder."""
     fixed = {card.name for card in MODELS if card.encoder_fixed}
     return {
         arm.encoder.name
@@ -280,7 +284,7 @@ class _Group:
     values: Mapping[str, Any]
     arms: tuple[tuple[Arm, bool], ...]
     home: frozenset[str]
-    """Keys of the arms that no newer group has."""
+    """Keys of the arms that are not in any newer group."""
 
     @cached_property
     def keys(self) -> frozenset[str]:
@@ -298,7 +302,7 @@ def _protocol(
 ) -> Protocol:
     commands = [command for command in history if group.keys & set(command["arms"])]
     latest = commands[0]
-    # Newest first: back to where something else was declared.
+    # Commands are ordered from the newest; go back to the first with the same declaration.
     same = takewhile(lambda each: (each["declared"] or {}) == (latest["declared"] or {}), commands)
     return Protocol(
         values=group.values,
@@ -320,7 +324,7 @@ def _runs(by_seed: Mapping[int, tuple[str, str]]) -> Runs:
 
 
 def _fields(arm: Arm) -> dict[str, str]:
-    """Return what a label may name, in words; a tuned setting holds no value that was run."""
+    """Return the fields of an arm as text; tuned settings do not have a single value."""
     parts = {"": arm.model} if arm.encoder is None else {"": arm.model, "encoder-": arm.encoder}
     fields = {name: _word(value) for name, value in arm.params.items()}
     fields |= dict.fromkeys(arm.space, "tuned")
@@ -349,7 +353,7 @@ def _latest_with_results(history: Sequence[Mapping[str, Any]], stored: set[str])
 def _newest_first(
     store: Store, history: Sequence[Mapping[str, Any]], wanted: set[str], planned: bool
 ) -> list[tuple[Arm, bool]]:
-    """Return the arms in the order of the latest command that asked for each."""
+    """Return the arms in the order of the latest command that requested each."""
     rows = {row["key"]: row for row in read_rows(store, select(schema.arms))}
     order = dict.fromkeys(key for command in history for key in command["arms"])
     order |= dict.fromkeys(rows)
@@ -375,10 +379,11 @@ def _asked(
 
 
 def _groups(arms: Sequence[tuple[Arm, bool]]) -> list[_Group]:
-    """Put arms that may share a table together, newest first; None in a protocol fits any value.
+    """Group arms that can be compared in one table, newest first.
 
-    Each group takes in every arm that fits what it has settled so far, so no two of its arms
-    disagree. An arm that leaves something open may stand in several groups.
+    None in a protocol matches any value. A group includes every arm that matches the values of
+    the group so far, so that no two of its arms differ. An arm with None in its protocol may
+    belong to several groups.
     """
     left = list(arms)
     groups: list[_Group] = []
@@ -410,7 +415,7 @@ def _choose(
     *,
     everything: bool,
 ) -> tuple[list[_Group], list[str]]:
-    """Return the groups to show, and the words that select each of the others."""
+    """Return the groups to show, and the options that select each of the others."""
 
     def words(values: Mapping[str, Any]) -> dict[str, str]:
         name = str(datasets[values["fingerprint"]]["name"])
@@ -420,8 +425,8 @@ def _choose(
     for key in where:
         if key not in known:
             raise UserError(
-                f"--where {key}: a protocol has no such key{did_you_mean(key, known)}; "
-                f"it has {', '.join(known)}."
+                f"--where {key}: there is no such key{did_you_mean(key, known)}; choose one of "
+                f"{', '.join(known)}."
             )
     if where:
         arms = {arm.key: (arm, fixed) for group in groups for arm, fixed in group.arms}
@@ -445,7 +450,9 @@ def _choose(
                 f"{key}: {', '.join(sorted({words(group.values)[key] for group in groups}))}"
                 for key in where
             )
-            raise UserError(f"Nothing in this database has {asked}; it has {has}.")
+            raise UserError(
+                f"No results in this database match {asked}; available values are {has}."
+            )
     elif everything:
         chosen = list(groups)
     else:
@@ -457,7 +464,7 @@ def _choose(
 
 
 def _selector(wanted: Mapping[str, str], everyone: Sequence[Mapping[str, str]]) -> str:
-    """Return the fewest ``--where key=value`` that only one protocol has."""
+    """Return the smallest set of ``--where key=value`` that selects only this protocol."""
     others = [other for other in everyone if other != wanted]
     for size in range(1, len(wanted) + 1):
         for keys in combinations(wanted, size):

@@ -1,4 +1,4 @@
-"""What is stored, what failed and what is missing: the table of ``bench status``."""
+"""The table of ``bench status``: finished, failed and missing runs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bench.store import schema
 from bench.store.store import Store
 
 LAST = 10
-"""Failures of a protocol that are listed, the newest first."""
+"""The number of failures listed for each protocol, the newest first."""
 
 
 def build_status(store: Store) -> Report:
-    """Count the runs of every protocol of a database: done, failed, killed and planned.
+    """Count the finished, failed, killed and planned runs of each protocol of a database.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def build_status(store: Store) -> Report:
     Raises
     ------
     UserError
-        When nothing was ever run into it.
+        If the database does not contain any runs.
     """
     protocols = select_protocols(store, {}, planned=True).protocols
     table = schema.commands.c
@@ -62,7 +62,7 @@ def _section(store: Store, protocol: Protocol, number: int) -> Section:
 
 
 def _studies(store: Store, protocol: Protocol) -> list[str]:
-    """Return how many tuning studies are in which state, and why trials of theirs failed."""
+    """Return the number of tuning studies by state, and the errors of those that failed."""
     table = schema.studies.c
     labels = {row.key: row.label for row in protocol.rows}
     query = (

@@ -1,4 +1,4 @@
-"""What a report is made of. Everything is computed before; renderers only escape and lay out."""
+"""The elements of a report. They contain all numbers; renderers only escape and lay out."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ Number = float | int | str | None
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: the words a reader sees and, behind them, every number at full precision.
+    """One cell: the text that readers see, and all its numbers at full precision.
 
     Parameters
     ----------
     text : str
         One line, not escaped.
     values : mapping
-        Named numbers of the cell for csv and json; NaN where something is undefined.
+        Named numbers of the cell for CSV and JSON; NaN if undefined.
     bold : bool
         Whether it is the best of its column.
     tied : bool
-        Whether the test does not separate it from the best of its column.
+        Whether it is not significantly different from the best of its column.
     untested : bool
-        Whether nothing could test it against the best of its column.
+        Whether it could not be tested against the best of its column.
     """
 
     text: str
@@ -35,9 +35,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `key` for machines, `title` for readers, numbers to the right.
+    """One column, with a `key` for CSV and JSON and a `title` for readers.
 
-    Where there is no room for all columns, those of the largest `minor` are left out first.
+    If a terminal is too narrow for all columns, those with the largest `minor` are omitted first.
     """
 
     key: str
@@ -48,23 +48,23 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; `name` is unique within a report.
+    """A table, whose `name` is unique within a report.
 
     Parameters
     ----------
     name, title : str
-        For machines and for readers.
+        The name in CSV and JSON, and the title for readers.
     columns, rows : tuple
-        Every row has one cell a column.
+        Each row has one cell per column.
     notes : tuple of str
-        What belongs below it.
+        Notes below the table.
     lead : int
-        How many of the first columns say what a row is about.
+        The number of leading columns that identify a row.
 
     Raises
     ------
     ValueError
-        When a row does not have one cell a column.
+        If a row does not have one cell per column.
     """
 
     name: str
@@ -76,26 +76,26 @@ class Table:
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):
-            raise ValueError(f"table {self.name}: a row does not fit its columns")
+            raise ValueError(f"table {self.name}: a row does not have one cell per column")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with the words below it and for those who do not see it."""
+    """A picture with its caption and its alternative text."""
 
     title: str
     data: bytes
     alternative: str
     media: str = "image/png"
-    """Or ``image/svg+xml``."""
+    """The MIME type, ``image/png`` or ``image/svg+xml``."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """The tables of one protocol with the paragraphs that say what they mean.
+    """The tables of one protocol with their caption, notes and methods.
 
-    Pictures are shown by formats that can; the appendix, too long for a terminal or a paper, by
-    pages and files for machines.
+    Pictures are shown in HTML only. The appendix, which is too long for a terminal or a paper, is
+    included in HTML, CSV and JSON.
     """
 
     title: str
@@ -109,7 +109,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole report: one section a protocol, never two protocols in one table."""
+    """A whole report, with one section per protocol."""
 
     title: str
     sections: tuple[Section, ...]
@@ -117,7 +117,7 @@ class Report:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """The tables of all sections, those of appendices included, in order."""
+        """The tables of all sections in order, including those of appendices."""
         return tuple(
             table for section in self.sections for table in (*section.tables, *section.appendix)
         )

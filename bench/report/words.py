@@ -1,4 +1,4 @@
-"""Numbers and stored texts as a reader sees them, in every format the same."""
+"""Format numbers and stored texts, the same in all formats of a report."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ NOT_AVAILABLE = "n/a"
 
 
 def one_line(text: str) -> str:
-    """Return a text without line breaks and control characters; names come from outside."""
+    """Return a text without line breaks and control characters, which names of users may have."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(printable.split())
 
 
 def digits_of(metric: Metric) -> int:
-    """Return the decimals of a metric: hundredths of a year, thousandths of what has no unit."""
+    """Return the number of decimals of a metric: two for years, three for metrics without unit."""
     return 2 if metric.unit else 3
 
 
 def number(value: float, digits: int) -> str:
-    """Return a number with so many decimals, ``n/a`` when it is undefined, never ``-0.00``."""
+    """Return a number with this many decimals, ``n/a`` if it is undefined; never ``-0.00``."""
     if not math.isfinite(value):
         return NOT_AVAILABLE
     text = f"{value:.{digits}f}"
@@ -29,7 +29,7 @@ def number(value: float, digits: int) -> str:
 
 
 def interval(low: float, high: float, digits: int) -> str:
-    """Return ``[low, high]``, or ``[n/a]`` when there is no interval."""
+    """Return ``[low, high]``, or ``[n/a]`` if there is no interval."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"[{NOT_AVAILABLE}]"
     return f"[{number(low, digits)}, {number(high, digits)}]"

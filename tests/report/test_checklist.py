@@ -267,7 +267,7 @@ def test_a_cohort_of_which_nothing_has_finished_is_asked_about(bench):
 def test_an_unknown_checklist_and_an_empty_database_are_sentences(bench):
     with pytest.raises(UserError, match="did you mean 'claim'"):
         build_checklist(bench.store, "clam")
-    with pytest.raises(UserError, match="Nothing was run"):
+    with pytest.raises(UserError, match="does not contain any runs"):
         build_checklist(bench.store, "claim")
 
 

@@ -68,10 +68,10 @@ def test_one_seed_says_why_nothing_is_known(bench):
 @pytest.mark.parametrize(
     ("models", "options", "words"),
     [
-        (("good",), {}, "Name two models"),
+        (("good",), {}, "bench power A B"),
         (("good", "bad"), {"difference": 0.0}, "positive number"),
         (("good", "bad"), {"difference": float("nan")}, "positive number"),
-        (("good", "bad"), {"wanted": 1.0}, "lies between"),
+        (("good", "bad"), {"wanted": 1.0}, "--power must be between 0.05 and 1"),
         (("good", "bat"), {}, "did you mean 'bad'"),
         (("good", "good"), {}, "are the same row"),
     ],

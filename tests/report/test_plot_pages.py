@@ -91,7 +91,7 @@ def test_reports_do_not_import_matplotlib():
         ("forest", {"metric": "mea"}, "--metric mea .* did you mean 'mae'"),
         ("forest", {"size": 30}, "--size 30: .* it is one of 24, 48, 96"),
         ("forest", {"models": ("goood",)}, "--models goood: .* did you mean 'good'"),
-        ("forest", {"where": {"dataset": "x"}}, "Nothing in this database has --where dataset=x"),
+        ("forest", {"where": {"dataset": "x"}}, "match --where dataset=x; available"),
         ("roc", {}, "A figure of roc is for binary results, these are regression"),
         ("roc", {"metric": "auc"}, "--metric does not change a figure of roc"),
         ("pareto", {"size": 24}, "--size does not change a figure of pareto"),

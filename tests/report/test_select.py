@@ -170,7 +170,7 @@ def test_an_unknown_key_and_a_value_that_nothing_has_are_answered(bench):
     bench.grid([bench.arm("a")], sizes=(48,))
     with pytest.raises(UserError, match=r"did you mean 'precision'"):
         build_report(bench.store, where={"precison": "fp32"})
-    with pytest.raises(UserError, match=r"--where precision=bf16; it has precision: fp32\."):
+    with pytest.raises(UserError, match=r"precision=bf16; .* precision: fp32\."):
         build_report(bench.store, where={"precision": "bf16"})
 
 

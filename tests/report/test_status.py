@@ -58,7 +58,7 @@ def test_studies_are_counted_by_state(bench):
 
 
 def test_nothing_finished_has_a_status_and_nothing_asked_for_has_a_sentence(bench):
-    with pytest.raises(UserError, match="Nothing was run into"):
+    with pytest.raises(UserError, match="does not contain any runs"):
         build_status(bench.store)
     bench.cohort()
     bench.ask(bench.arm("net"))
