@@ -1,4 +1,4 @@
-"""A dataset opened for a target: the one thing of this room that the harness uses."""
+"""A cohort that is ready for training: prepared volumes, labels and split."""
 
 from __future__ import annotations
 
@@ -36,39 +36,42 @@ from registry.errors import UserError
 
 @dataclass(frozen=True)
 class Cohort:
-    """A dataset ready to train on. Subjects are indices; their ids stay in the cache folder.
+    """A dataset that is ready for training.
+
+    Subjects are represented by indices; their ids stay in the cache folder.
 
     Parameters
     ----------
     name : str
-        What the user calls it.
+        The name that the user gave it.
     fingerprint : str
-        16 hex digits over everything here that can change a number.
+        Digest (16 hex digits) of everything here that can affect a result.
     manifest_digest, split_digest : str
-        64 hex digits over the scans with labels and bytes, and over the subjects' sides.
+        Digests (64 hex digits) of the scans with their labels and content, and of the split.
     folder : Path
-        Holds ``volumes.npy``.
+        The folder that contains ``volumes.npy``.
     task : Task
         What is predicted.
     shape : tuple of int
-        (D, H, W) of a volume: RAS axes x, y, z.
+        Shape (D, H, W) of a volume, along the RAS axes x, y and z.
     frame : DataFrame
-        One row a used scan, by subject and session: ``row`` of ``volumes.npy``, ``subject`` (int),
-        ``y`` (years or class), ``age``, ``sex``, ``site``, ``side`` (train, validation, test).
+        One row per used scan, ordered by subject and session: ``row`` of ``volumes.npy``,
+        ``subject`` (int), ``y`` (years or class), ``age``, ``sex``, ``site`` and ``side`` (train,
+        validation or test).
     flow : list of (str, int)
-        What was found, left out by reason, and used.
+        Numbers of scans found, excluded for each reason, and used.
     warnings : list of str
-        What a user should know of the scans that are used.
+        Messages for the user about the scans that are used.
     settings : dict
-        Adapter, options, split: what a caption says.
+        Adapter, options and split, as stated in the captions of a report.
     synthetic : bool
-        True when no person is in it.
+        Whether the subjects are simulated.
     tested_on : str
-        The cohort of the test set.
+        The cohort that the test set belongs to.
     n_volumes : int
-        Rows of ``volumes.npy``.
+        Number of rows of ``volumes.npy``.
     ids : tuple of str
-        Subject ids by index; for draws only, they never leave this process.
+        Subject ids by index. They are used to draw random subsets and never leave this process.
     """
 
     name: str
@@ -89,58 +92,58 @@ class Cohort:
 
     @property
     def volumes_file(self) -> Path:
-        """The memory-mapped float16 array (N, D, H, W)."""
+        """The file of the memory-mapped float16 array (N, D, H, W)."""
         return self.folder / VOLUMES
 
     @cached_property
     def subjects(self) -> pd.DataFrame:
-        """The first scan of each used subject, indexed by subject: what evaluation looks at."""
+        """The first scan of each used subject, which is the one evaluated, indexed by subject."""
         return self.frame.drop_duplicates("subject").set_index("subject")
 
     def side(self, name: str) -> NDArray[np.int64]:
-        """Return the subjects of a side, ascending."""
+        """Return the subjects of a set (train, validation or test), in ascending order."""
         return self.subjects.index[self.subjects["side"] == name].to_numpy()
 
     @property
     def pool(self) -> NDArray[np.int64]:
-        """The subjects that there are to train on."""
+        """The subjects available for training."""
         return self.side("train")
 
     @property
     def n_pool(self) -> int:
-        """How many subjects there are to train on."""
+        """Number of subjects available for training."""
         return len(self.pool)
 
     @property
     def n_validation(self) -> int:
-        """Validation subjects at the largest training size."""
+        """Number of validation subjects at the largest training size."""
         return len(self.side("validation"))
 
     @property
     def n_test(self) -> int:
-        """Test subjects."""
+        """Number of test subjects."""
         return len(self.side("test"))
 
     @property
     def n_subjects(self) -> int:
-        """Subjects in use."""
+        """Number of subjects used."""
         return len(self.subjects)
 
     def rows(self, subjects: NDArray[np.int64], *, one_per_subject: bool) -> NDArray[np.int64]:
-        """Return the rows of ``volumes.npy`` of subjects: all their scans, or the first of each."""
+        """Return the rows of ``volumes.npy`` with all scans, or the first scan, of each subject."""
         if one_per_subject:
             return self.subjects.loc[subjects, "row"].to_numpy()
         return self.frame.loc[self.frame["subject"].isin(subjects), "row"].to_numpy()
 
     def train_rows(self, n_train: int, stream: str) -> NDArray[np.int64]:
-        """Return all scans of the training subset of a size.
+        """Return the rows of all scans of a training subset.
 
         Subsets are nested: a larger one of the same random stream contains all smaller ones.
 
         Parameters
         ----------
         n_train : int
-            Subjects.
+            Number of subjects.
         stream : str
             Name of the random stream: the seed of a trial, or the name that a study uses.
         """
@@ -150,7 +153,7 @@ class Cohort:
         return self.rows(pool[chosen], one_per_subject=False)
 
     def validation_rows(self, n_train: int, stream: str, *, full: bool) -> NDArray[np.int64]:
-        """Return one scan of each validation subject that belongs to a training size."""
+        """Return the row of one scan of each validation subject used with a training size."""
         subjects = self.side("validation")
         chosen = validation_subset(
             self._ids(subjects),
@@ -163,12 +166,12 @@ class Cohort:
         return self.rows(subjects[chosen], one_per_subject=True)
 
     def test_rows(self) -> NDArray[np.int64]:
-        """Return one scan of each test subject."""
+        """Return the row of one scan of each test subject."""
         return self.rows(self.side("test"), one_per_subject=True)
 
     @cached_property
     def targets(self) -> NDArray[np.float64]:
-        """Labels by row of ``volumes.npy``, (N,); NaN for rows that are not used."""
+        """Label of each row of ``volumes.npy``, (N,); NaN for rows that are not used."""
         values = np.full(self.n_volumes, np.nan)
         values[self.frame["row"]] = self.frame["y"]
         return values
@@ -178,12 +181,12 @@ class Cohort:
         return self.frame.set_index("row").loc[rows, "subject"].to_numpy()
 
     def truth_of(self, subjects: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the label of each subject at the scan that evaluation looks at."""
+        """Return the label of each subject at the scan that is evaluated."""
         return self.subjects.loc[subjects, "y"].to_numpy()
 
     @property
     def record(self) -> DatasetRecord:
-        """What the database keeps of the cohort and of each subject: no id, no path."""
+        """The record of the cohort and its subjects in the database, without ids and paths."""
         return DatasetRecord(
             fingerprint=self.fingerprint,
             name=self.name,
@@ -213,7 +216,7 @@ class Cohort:
 
     @property
     def balance(self) -> pd.DataFrame:
-        """How many subjects of which class, age, sex and site are on each side, and tests of it."""
+        """Number of subjects in each set by class, age, sex and site, with tests of the balance."""
         return balance(self.frame, self.task)
 
     @cached_property
@@ -232,21 +235,21 @@ def open_cohort(
     workers: int | None = None,
     verify: bool = False,
 ) -> Cohort:
-    """Find the scans, conform those that are not cached yet, check them and split by subject.
+    """Find the scans, prepare those that are not cached yet, check them and split by subject.
 
     Parameters
     ----------
     request : CohortRequest
-        Which dataset, and how.
+        The dataset and its options.
     cache_dir : Path
-        Folder for everything that can be made again, and for the splits that were drawn.
+        Folder of the prepared volumes and the splits.
     progress : callable, optional
-        Called as ``progress(done, total)`` for each scan that is made or read. Not called when
+        Called as ``progress(done, total)`` for each scan that is generated or read. Not called if
         nothing has changed since the last time.
     workers : int, optional
-        Processes that read; see `bench.data.scanning.read_all`.
+        Number of reading processes; see `bench.data.scanning.read_all`.
     verify : bool
-        Compare stored volumes with their checksums.
+        Whether stored volumes are compared with their checksums.
 
     Returns
     -------
@@ -255,11 +258,11 @@ def open_cohort(
     Raises
     ------
     UserError
-        When the dataset cannot be used as asked; the sentence says what to do.
+        If the dataset cannot be used as requested; the message includes the remedy.
     """
     listing = list_scans(request, cache_dir, progress)
     conform, folder = listing.conform, listing.folder
-    listing.task  # noqa: B018  refuses what cannot be learned before hours of reading
+    listing.task  # noqa: B018  raises before hours of reading if the target cannot be learned
     substitutes = listing.substitutes
     cached = None if verify else complete(listing.files, conform, folder, cache_dir, substitutes)
     if cached is not None:
@@ -284,7 +287,7 @@ def open_cohort(
 
 
 def _selected(listing: Listing, cached: Cached) -> tuple[SelectedScans, pd.Series]:
-    """Return who is on which side, and the row of each scan in the array."""
+    """Return the selected scans with their split, and the row of each scan in the array."""
     listing, scans = listing.after_reading(cached.unusable)
     selected = select_scans(listing, cached.facts.set_axis(scans), stored_split(listing))
     return selected, pd.Series(range(len(scans)), scans)
@@ -330,12 +333,12 @@ def _cohort(
 
 
 def stored_split(listing: Listing) -> pd.Series | None:
-    """Return the sides by subject id that were drawn before, None when a new split is wanted.
+    """Return the stored set of each subject by id, None if there is none or it is not wanted.
 
     Raises
     ------
     UserError
-        When the file was edited into something that is no split.
+        If the file of the split was edited and is no longer valid.
     """
     file = _split_file(listing)
     if listing.request.new_split or not file.is_file():
@@ -344,19 +347,19 @@ def stored_split(listing: Listing) -> pd.Series | None:
 
 
 def keep_split(listing: Listing, selected: SelectedScans) -> None:
-    """Write the split and the manifest into the cohort's folder."""
+    """Write the split and the manifest to the cohort's folder."""
     for file, table in _tables(listing, selected).items():
         if not _says(file, table):
             write_csv(table, file)
 
 
 def _is_kept(listing: Listing, selected: SelectedScans) -> bool:
-    """Tell whether the cohort's folder says all of it already: then nothing need be written."""
+    """Tell whether the split and the manifest in the cohort's folder are up to date."""
     return all(_says(file, table) for file, table in _tables(listing, selected).items())
 
 
 def _tables(listing: Listing, selected: SelectedScans) -> dict[Path, pd.DataFrame]:
-    """Return the split and the manifest, each with the file that it is kept in."""
+    """Return the split and the manifest by the file that each is stored in."""
     sides = selected.subjects[["subject_id", "side"]]
     return {
         _split_file(listing): _with_absent(sides, stored_split(listing), selected.scans),
@@ -372,8 +375,8 @@ def _stored_split(file: Path) -> pd.Series:
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     if list(table.columns) != ["subject_id", "side"] or not table["side"].isin(SIDES).all():
         raise UserError(
-            f"{file} is not a split: it has columns subject_id and side, with {listed(SIDES)}; "
-            "repair it or use --new-split."
+            f"{file} is not a valid split: it must have the columns subject_id and side, with "
+            f"the values {listed(SIDES)}; repair it or use --new-split."
         )
     check.refuse_shared_subjects(table)
     return table.drop_duplicates("subject_id").set_index("subject_id")["side"]
@@ -382,10 +385,10 @@ def _stored_split(file: Path) -> pd.Series:
 def _with_absent(
     sides: pd.DataFrame, stored: pd.Series | None, scans: pd.DataFrame
 ) -> pd.DataFrame:
-    """Add those who were placed before and are in the manifest without a usable scan.
+    """Add subjects of the stored split that are in the manifest without a usable scan.
 
-    A file that could not be read today must not send its subject to another side tomorrow. Those
-    who are no longer in the manifest have withdrawn and are forgotten.
+    A subject whose file cannot be read this time must not move to another set next time. Subjects
+    that are no longer in the manifest have withdrawn and are removed.
     """
     if stored is None:
         return sides
@@ -400,7 +403,7 @@ def _says(file: Path, table: pd.DataFrame) -> bool:
 
 
 def _settings(request: CohortRequest, conform: Conform) -> dict[str, Value]:
-    """Return what decides the numbers and may be read by anybody: no path of this machine."""
+    """Return the settings that affect results and may be shared, so without paths."""
     options = {key: value for key, value in request.options.items() if key not in UPDATABLE}
     about = {
         "adapter": request.card.name,

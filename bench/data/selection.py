@@ -1,4 +1,4 @@
-"""From what the files said to who trains, validates and tests: nothing that failed, no leak."""
+"""Selection of the usable scans and assignment to training, validation and test sets."""
 
 from __future__ import annotations
 
@@ -29,28 +29,29 @@ OFFICIAL = {
     "dev": "validation",
     "test": "test",
 }
-"""What official splits call their sides, in lower case."""
+"""Names of the sets in official splits, in lower case."""
 
 OTHER_TEST = "test side of the training cohort"
 
 
 @dataclass(frozen=True)
 class SelectedScans:
-    """A dataset whose files were read: which scans are used, and on which side.
+    """The scans that are used, and the set that each of them belongs to.
 
     Parameters
     ----------
     scans : DataFrame
-        Every scan found: the listing's columns and, for those read, the facts; ``reason`` is final.
+        All scans found: the listing's columns and, for scans that were read, the facts. The
+        ``reason`` for excluding a scan is final.
     used : DataFrame
-        Those without a reason: also ``y`` (years or class), ``group`` (subjects that belong
-        together have the same) and ``side``.
+        The scans without a ``reason``, with three more columns: ``y`` (years or class), ``group``
+        (equal for subjects that must stay in one set) and ``side`` (the set).
     task : Task
         What is predicted.
     flow : list of (str, int)
-        What was found, left out by reason, and used.
+        Numbers of scans found, excluded for each reason, and used.
     warnings : list of str
-        What a user should know of; nothing of it was left out for that.
+        Messages for the user about scans that are used nevertheless.
     """
 
     scans: pd.DataFrame
@@ -68,19 +69,19 @@ class SelectedScans:
 def select_scans(
     listing: Listing, facts: pd.DataFrame, stored: pd.Series | None = None
 ) -> SelectedScans:
-    """Leave out what could not be read, find copies, and split by subject.
+    """Exclude scans that could not be read and copies, and split the others by subject.
 
-    Subjects of one family and subjects who share an image are one unit of the split.
+    Subjects of one family and subjects who share an image stay in the same set.
 
     Parameters
     ----------
     listing : Listing
-        The scans that were chosen, `Listing.after_reading`.
+        The chosen scans, as returned by `Listing.after_reading`.
     facts : DataFrame
-        What reading said of each chosen scan, indexed as they are: ``sha256`` of its voxels,
-        ``reason`` if it cannot be used, and more.
+        The facts of each chosen scan, with the same index: ``sha256`` of its voxels, ``reason`` if
+        it cannot be used, and the other columns of `bench.data.facts.FACTS`.
     stored : Series of str, optional
-        Sides by subject id of an earlier split.
+        The set of each subject in an earlier split, by subject id.
 
     Returns
     -------
@@ -89,7 +90,7 @@ def select_scans(
     Raises
     ------
     UserError
-        When no scan is left, there are too few subjects, or sides that are given would leak.
+        If no scan is left, if there are too few subjects, or if a given split would leak.
     """
     request = listing.request
     task = listing.task
@@ -97,7 +98,7 @@ def select_scans(
     if len(facts) and facts["reason"].ne("").all():
         first = facts.index[0]
         raise UserError(
-            f"None of the {len(facts)} scans of {request.name} can be read; the first is "
+            f"None of the {len(facts)} scans of {request.name} can be used, for example "
             f"{scans.loc[first, 'path']}: {scans.loc[first, 'reason']}."
         )
     site = str(request.options["hold_out_site"])
@@ -146,12 +147,12 @@ def after_reading(
 
 
 def with_facts(listing: Listing, facts: pd.DataFrame) -> pd.DataFrame:
-    """Return every scan found with what reading the chosen ones said, and who has no label.
+    """Return all scans found with the facts of those that were read; exclude unlabelled scans.
 
     Parameters
     ----------
     listing, facts
-        See `select_scans`; scans that were not read may be missing in the facts.
+        See `select_scans`; `facts` may lack scans that were not read.
     """
     scans = listing.scans.copy()
     for name in facts.columns:
@@ -166,7 +167,7 @@ def with_facts(listing: Listing, facts: pd.DataFrame) -> pd.DataFrame:
 
 
 def flow_of(scans: pd.DataFrame) -> list[tuple[str, int]]:
-    """Return how many scans were found, left out for which reason, and used, and of how many."""
+    """Return the numbers of scans found, excluded for each reason, and used, and of subjects."""
     used = scans[scans["reason"] == ""]
     return [
         ("scans found", len(scans)),
@@ -177,7 +178,7 @@ def flow_of(scans: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def _substitute_warnings(scans: pd.DataFrame) -> list[str]:
-    """Say which images stand in for others that cannot be used."""
+    """Report visits where another image replaces one that cannot be used."""
     torn = scans[scans["reason"].str.endswith(REPLACED)]
     if torn.empty:
         return []
@@ -189,8 +190,8 @@ def _substitute_warnings(scans: pd.DataFrame) -> list[str]:
     n = len(torn.drop_duplicates(["subject_id", "session_id"]))
     why = first["reason"].removesuffix(REPLACED)
     return [
-        f"In {n} visit{'s' * (n > 1)} another image stands in for one that cannot be used; the "
-        f"first is {first['path']} ({why}), for which {used} stands in."
+        f"In {n} visit{'s' * (n > 1)} another image replaces one that cannot be used, for example "
+        f"{used} replaces {first['path']} ({why})."
     ]
 
 
@@ -211,9 +212,9 @@ def _reader_warnings(scans: pd.DataFrame) -> list[str]:
 def _leave_out_copies(
     scans: pd.DataFrame, target: str, warnings: list[str]
 ) -> list[tuple[str, ...]]:
-    """Use every image once, and return which subjects shared one.
+    """Use each image once, and return the groups of subjects that share an image.
 
-    An image that has two labels is not used at all: nobody knows which is right.
+    An image with two different labels is excluded, because it is not known which one is right.
     """
     read = scans[(scans["reason"] == "") & (scans["sha256"] != "")]
     first = same_images(read)
@@ -230,30 +231,32 @@ def _leave_out_copies(
     if shared:
         one, other = shared[0][:2]
         warnings.append(
-            f"{len(shared)} images stand under more than one subject, the first under {one!r} and "
-            f"{other!r}: each is used once, and such subjects stay on one side of the split."
+            f"{len(shared)} images occur under more than one subject, for example under {one!r} "
+            f"and {other!r}: each image is used once, and these subjects stay in the same set."
         )
     return shared
 
 
 def _refuse_shared_images(shared: Iterable[tuple[str, ...]], scans: pd.DataFrame) -> None:
-    """Raise UserError when an image is in the training cohort and in the test cohort."""
+    """Raise UserError if the training cohort and the test cohort share an image."""
     external = set(scans.loc[scans["external"], "subject_id"])
     across = [people for people in shared if 0 < len(external.intersection(people)) < len(people)]
     if across:
         raise UserError(
-            f"{len(across)} images are in the cohort that is trained on and in the test cohort, "
-            f"the first under {listed(across[0])}, so the test would leak; use another test cohort."
+            f"The training cohort and the test cohort share {len(across)} images, for example "
+            f"those of {listed(across[0])}, so training data would leak into the test set; use "
+            "another test cohort."
         )
 
 
 def _hold_out(scans: pd.DataFrame, site: str) -> None:
-    """Leave out what subjects of the held-out site have from other sites."""
+    """Exclude scans of subjects of the held-out site that were made at other sites."""
     used = scans["reason"] == ""
     sites = sorted(set(scans.loc[used, "site"]) - {""})
     if site not in sites:
         raise UserError(
-            f"--hold-out-site {site}: no used scan is of that site; there are {listed(sites)}."
+            f"--hold-out-site {site}: no usable scan is from this site; choose one of "
+            f"{listed(sites)}."
         )
     people = scans.loc[used & (scans["site"] == site), "subject_id"]
     elsewhere = scans["subject_id"].isin(people) & (scans["site"] != site)
@@ -261,7 +264,7 @@ def _hold_out(scans: pd.DataFrame, site: str) -> None:
 
 
 def _groups(scans: pd.DataFrame, shared: Iterable[tuple[str, ...]]) -> dict[str, str]:
-    """Return the group of each subject: the first subject of all who belong together."""
+    """Return the group of each subject: the first of all subjects that must stay together."""
     head = {subject: subject for subject in scans["subject_id"]}
 
     def root(subject: str) -> str:
@@ -278,13 +281,16 @@ def _groups(scans: pd.DataFrame, shared: Iterable[tuple[str, ...]]) -> dict[str,
 
 
 def _given_sides(used: pd.DataFrame, site: str) -> pd.Series:
-    """Return the sides that were given from outside, by subject id; a subject has one."""
+    """Return the set of each subject for whom it is given, by subject id.
+
+    It is given by the official split, by the held-out site, or by being in the test cohort.
+    """
     words = used["split"].str.lower()
     unknown = sorted(set(words) - set(OFFICIAL) - {""})
     if unknown:
         raise UserError(
-            f"The official split has sides that are not known: {listed(unknown)}; they are "
-            f"{listed(OFFICIAL)}."
+            f"The official split has unknown values: {listed(unknown)}; use one of "
+            f"{listed(OFFICIAL)}, or leave the value empty."
         )
     sides = words.map(OFFICIAL).fillna("")
     if site:
@@ -297,7 +303,7 @@ def _given_sides(used: pd.DataFrame, site: str) -> pd.Series:
 
 
 def _sides(used: pd.DataFrame, task: Task, given: pd.Series, stored: pd.Series | None) -> pd.Series:
-    """Return the side of each group: given, else stored, else dealt."""
+    """Return the set of each group: as given, else as stored, else newly assigned."""
     groups = used.drop_duplicates("subject_id").set_index("subject_id")["group"]
     people = used.drop_duplicates("group").set_index("group")
     fixed = _by_group(given, groups)
@@ -309,7 +315,7 @@ def _sides(used: pd.DataFrame, task: Task, given: pd.Series, stored: pd.Series |
         outside = pd.concat([outside, fixed[fixed == "test"]])
         fixed = fixed.drop(outside.index, errors="ignore")
     if not (fixed == "validation").any():
-        # Official training subjects are then all that there is to validate on.
+        # The validation set must then be taken from the official training subjects.
         fixed = fixed.iloc[:0]
     if stored is not None:
         kept = _by_group(stored, groups)
@@ -319,7 +325,7 @@ def _sides(used: pd.DataFrame, task: Task, given: pd.Series, stored: pd.Series |
 
 
 def _by_group(sides: pd.Series, groups: pd.Series) -> pd.Series:
-    """Return the side of each group that has a member with one."""
+    """Return the set of each group of which at least one member has a set."""
     here = sides[sides.index.isin(groups.index)]
     table = pd.DataFrame({"group": groups[here.index].to_numpy(), "side": here.to_numpy()})
     table = table.drop_duplicates()
@@ -328,9 +334,9 @@ def _by_group(sides: pd.Series, groups: pd.Series) -> pd.Series:
         group = torn["group"].iloc[0]
         people = here.index[groups[here.index] == group]
         raise UserError(
-            f"The subjects {listed(people)} belong together (one family, or one image under "
-            "several ids), and the split that is given puts them on several sides; put them on one "
-            "side there, or use --new-split if it is a stored one."
+            f"The subjects {listed(people)} must be in the same set (they are one family, or one "
+            "image is stored under several ids), but the given split separates them; put them in "
+            "the same set, or use --new-split if it is a stored split."
         )
     return table.set_index("group")["side"]
 
@@ -340,21 +346,21 @@ def _own_test(used: pd.DataFrame) -> pd.Index:
 
 
 def balance(used: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """Count subjects by side and test whether sides differ.
+    """Count the subjects of each set and test whether the sets differ.
 
     Parameters
     ----------
     used : DataFrame
-        ``SelectedScans.used``; the first scan of each subject counts.
+        ``SelectedScans.used``; only the first scan of each subject is counted.
     task : Task
         What is predicted.
 
     Returns
     -------
     DataFrame
-        One row a value of a covariate: ``what`` (class, age, sex, site), ``value``, the counts
+        One row per value of a covariate: ``what`` (class, age, sex, site), ``value``, the counts
         ``train``, ``validation``, ``test``, and ``p`` of the chi-squared test of the covariate
-        (NaN where it has one value), by permutation where a count of less than 5 is expected.
+        (NaN if it has only one value), by permutation if an expected count is below 5.
     """
     from scipy import stats
 

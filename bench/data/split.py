@@ -1,7 +1,7 @@
-"""Who trains, validates and tests: by subject, stratified, and the same whenever it is asked.
+"""Reproducible, stratified splits by subject, and nested subsets.
 
-A place in any order comes from sha256 of a seed and the subject's id, so that it does not depend
-on who else is there.
+Subjects are ordered by the sha256 of a seed and the subject's id, so that the position of a
+subject does not depend on which other subjects there are.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from registry.cards import Task
 SIDES = ("train", "validation", "test")
 
 PATTERN = np.array([0, 1, 0, 2, 0])
-"""Sides of each five neighbours in the order of strata: 60/20/20, exact for multiples of five."""
+"""Sets of five successive subjects of a stratum: 60/20/20, exact for multiples of five."""
 
 PATTERN_WITHOUT_TEST = np.array([0, 1, 0, 0])
-"""The same where the test set is given: by a site, by another cohort, or officially."""
+"""The same if the test set is given by a site, another cohort or an official split."""
 
 MIN_VALIDATION = 8
 MIN_VALIDATION_PER_CLASS = 2
 
 
 def strata(subjects: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """Return the strata of subjects, coarse to fine.
+    """Return the strata of subjects, from coarse to fine.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def strata(subjects: pd.DataFrame, task: Task) -> pd.DataFrame:
     Returns
     -------
     DataFrame of int
-        ``label``: the class, or the decile of age; ``sex``: the same by sex; ``fine``: by site too.
+        ``label``: class or decile of age; ``sex``: label and sex; ``fine``: label, sex and site.
     """
     if task.kind == "classification":
         label = subjects["y"].to_numpy().astype(int)
@@ -60,22 +60,22 @@ def split(
     stored: pd.Series | None = None,
     pattern: NDArray[np.int64] = PATTERN,
 ) -> pd.Series:
-    """Put every unit, a subject or a group of subjects that belong together, on a side.
+    """Assign units to the training, validation and test sets.
 
-    Each stratum has its quota of every side. Units that were placed before stay where they are; the
-    others, in the order of sha256(seed/unit), fill what the quotas leave of train, validation and
-    test, in this order.
+    A unit is a subject, or a group of subjects that must stay together. Each stratum has a quota
+    for each set. Units with a stored set keep it; the others, in the order of sha256(seed/unit),
+    fill the remaining quotas of train, validation and test, in this order.
 
     Parameters
     ----------
     strata : Series of int
         The stratum of each unit, indexed by the unit's name.
     seed : int
-        Draws another split.
+        Another seed gives another split.
     stored : Series of str, optional
-        Sides by unit of an earlier split; units that are gone are ignored.
+        The set of each unit in an earlier split; units that no longer exist are ignored.
     pattern : ndarray of int
-        Which sides neighbours get in turn, by their index in `SIDES`.
+        The sets of successive units, as indices into `SIDES`; repeated as needed.
 
     Returns
     -------
@@ -104,21 +104,21 @@ def split(
 
 
 def ordered(ids: Sequence[str], levels: pd.DataFrame, seed: int, lead: int = 0) -> NDArray:
-    """Return an order of which every prefix is roughly stratified.
+    """Return an order of the subjects in which every prefix is roughly stratified.
 
-    Within each stratum subjects are ordered by sha256(seed/subject); strata are then merged by
-    ``(rank + u) / size``, finest level first, with one u in [0, 1) a stratum.
+    Within each stratum, subjects are ordered by sha256(seed/subject); strata are then merged by
+    ``(rank + u) / size``, finest level first, with one u in [0, 1) per stratum.
 
     Parameters
     ----------
     ids : sequence of str
         Subject ids.
     levels : DataFrame of int
-        The strata of these subjects, coarse to fine, in the same order.
+        The strata of these subjects, from coarse to fine, in the same order.
     seed : int
-        Draws another order.
+        Another seed gives another order.
     lead : int
-        So many subjects of each coarsest stratum come first, as far as it has them.
+        Number of subjects of each of the coarsest strata that come first.
 
     Returns
     -------
@@ -139,53 +139,54 @@ def ordered(ids: Sequence[str], levels: pd.DataFrame, seed: int, lead: int = 0) 
 
 
 def subset(ids: Sequence[str], levels: pd.DataFrame, n: int, seed: int, lead: int = 0) -> NDArray:
-    """Return `n` subjects; a larger subset of the same seed holds every smaller one.
+    """Return `n` subjects; subsets of the same seed are nested.
 
     Parameters
     ----------
     ids, levels, seed, lead
         See `ordered`.
     n : int
-        How many, at most all.
+        Number of subjects.
 
     Returns
     -------
     ndarray of int, (n,)
-        Positions in `ids`, ascending: a set has no order.
+        Positions in `ids`, in ascending order.
 
     Raises
     ------
     ValueError
-        When `n` is not between 1 and the number of subjects.
+        If `n` is not between 1 and the number of subjects.
     """
     if not 1 <= n <= len(ids):
-        raise ValueError(f"a subset of {n} of {len(ids)} subjects does not exist")
+        raise ValueError(f"n must be between 1 and {len(ids)}, got {n}")
     return np.sort(ordered(ids, levels, seed, lead)[:n])
 
 
 def validation_subset(
     ids: Sequence[str], levels: pd.DataFrame, n_train: int, seed: int, *, classes: int, full: bool
 ) -> NDArray:
-    """Return the validation subjects that belong to a training size.
+    """Return the validation subjects used with a training size.
 
-    A third of the training size, or "250 scans" would be untrue; at least 8 and at least 2 of each
-    class, at most all.
+    Their number is a third of the training size, because a model "trained on 250 subjects" should
+    not rely on many more for validation. It is at least 8, with at least 2 per class, if there are
+    so many.
 
     Parameters
     ----------
     ids, levels, seed
-        The validation subjects, see `ordered`.
+        The validation subjects; see `ordered`.
     n_train : int
-        Training subjects.
+        Number of training subjects.
     classes : int
-        How many classes there are, 0 for age.
+        Number of classes, 0 for regression.
     full : bool
-        All validation subjects at every size.
+        Use all validation subjects with every training size.
 
     Returns
     -------
     ndarray of int
-        Positions in `ids`, ascending.
+        Positions in `ids`, in ascending order.
     """
     if full:
         return np.arange(len(ids))
@@ -194,7 +195,7 @@ def validation_subset(
 
 
 def validation_size(n_train: int, n_validation: int, classes: int, *, full: bool) -> int:
-    """Return how many of the validation subjects belong to a training size."""
+    """Return the number of validation subjects used with a training size."""
     if full:
         return n_validation
     lead = MIN_VALIDATION_PER_CLASS if classes else 0
@@ -202,6 +203,6 @@ def validation_size(n_train: int, n_validation: int, classes: int, *, full: bool
 
 
 def _hashes(names: Sequence[str], seed: str) -> NDArray[np.uint64]:
-    """Return 64 bits of sha256(seed/name) for each name."""
+    """Return the first 64 bits of sha256(seed/name) for each name."""
     digests = b"".join(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8] for name in names)
     return np.frombuffer(digests, dtype=">u8").astype(np.uint64)

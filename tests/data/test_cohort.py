@@ -397,8 +397,8 @@ def test_new_subjects_join_and_only_new_split_starts_over(
     ("text", "reason"),
     [
         ("subject_id,side\n001,train\n001,test\n", "on more than one side"),
-        ("subject_id,side\n001,holdout\n", "not a split"),
-        ("id,side\n001,test\n", "not a split"),
+        ("subject_id,side\n001,holdout\n", "not a valid split"),
+        ("id,side\n001,test\n", "not a valid split"),
     ],
 )
 def test_a_split_that_was_tampered_with_is_refused(

@@ -149,7 +149,7 @@ def test_the_next_image_of_the_visit_stands_in(reason: str, two_runs: Path, tmp_
     cohort = open_cohort(request, tmp_path / "cache")
     assert cohort.n_subjects == 15
     assert (f"left out: {reason}; the next image of the visit is used", 1) in cohort.flow
-    assert f"{file.name} ({reason}), for which" in cohort.warnings[0]
+    assert f"{file.name} ({reason})" in cohort.warnings[0]
     table = listed(request, tmp_path / "cache")
     rows = table[table["subject_id"] == "03"].set_index("path")["used"]
     assert rows.tolist() == ["no", "yes"]

@@ -145,7 +145,7 @@ def test_a_test_cohort_that_shares_an_image_is_refused(tmp_path: Path) -> None:
         theirs.unlink()
         shutil.copy(ours, theirs.with_suffix("").with_suffix(".nii"))
     train = request("adni", tmp_path / "adni", space="mni")
-    with pytest.raises(UserError, match="images are in the cohort that is trained on and in the"):
+    with pytest.raises(UserError, match="The training cohort and the test cohort share"):
         open_cohort(
             with_test_cohort(train, request("oasis3", tmp_path / "oasis3")), tmp_path / "cache"
         )

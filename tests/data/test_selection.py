@@ -97,7 +97,7 @@ def test_an_image_under_two_subjects_is_used_once_and_said() -> None:
     found = selected(rows(), same=(("0.nii", "2.nii"),))
     assert found.scans.set_index("path").loc["2.nii", "reason"] == "copy of another scan"
     assert found.scans.set_index("path").loc["0.nii", "reason"] == ""
-    assert "images stand under more than one subject" in found.warnings[0]
+    assert "images occur under more than one subject" in found.warnings[0]
     assert "002" not in sides(found)
 
 
@@ -117,14 +117,14 @@ def test_other_scans_of_subjects_who_share_an_image_stay_on_one_side() -> None:
 
 def test_forcing_a_family_apart_is_an_error() -> None:
     table = rows(family=["f", "f", *[""] * 38], split=["train", "test", *["train"] * 38])
-    with pytest.raises(UserError, match="'000', '001' belong together"):
+    with pytest.raises(UserError, match="'000', '001' must be in the same set"):
         selected(table)
 
 
 def test_forcing_copies_apart_is_an_error() -> None:
     table = pd.concat([rows(), rows().assign(session_id="2", path=lambda t: "later-" + t["path"])])
     stored = pd.Series({"000": "train", "002": "test"})
-    with pytest.raises(UserError, match="belong together"):
+    with pytest.raises(UserError, match="must be in the same set"):
         selected(table, same=(("0.nii", "2.nii"),), stored=stored)
 
 
@@ -152,7 +152,7 @@ def test_official_training_subjects_are_validated_on_where_nobody_else_is() -> N
 
 
 def test_unknown_official_sides_are_listed() -> None:
-    with pytest.raises(UserError, match="'holdout'; they are 'train'"):
+    with pytest.raises(UserError, match="'holdout'; use one of 'train'"):
         selected(rows(split=["holdout"] * 40))
 
 
@@ -191,7 +191,7 @@ def test_an_external_cohort_that_shares_an_image_is_refused() -> None:
     other = rows(20).assign(subject_id=[f"other:{i}" for i in range(20)])
     other["path"] = "other-" + other["path"]
     both = listing(rows(), external=other)
-    with pytest.raises(UserError, match="1 images are in the cohort that is trained on"):
+    with pytest.raises(UserError, match="test cohort share 1 images"):
         select_scans(both, facts(both, same=(("0.nii", "other-0.nii"),)))
 
 
