@@ -1,14 +1,14 @@
-"""Conformed volumes on disk: one memory-mapped array a cohort, made once.
+"""Cache of prepared volumes: one memory-mapped array per cohort, created once.
 
-A folder ``volumes/<digest>`` holds ``volumes.npy``, (N, X, Y, Z), one row for each scan that was
-chosen, and ``index.csv``, which says what each scan is (`bench.data.facts.FACTS`) and the checksum
-of its row; the row of a scan that cannot be used is zeros, and nothing points to it. Where other
-images of the visit could stand in for it, the first that can be used does. The digest is that of
-the scans' voxels and the settings. What was said of every file that was read, those that could not
-be used included, is in ``scans.csv`` of the cohort's folder.
+A folder ``volumes/<digest>`` contains ``volumes.npy``, (N, X, Y, Z), with one row for each chosen
+scan, and ``index.csv`` with the facts of each scan (`bench.data.facts.FACTS`) and the checksum of
+its row. The digest covers the voxels of the scans and the settings. If a scan cannot be used, the
+first usable image of the same visit replaces it; if there is none, its row is zero and is not
+referred to. The facts of all files that were read, including unusable ones, are in ``scans.csv``
+in the cohort's folder.
 
-A folder is complete or absent, whatever is killed when: rows are written into ``.building-*`` in
-the cohort's folder with a journal, from which the next process goes on.
+A folder is either complete or absent, even if processes are killed: rows are first written to
+``.building-*`` in the cohort's folder, with a journal from which the next process continues.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from bench.lock import locked
 from registry.errors import UserError
 
 Progress = Callable[[int, int], None]
-"""Told how many scans of how many are done."""
+"""Called with the number of scans done and their total number."""
 
 VOLUMES = "volumes.npy"
 INDEX = "index.csv"
@@ -55,11 +55,11 @@ class Cached:
     Parameters
     ----------
     folder : Path
-        Holds the array.
+        The folder that contains the array.
     facts : DataFrame
-        Of each scan, one row a row of the array.
+        The facts of each scan, in the order of the array's rows.
     unusable : dict
-        Why a file cannot be used, for every file that was read in vain.
+        The reason why a file cannot be used, for each unusable file that was read.
     """
 
     folder: Path
@@ -69,22 +69,23 @@ class Cached:
 
 @contextmanager
 def cohort_folder(folder: Path) -> Iterator[None]:
-    """Hold a cohort's folder, making it if need be; a second process waits for the first.
+    """Lock a cohort's folder, creating it if needed; a second process waits for the first.
 
-    Who only reads what is complete needs no lock, and no permission to write.
+    Reading a complete cache needs neither the lock nor permission to write.
 
     Raises
     ------
     UserError
-        When the folder cannot be written, also for want of room, before or within the block.
+        If the folder cannot be written, in or before the block, for example because the disk is
+        full.
     """
     try:
         with locked(folder / ".lock"):
             yield
     except OSError as error:
         raise UserError(
-            f"The cache in {folder.parent.parent} cannot be written ({error.strerror}); make room "
-            "there, or set BENCH_CACHE to another folder; what is done is kept."
+            f"The cache in {folder.parent.parent} cannot be written ({error.strerror}); free space "
+            "there or set BENCH_CACHE to another folder. Scans prepared so far are kept."
         ) from None
 
 
@@ -100,31 +101,32 @@ def prepare(
     workers: int | None = None,
     verify: bool = False,
 ) -> Cached:
-    """Return the cache of these scans, reading them only when they or the settings are new.
+    """Return the cache of these scans, reading only those that are new or have new settings.
 
-    A scan counts as unchanged while its path, size and time of modification are the same. Call
-    inside `cohort_folder`.
+    A scan is considered unchanged if its path, size and modification time are the same. Call this
+    function within `cohort_folder`.
 
     Parameters
     ----------
     files : sequence of Path
-        The scans, one row each.
+        The scans, one per row.
     conform : Conform
         Grid, standardisation and space.
     cohort : Path
-        The cohort's folder, where the files' stamps are kept.
+        The cohort's folder, in which size and modification time of the files are stored.
     cache_dir : Path
-        Holds ``volumes/``.
+        The folder that contains ``volumes/``.
     progress : callable, optional
         Called after each scan that is read.
     substitutes : mapping, optional
-        By row, the files that stand in for its own if that cannot be used, in order.
+        For each row, the files that are tried in this order if its own file cannot be used.
     root : Path, optional
-        Where the dataset lies, for those who list what is prepared.
+        The root directory of the dataset, for listings of the prepared volumes.
     workers : int, optional
-        Processes that read; default: all cores, or this process where there is little to read.
+        Number of reading processes; by default one per core, or only this process if there is
+        little to read.
     verify : bool
-        Compare every stored volume with its checksum, and make those anew that differ.
+        Whether stored volumes are compared with their checksums, and created again if they differ.
 
     Returns
     -------
@@ -133,9 +135,9 @@ def prepare(
     Raises
     ------
     UserError
-        When there is not enough room, or a process that reads is killed.
+        If there is not enough space on the disk, or if a reading process is killed.
     OSError
-        When the cache cannot be written; `cohort_folder` turns it into a sentence.
+        If the cache cannot be written; `cohort_folder` turns it into a UserError.
     """
     found = complete(files, conform, cohort, cache_dir, substitutes)
     if found is not None and not (verify and _damaged(found, conform)):
@@ -178,9 +180,9 @@ def complete(
     cache_dir: Path,
     substitutes: Mapping[int, Sequence[Path]] | None = None,
 ) -> Cached | None:
-    """Return the cache of these scans if it is there, None if anything must be read.
+    """Return the cache of these scans if it is complete, None if any scan must be read.
 
-    Where the scans were read last with other settings, what these say of them is noted.
+    If the scans were last read with other settings, their facts are updated for these settings.
     """
     images = images_of(files, substitutes)
     found = _remembered(images, cohort, conform)
@@ -192,7 +194,7 @@ def complete(
         return None
     index = _read_index(folder)
     for number in substitutes or ():
-        # What other settings could use these may not, and then another image is tried.
+        # An image usable with other settings may not be with these, so another must be tried.
         if (index["reason"][number] == "") != (rows[number]["reason"] == ""):
             return None
     if _noted_settings(cohort) != sha256_of(_settings(conform)):
@@ -207,7 +209,7 @@ def complete(
 def remembered(
     files: Sequence[Path], cohort: Path, substitutes: Mapping[int, Sequence[Path]] | None = None
 ) -> tuple[pd.DataFrame, dict[Path, str]]:
-    """Return what was said of these scans when they were read last, whatever the settings.
+    """Return the facts of these scans from the last time they were read, with any settings.
 
     Parameters
     ----------
@@ -217,7 +219,7 @@ def remembered(
     Returns
     -------
     facts : DataFrame
-        Indexed by row; rows that were never read, or have changed since, are not in it.
+        Indexed by row, without rows whose files were never read or have changed since.
     unusable : dict
         See `Cached`.
     """
@@ -234,14 +236,14 @@ def note(
     conform: Conform,
     cohort: Path,
 ) -> None:
-    """Write down what was said of every file that was read; `remembered` finds it.
+    """Store the facts of all files that were read, for `remembered`.
 
     Parameters
     ----------
     images : sequence of sequence of Path
         The files of each row, in the order in which they are tried.
     said : sequence of mapping
-        What `bench.data.scanning.read_all` yields for each row.
+        The facts of each row, as yielded by `bench.data.scanning.read_all`.
     conform, cohort
         See `prepare`.
     """
@@ -269,7 +271,7 @@ def _stamps(images: Sequence[Sequence[Path]]) -> list[list[tuple[str, int, int]]
 def unusable_of(
     images: Sequence[Sequence[Path]], said: Sequence[Mapping[str, Any]]
 ) -> dict[Path, str]:
-    """Return why files cannot be used, for every file that was read in vain; see `note`."""
+    """Return the reason for each unusable file that was read; see `note` for the parameters."""
     return {
         file: str(fact["reason"])
         for files, row in zip(images, said, strict=True)
@@ -281,15 +283,15 @@ def unusable_of(
 def _remembered(
     images: Sequence[Sequence[Path]], cohort: Path, conform: Conform | None = None
 ) -> list[dict[str, Any] | None]:
-    """Return what `read_all` would yield for each row, None where something must be read.
+    """Return what `read_all` would yield for each row, None for rows that must be read.
 
-    Settings decide whether a scan that can be read can be used; under others than those it was read
-    with it is taken for usable.
+    Whether a readable scan can be used depends on the settings; with settings other than those it
+    was read with, it is assumed to be usable.
     """
     known: dict[tuple[str, int, int], dict[str, Any]] = {}
     settings = None if conform is None else sha256_of(_settings(conform))
     try:
-        # Not by pandas, whose texts must be UTF-8.
+        # The csv module is used because pandas requires UTF-8.
         with open(cohort / STAMPS, encoding="utf-8", errors="surrogateescape", newline="") as file:
             for row in csv.DictReader(file):
                 fact = {name: row[name] for name in facts.FACTS}
@@ -297,13 +299,13 @@ def _remembered(
                     fact["reason"] = ""
                 known[row["path"], int(row["size"]), int(row["mtime_ns"])] = fact
     except (OSError, KeyError):
-        # None, or one of an earlier version that says less.
+        # The file does not exist, or an earlier version wrote it with fewer columns.
         return [None] * len(images)
     return [_said(files, known) for files in _stamps(images)]
 
 
 def _noted_settings(cohort: Path) -> str:
-    """Return the digest of the settings that scans were read with last."""
+    """Return the digest of the settings with which the scans were last read."""
     with open(cohort / STAMPS, encoding="utf-8", errors="replace", newline="") as stream:
         return next(csv.DictReader(stream), {}).get("settings", "")
 
@@ -311,7 +313,10 @@ def _noted_settings(cohort: Path) -> str:
 def _said(
     stamps: Sequence[tuple[str, int, int]], known: Mapping[tuple[str, int, int], dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """Return what is known of the first usable file, or of the first if none can be used."""
+    """Return the facts of the first usable file, or of the first file if none is usable.
+
+    Return None if the facts of a file that would have to be tried are not known.
+    """
     tried: list[dict[str, Any]] = []
     for stamp in stamps:
         if stamp not in known:
@@ -324,7 +329,7 @@ def _said(
 
 
 class _Rows:
-    """The array that is being built, and the journal of its rows that are safe on disk."""
+    """The array being built, and the journal of the rows that are already on disk."""
 
     def __init__(self, building: Path, n: int, conform: Conform) -> None:
         self.building, self.n, self.conform = building, n, conform
@@ -346,14 +351,14 @@ class _Rows:
         self._journal = open(building / JOURNAL, "a", encoding="utf-8")  # noqa: SIM115
 
     def _reserve(self, header: dict[str, Any]) -> None:
-        """Write the array's header and take all the room that it will need."""
+        """Write the array's header and reserve the space for the whole array."""
         needed = self.n * self.conform.row_bytes
         free = shutil.disk_usage(self.building.parent).free
         if needed > free:
             raise UserError(
-                f"The volumes need {needed / 1e9:.1f} GB and {self.building.parent.parent.parent} "
-                f"has {free / 1e9:.1f} GB left; make room, set BENCH_CACHE to another folder, or "
-                "choose a coarser grid with --data-set grid=mni-4mm."
+                f"The volumes need {needed / 1e9:.1f} GB but only {free / 1e9:.1f} GB are free in "
+                f"{self.building.parent.parent.parent}; free space there, set BENCH_CACHE to "
+                "another folder, or choose a coarser grid, e.g. --data-set grid=mni-4mm."
             )
         self.building.mkdir()
         try:
@@ -367,13 +372,13 @@ class _Rows:
             raise
 
     def _resume(self) -> dict[int, dict[str, Any]]:
-        """Return the rows that an earlier process finished and whose bytes are what they were."""
+        """Return the rows that an earlier process finished and whose checksums are correct."""
         done: dict[int, dict[str, Any]] = {}
         file = self.building / JOURNAL
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
-            # The last line was being written when its process died.
+            # The process was killed while it wrote the last line.
             os.truncate(file, len(whole.encode()))
         for line in whole.splitlines():
             row = json.loads(line)
@@ -391,7 +396,7 @@ class _Rows:
         write_row(self._volumes, content, self.start + number * self.conform.row_bytes)
 
     def add(self, number: int, row: dict[str, Any]) -> None:
-        """Note a row as done; its bytes are on disk already."""
+        """Record that a row is done, once its bytes are on disk."""
         line = {"row": number, **row}
         self._journal.write(json.dumps(line) + "\n")
         self._journal.flush()
@@ -399,7 +404,7 @@ class _Rows:
         self.done[number] = line
 
     def finish(self) -> pd.DataFrame:
-        """Write the index of a whole array and return it."""
+        """Write the index of the complete array and return it."""
         os.fsync(self._volumes)
         index = pd.DataFrame([self.done[number] for number in range(self.n)])
         index = index.reindex(columns=["row", *facts.FACTS, "checksum"])
@@ -410,7 +415,7 @@ class _Rows:
         return _read_index(self.building)
 
     def close(self) -> None:
-        """Close both files; what is done stays."""
+        """Close both files; finished rows are kept."""
         self._journal.close()
         os.close(self._volumes)
 
@@ -422,7 +427,7 @@ def _copy_earlier(
     cache_dir: Path,
     conform: Conform,
 ) -> None:
-    """Take over the rows of this cohort's earlier cache whose scans are the same."""
+    """Copy the rows of unchanged scans from an earlier cache of this cohort."""
     try:
         earlier = json.loads((cohort / ABOUT).read_text())
         folder = cache_dir / "volumes" / earlier["in"]
@@ -450,7 +455,7 @@ def _copy_earlier(
 
 
 def _damaged(found: Cached, conform: Conform) -> bool:
-    """Tell whether a stored volume differs from its checksum."""
+    """Tell whether the checksum of any stored volume is wrong."""
     stored = np.load(found.folder / VOLUMES, mmap_mode="r")
     sums = found.facts["checksum"]
     return any(checksum(stored[row].tobytes()) != sums[row] for row in range(len(stored)))
@@ -469,12 +474,12 @@ def _identities(index: pd.DataFrame) -> list[str]:
 
 
 def _identity(fact: Mapping[Any, Any]) -> str:
-    """Return what decides a row: the scan's voxels and affine, or why it has none."""
+    """Return what determines a row: the scan's voxels and affine, or why it cannot be read."""
     return f"{fact['sha256']} {fact['affine']}" if fact["sha256"] else str(fact["reason"])
 
 
 def _publish(building: Path, folder: Path) -> None:
-    """Give a built cache its name; another cohort of the same files may have been faster."""
+    """Rename the finished folder, unless another cohort with the same files was faster."""
     try:
         building.rename(folder)
     except OSError:
@@ -485,14 +490,14 @@ def _publish(building: Path, folder: Path) -> None:
 
 
 def _is_complete(folder: Path, n: int, conform: Conform) -> bool:
-    """Tell whether the folder holds an array of the expected shape."""
+    """Tell whether the folder contains an array of the expected shape and its index."""
     try:
         found = np.load(folder / VOLUMES, mmap_mode="r")
     except (OSError, ValueError):
         return False
     if found.shape != (n, *conform.target.shape) or not (folder / INDEX).is_file():
         return False
-    # One that an earlier version made may say less.
+    # The index of an earlier version may have fewer columns.
     return set(facts.FACTS) <= set(pd.read_csv(folder / INDEX, nrows=0).columns)
 
 
@@ -501,11 +506,11 @@ def _read_index(folder: Path) -> pd.DataFrame:
 
 
 def write_csv(table: pd.DataFrame, file: Path) -> None:
-    """Write a table so that a reader sees the old one or the new one, never half of it."""
+    """Write a table atomically, so that a reader never sees a partial file."""
     with atomic_write(file) as stream:
         stream.write(as_csv(table))
 
 
 def as_csv(table: pd.DataFrame) -> bytes:
-    """Return a table as `write_csv` writes it; file names need not be UTF-8."""
+    """Return the bytes that `write_csv` writes; file names need not be UTF-8."""
     return table.to_csv(index=False).encode(errors="surrogateescape")

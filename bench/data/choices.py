@@ -1,4 +1,4 @@
-"""Which of the scans found are used: by visit, by withdrawal, by diagnosis. All by stated rules."""
+"""Choice of scans by withdrawal, image, visit and diagnosis."""
 
 from __future__ import annotations
 
@@ -23,38 +23,39 @@ NOT_CHOSEN = "another image of the same visit is used"
 WITHDRAWN = "withdrawn"
 
 REPLACED = "; the next image of the visit is used"
-"""After why an image cannot be used, where another one stands in for it."""
+"""Added to the reason why an image cannot be used if another image replaces it."""
 
 OTHER_SPACE = "the first image of the visit cannot be used, and this one is in another space"
 
 MONTH = 365.25 / 12
-"""Days."""
+"""Length of a month in days."""
 
 
 def choose(scans: pd.DataFrame, options: Mapping[str, Value]) -> pd.DataFrame:
-    """Say of every scan that a choice leaves out why, and name the classes.
+    """Set the ``reason`` of scans that are excluded by a choice, and form the classes.
 
-    In this order: withdrawn subjects; of several images of a visit the one of lowest ``rank``;
-    visits; diagnoses.
+    The choices are made in this order: withdrawn subjects are excluded; of several images of a
+    visit, the one of lowest ``rank`` is chosen; visits are chosen; diagnoses are chosen.
 
     Parameters
     ----------
     scans : DataFrame
-        A tidy manifest (`bench.data.manifest.tidy`); ``attrs["exams"]``, if the cohort has exams:
-        ``subject_id``, ``day`` and ``diagnosis``.
+        A tidy manifest (`bench.data.manifest.tidy`). If the cohort has exams, ``attrs["exams"]``
+        has their ``subject_id``, ``day`` and ``diagnosis``.
     options : mapping
         ``visits``, ``classes``, ``horizon``, ``withdrawals``.
 
     Returns
     -------
     DataFrame
-        The same scans with ``reason`` and, where classes are formed, ``diagnosis`` changed.
+        The same scans with new ``reason`` and, if classes are formed, new ``diagnosis``.
 
     Raises
     ------
     UserError
-        When a choice cannot be made: an unknown diagnosis, sMCI without exams, visits in no known
-        order, a list of withdrawals that names nobody.
+        If a choice cannot be made: because a diagnosis is unknown, because sMCI is requested
+        without exams, because the order of visits is unknown, or because no subject matches the
+        list of withdrawals.
     """
     scans = scans.copy()
     _join_spellings(scans)
@@ -69,13 +70,13 @@ def choose(scans: pd.DataFrame, options: Mapping[str, Value]) -> pd.DataFrame:
 def leave_out(
     scans: pd.DataFrame, where: pd.Series | NDArray[np.bool_], reason: str | pd.Series
 ) -> None:
-    """Give scans a reason, unless they have one."""
+    """Set the reason for excluding scans, unless they already have one."""
     where = where & (scans["reason"] == "")
     scans.loc[where, "reason"] = reason if isinstance(reason, str) else reason[where]
 
 
 def _join_spellings(scans: pd.DataFrame) -> None:
-    """Write diagnoses that differ in case and spaces as the commonest of them is written."""
+    """Replace spellings of a diagnosis that differ in case or spaces by the commonest one."""
     words = scans["diagnosis"].str.split().str.join(" ")
     words = words.where(~words.str.lower().isin(MISSING), "")
     counts = words.value_counts().sort_index().sort_values(ascending=False, kind="stable")
@@ -86,22 +87,22 @@ def _join_spellings(scans: pd.DataFrame) -> None:
 
 
 def substitutes(scans: pd.DataFrame, target: str) -> dict[int, list[int]]:
-    """Return which images stand in for a chosen one that turns out to be unusable, in order.
+    """Return the images that may replace each chosen image if it turns out to be unusable.
 
-    They are of the same visit, have a label, and are said to be in the same space: an image that is
-    not registered never stands in for one that is.
+    They belong to the same visit, have a label, and are declared to be in the same space: an
+    unregistered image never replaces a registered one.
 
     Parameters
     ----------
     scans : DataFrame
-        As `choose` left them.
+        The result of `choose`.
     target : str
-        What must be known of a scan.
+        The label that a scan must have.
 
     Returns
     -------
     dict
-        Indices of `scans` by the index of a chosen scan, for those that have any.
+        Indices into `scans` in order of preference, by the index of the chosen scan.
     """
 
     def visits(rows: pd.DataFrame) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -120,24 +121,24 @@ def substitutes(scans: pd.DataFrame, target: str) -> dict[int, list[int]]:
 def replace(
     scans: pd.DataFrame, target: str, unusable: Mapping[int, str]
 ) -> tuple[pd.DataFrame, dict[int, int]]:
-    """Return the scans with the next usable image of a visit chosen where the first is not usable.
+    """Replace unusable images by the next usable image of the same visit.
 
     Parameters
     ----------
     scans : DataFrame
-        As `choose` left them.
+        The result of `choose`.
     target : str
         See `substitutes`.
     unusable : mapping
-        Why scans that were read cannot be used, by index.
+        The reason why a scan that was read cannot be used, by index.
 
     Returns
     -------
     scans : DataFrame
-        Every image that was read in vain has its reason, but for chosen ones without a substitute:
-        those stay chosen, for what reading them said gives them one.
+        The same scans with the reasons of unusable images. Chosen images without a substitute
+        remain chosen here; their facts contain the reason.
     taken : dict
-        The index of the substitute by that of the image that it stands in for.
+        The index of the substitute by the index of the image that it replaces.
     """
     scans = scans.copy()
     in_order, lost, taken = substitutes(scans, target), [], {}
@@ -170,7 +171,7 @@ def _withdraw(scans: pd.DataFrame, name: str) -> None:
 
 
 def _choose_images(scans: pd.DataFrame) -> None:
-    """Use one image a visit where the adapter ranks them; others must be unique by themselves."""
+    """Choose one image per visit where the adapter ranks them; other visits have one image."""
     candidates = scans[(scans["reason"] == "") & (scans["rank"] != "")]
     best = _by_rank(candidates).drop_duplicates(["subject_id", "session_id"])
     leave_out(scans, scans.index.isin(candidates.index.difference(best.index)), NOT_CHOSEN)
@@ -181,7 +182,7 @@ def _by_rank(scans: pd.DataFrame) -> pd.DataFrame:
 
 
 def _choose_visits(scans: pd.DataFrame, visits: str) -> None:
-    """Use the first or last visit of each subject: by day, else by age, else by number."""
+    """Choose the first or last visit of each subject: by day, else by age, else by number."""
     if visits == "all":
         return
     used = scans[scans["reason"] == ""]
@@ -197,10 +198,10 @@ def _choose_visits(scans: pd.DataFrame, visits: str) -> None:
     if unknown:
         subject, names = unknown[0]
         raise UserError(
-            f"--visits {visits}: of {len(unknown)} subjects the order of the visits is not known, "
-            f"the first is {subject!r} with {listed(names)}: no date or age tells them apart, and "
-            "their names are not numbers of one kind; add the age or acq_time of each visit to the "
-            "table (in BIDS sub-*_sessions.tsv), or use --visits all."
+            f"--visits {visits}: the order of the visits is unknown for {len(unknown)} subjects, "
+            f"for example {subject!r} with {listed(names)}, because their dates and ages are "
+            "missing or equal and their names are not numbered in one way; add the age or acq_time "
+            "of each visit to the table (sub-*_sessions.tsv in BIDS), or use --visits all."
         )
     used = used.assign(order=order).sort_values(["subject_id", "order"], kind="stable")
     keep = used.drop_duplicates("subject_id", keep="first" if visits == "baseline" else "last")
@@ -209,7 +210,7 @@ def _choose_visits(scans: pd.DataFrame, visits: str) -> None:
 
 
 def _order_of_visits(rows: pd.DataFrame) -> pd.Series | None:
-    """Return what a subject's scans are sorted by, None when nothing tells."""
+    """Return the values by which a subject's scans are sorted, None if their order is unknown."""
     each = rows.drop_duplicates("session_id").set_index("session_id")
     for name in ("day", "age"):
         if each[name].notna().all() and each[name].is_unique:
@@ -225,7 +226,7 @@ def _order_of_visits(rows: pd.DataFrame) -> pd.Series | None:
 def _form_classes(scans: pd.DataFrame, text: str, horizon: float) -> None:
     classes = parse_classes(text)
     used = scans["reason"] == ""
-    # What is left out already may have words that nobody can be asked about.
+    # Scans that are already excluded may have unknown diagnoses, which are no error.
     words = scans["diagnosis"].map(lambda word: spelled(word) or "")
     words[used] = normalise(scans.loc[used, "diagnosis"], "The table")
     if set(FOLLOWED) & set(classes):
@@ -238,12 +239,13 @@ def _form_classes(scans: pd.DataFrame, text: str, horizon: float) -> None:
 
 
 def _follow_up(scans: pd.DataFrame, words: pd.Series, horizon: float) -> None:
-    """Tell MCI that becomes AD within the horizon from MCI that is still MCI at its end."""
+    """Separate MCI that progresses to AD within the horizon (pMCI) from stable MCI (sMCI)."""
     exams = scans.attrs.get("exams")
     if exams is None:
         raise UserError(
-            "sMCI and pMCI need exams after the scan, and this dataset has none; choose classes of "
-            "CN, MCI and AD, or write sMCI and pMCI into a table and name it as the cohort."
+            "sMCI and pMCI need exams after the scan, but this dataset has none; use --classes "
+            "with CN, MCI and AD, or add a column with sMCI and pMCI to a table and use --data "
+            "table."
         )
     exams = exams.assign(diagnosis=normalise(exams["diagnosis"], "The table of exams"))
     exams = exams[exams["diagnosis"] != ""]
@@ -253,7 +255,7 @@ def _follow_up(scans: pd.DataFrame, words: pd.Series, horizon: float) -> None:
     }
     none = np.array([]), np.array([], dtype=str)
     why = pd.Series("", index=scans.index)
-    # Those that may stand in for a chosen image are of the same visit and get its class.
+    # Images that may replace a chosen one belong to the same visit and get the same class.
     mci = scans[(words == "MCI") & scans["reason"].isin(["", NOT_CHOSEN])]
     for index, subject, day in zip(mci.index, mci["subject_id"], mci["day"], strict=True):
         days, found = of_subject.get(subject, none)

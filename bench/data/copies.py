@@ -1,4 +1,4 @@
-"""Which scans show the same image, whatever the type, order of axes or header it is stored with."""
+"""Detection of identical images, whatever type, order of axes or header they are stored with."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 BLOCKS = 4
-"""An image is cut into so many parts along each axis."""
+"""Number of parts along each axis that an image is divided into."""
 
 TOLERANCE = 1e-4
-"""Of the range of an image's blocks. Rounding to 16 bits changes their means by less; the means of
-two scans, of one person on one day even, differ by a hundred times as much."""
+"""Largest difference between block means of identical images, relative to their range. Rounding to
+16 bits changes the means by less; two scans differ by a hundred times as much, even if they are of
+the same person on the same day."""
 
 
 def block_means(data: NDArray[np.generic]) -> str:
-    """Return what an image is known by: the means of its 64 blocks in order of size.
+    """Return a fingerprint of an image: the means of its 64 blocks in ascending order.
 
-    Flips and permutations of axes move blocks but leave their means, so neither the orientation nor
-    a header that lost it matters.
+    Flips and permutations of axes move the blocks but do not change their means, so the
+    fingerprint depends neither on the orientation nor on the header.
 
     Parameters
     ----------
     data : ndarray, (X, Y, Z)
-        The values of a scan, before anything is resampled.
+        The values of a scan before resampling.
 
     Returns
     -------
     str
-        64 numbers; empty where they tell nothing, all being equal or beyond single precision.
+        64 numbers, or an empty string if they are all equal or exceed single precision.
     """
     means = data
-    # The axis that lies closest in memory first: its product needs no copy of the scan.
+    # The axis with the smallest stride comes first, because its product needs no copy of the scan.
     for axis in np.argsort(np.abs(data.strides), kind="stable"):
         front = np.moveaxis(means, axis, -1)
         rows = front.reshape(-1, front.shape[-1]).astype(np.float32, copy=False)
@@ -47,7 +48,7 @@ def block_means(data: NDArray[np.generic]) -> str:
 
 
 def _shares(n: int) -> NDArray[np.float32]:
-    """Return how much of each block's mean each of `n` voxels is; borders may cut a voxel."""
+    """Return the weight of each of `n` voxels in the mean of each block; voxels may be divided."""
     borders = np.linspace(0, n, BLOCKS + 1)
     low, high = borders[:-1, None], borders[1:, None]
     voxels = np.arange(n)
@@ -56,17 +57,17 @@ def _shares(n: int) -> NDArray[np.float32]:
 
 
 def same_images(scans: pd.DataFrame) -> pd.Series:
-    """Return for each scan the first one that shows the same image, itself where it is the first.
+    """Return for each scan the first scan with the same image, which may be the scan itself.
 
     Parameters
     ----------
     scans : DataFrame
-        ``sha256`` of the stored voxels and ``blocks`` of `block_means`; empty where not known.
+        ``sha256`` of the stored voxels and ``blocks`` of `block_means`; empty if unknown.
 
     Returns
     -------
     Series
-        Of the index of `scans`.
+        Values of the index of `scans`, with the same index.
     """
     at = pd.Series(range(len(scans)), index=scans.index)
     first = at.groupby(scans["sha256"].where(scans["sha256"] != "", at.astype(str))).transform(
@@ -79,7 +80,7 @@ def same_images(scans: pd.DataFrame) -> pd.Series:
 
 
 def _alike(blocks: pd.Series) -> NDArray[np.int64]:
-    """Return pairs of positions whose block means agree."""
+    """Return pairs of positions at which the block means agree."""
     from scipy.spatial import KDTree
 
     known = np.flatnonzero(blocks != "")
@@ -87,9 +88,10 @@ def _alike(blocks: pd.Series) -> NDArray[np.int64]:
         return np.empty((0, 2), np.int64)
     values = np.array([text.split() for text in blocks.iloc[known]], dtype=np.float64)
     span = values[:, -1:] - values[:, :1]
-    # Divided by each image's own range, with the range beside it: brighter is not the same.
+    # The means are divided by the range of each image. The range itself is one more dimension,
+    # because images that differ only in brightness are not identical.
     points = np.hstack([values / span, np.log(span)])
-    # A tree of few dimensions finds candidates, all of them decide.
+    # A tree with five of the dimensions finds candidates, which are then compared in all of them.
     some = KDTree(points[:, [8, 24, 40, 56, -1]])
     near = some.query_pairs(TOLERANCE, p=np.inf, output_type="ndarray")
     alike = np.abs(points[near[:, 0]] - points[near[:, 1]]).max(axis=1) <= TOLERANCE

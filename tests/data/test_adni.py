@@ -150,7 +150,7 @@ def test_a_dxsum_of_today_labels_alone_by_words_or_codes(
 def test_an_unknown_diagnosis_of_dxsum_stops(word: str, tmp_path: Path) -> None:
     adni.write(tmp_path)
     dxsum(tmp_path, "DIAGNOSIS", {"CN": "CN", "MCI": "MCI", "AD": word})
-    with pytest.raises(UserError, match=rf"'DIAGNOSIS' that are no diagnoses: '{re.escape(word)}'"):
+    with pytest.raises(UserError, match=rf"'DIAGNOSIS' : '{re.escape(word)}'"):
         listed_scans("adni", tmp_path)
 
 
@@ -286,7 +286,7 @@ def test_dicom_leaves_are_folders(tmp_path: Path) -> None:
             lambda t: t.assign(PTID="001_S_9999"),
             "None of the 20 subjects .*'002_S_0295'.*'001_S_99",
         ),
-        (lambda t: t.assign(DX="Unsure"), "'Unsure'; known are 'cn'"),
+        (lambda t: t.assign(DX="Unsure"), "'Unsure'; replace them in the table by one of 'cn'"),
         (lambda t: t.assign(EXAMDATE="last spring"), "no dates: 'last spring'"),
         (lambda t: t.assign(AGE="old"), "no ages in years: 'old'"),
     ],

@@ -63,7 +63,7 @@ def test_no_spelling_means_two_diagnoses() -> None:
 
 
 def test_an_unknown_diagnosis_stops_with_the_list_of_values() -> None:
-    with pytest.raises(UserError, match=r"'Patient', 'pt'.*known are 'cn', 'nl'"):
+    with pytest.raises(UserError, match=r"'Patient', 'pt'.*one of 'cn', 'nl'"):
         normalise(["CN", "Patient", "AD", "pt"], "The table")
 
 
@@ -86,9 +86,9 @@ def test_classes_join_diagnoses_and_keep_their_order() -> None:
     ("text", "words"),
     [
         ("CN", "at least two"),
-        ("CN,AX", "'AX' is not a diagnosis"),
-        ("CN,AD+CN", "CN stands in it twice"),
-        ("sMCI,pMCI,MCI", "exclude each other"),
+        ("CN,AX", "'AX' is not a known diagnosis"),
+        ("CN,AD+CN", "CN occurs twice"),
+        ("sMCI,pMCI,MCI", "MCI cannot be combined with"),
         ("CN,", "at least two"),
     ],
 )
@@ -213,7 +213,7 @@ def test_ages_and_days_order_visits_whose_names_do_not(visits: str, column: str)
 def test_visits_in_no_known_order_are_a_sentence(names: tuple[str, str]) -> None:
     rows = [scan(session=name, age=age) for name, age in zip(names, (60.0, 60.0), strict=True)]
     with pytest.raises(
-        UserError, match=r"order of the visits is not known.*acq_time.*--visits all"
+        UserError, match=r"order of the visits is unknown.*acq_time.*--visits all"
     ):
         chosen(rows, visits="baseline")
     assert (chosen(rows, visits="all")["reason"] == "").all()

@@ -170,7 +170,7 @@ def test_a_site_is_held_out_with_all_its_subjects() -> None:
 
 
 def test_a_site_that_is_not_there_is_an_error_that_lists_sites() -> None:
-    with pytest.raises(UserError, match="there are 'A', 'B', 'C'"):
+    with pytest.raises(UserError, match="choose one of 'A', 'B', 'C'"):
         selected(rows(), hold_out_site="D")
 
 

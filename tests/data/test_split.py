@@ -150,7 +150,7 @@ def test_the_order_is_known_by_heart() -> None:
 @pytest.mark.parametrize("n", [0, 11])
 def test_a_subset_that_does_not_exist_is_an_error(n: int) -> None:
     table = people(10)
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(ValueError, match="between 1 and 10"):
         subset(list(table.index), strata(table, DIAGNOSIS), n, 0)
 
 
