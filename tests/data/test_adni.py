@@ -150,7 +150,7 @@ def test_a_dxsum_of_today_labels_alone_by_words_or_codes(
 def test_an_unknown_diagnosis_of_dxsum_stops(word: str, tmp_path: Path) -> None:
     adni.write(tmp_path)
     dxsum(tmp_path, "DIAGNOSIS", {"CN": "CN", "MCI": "MCI", "AD": word})
-    with pytest.raises(UserError, match=rf"'DIAGNOSIS' : '{re.escape(word)}'"):
+    with pytest.raises(UserError, match=rf"'DIAGNOSIS': '{re.escape(word)}'"):
         listed_scans("adni", tmp_path)
 
 

@@ -45,7 +45,7 @@ def test_a_table_that_is_missing_is_named(table: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "column", "value", "words"),
     [
-        ("pdxconv", "DXCURREN", "Vascular", "'DXCURREN' that are no diagnoses: 'Vascular'"),
+        ("pdxconv", "DXCURREN", "Vascular", "'DXCURREN': 'Vascular'"),
         ("ptdemog", "PTGENDER", "3", "do not say F or M: '3'"),
         ("ptdemog", "PTDOB", "/9999", "no years of birth: '/9999'"),
         ("mrimeta", "EXAMDATE", "0207-01-10", "no dates: '0207-01-10'"),

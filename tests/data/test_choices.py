@@ -212,9 +212,7 @@ def test_ages_and_days_order_visits_whose_names_do_not(visits: str, column: str)
 )
 def test_visits_in_no_known_order_are_a_sentence(names: tuple[str, str]) -> None:
     rows = [scan(session=name, age=age) for name, age in zip(names, (60.0, 60.0), strict=True)]
-    with pytest.raises(
-        UserError, match=r"order of the visits is unknown.*acq_time.*--visits all"
-    ):
+    with pytest.raises(UserError, match=r"order of the visits is unknown.*acq_time.*--visits all"):
         chosen(rows, visits="baseline")
     assert (chosen(rows, visits="all")["reason"] == "").all()
 
