@@ -304,5 +304,5 @@ def test_a_newer_version_of_a_cohort_is_not_another_cohort(bench, reading):
     for _ in range(6):
         fingerprint = bench.cohort(name="same")
         bench.grid([bench.arm(n, fingerprint) for n in ("a", "b")], sizes=(48,), seeds=(0,))
-    with pytest.raises(UserError, match=r"5 cohorts or more .* has 1 \(same\)"):
+    with pytest.raises(UserError, match=r"at least 5 cohorts .* has 1 \(same\)"):
         gathered(reading(), "critical-difference")

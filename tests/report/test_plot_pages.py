@@ -89,17 +89,21 @@ def test_reports_do_not_import_matplotlib():
     ("name", "request_", "words"),
     [
         ("forest", {"metric": "mea"}, "--metric mea .* did you mean 'mae'"),
-        ("forest", {"size": 30}, "--size 30: .* it is one of 24, 48, 96"),
+        ("forest", {"size": 30}, "--size 30: .* choose one of 24, 48, 96"),
         ("forest", {"models": ("goood",)}, "--models goood: .* did you mean 'good'"),
         ("forest", {"where": {"dataset": "x"}}, "match --where dataset=x; available"),
-        ("roc", {}, "A figure of roc is for binary results, these are regression"),
-        ("roc", {"metric": "auc"}, "--metric does not change a figure of roc"),
-        ("pareto", {"size": 24}, "--size does not change a figure of pareto"),
-        ("subjects", {"models": ("good",)}, "needs 2 models with a finished run at n=48"),
-        ("subjects", {"models": ("good", "fair", "bad")}, "shows two models, and these are 3"),
-        ("critical-difference", {}, r"5 cohorts or more .* has 1 \(cohort\)"),
-        ("pareto", {}, "has recorded what it cost"),
-        ("heatmap", {"models": ("good",)}, "needs 2 models .* there is 1"),
+        ("roc", {}, "roc shows binary results, but these are regression"),
+        ("roc", {"metric": "auc"}, "--metric does not apply to the figure roc"),
+        ("pareto", {"size": 24}, "--size does not apply to the figure pareto"),
+        ("subjects", {"models": ("good",)}, "needs at least 2 models with a finished run at n=48"),
+        (
+            "subjects",
+            {"models": ("good", "fair", "bad")},
+            "shows two models, but --models selects 3",
+        ),
+        ("critical-difference", {}, r"at least 5 cohorts .* has 1 \(cohort\)"),
+        ("pareto", {}, "no record of their cost"),
+        ("heatmap", {"models": ("good",)}, "needs at least 2 models .* there is only 1"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(bench, reading, name, request_, words):
@@ -128,7 +132,7 @@ def test_one_seed_and_undefined_scores_are_drawn_without_what_is_not_known(bench
         bench.run(command, arm, size, 0, values=np.full(40, 60.0 + (arm is arms[1])))
     store = reading()
     for name in ("learning-curves", "forest", "heatmap", "predicted-true", "subjects"):
-        for metric_ in ("mae", "r") if "metric" in KINDS[name].takes else (None,):
+        for metric_ in ("mae", "r") if "metric" in KINDS[name].options else (None,):
             drawn = figure(store, name, FigureRequest(metric=metric_))
             assert drawn.data.startswith(b"%PDF-")
             assert "nan" not in drawn.description
@@ -139,7 +143,7 @@ def test_one_seed_and_undefined_scores_are_drawn_without_what_is_not_known(bench
 def test_kinds_and_formats_are_checked_before_anything_is_read():
     with pytest.raises(UserError, match="did you mean 'forest'"):
         check_figure("forrest", "pdf")
-    with pytest.raises(UserError, match="pdf, svg, png, not as 'jpg'"):
+    with pytest.raises(UserError, match=r"'jpg'.* choose one of pdf, svg, png"):
         check_figure("forest", "jpg")
 
 

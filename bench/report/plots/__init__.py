@@ -1,8 +1,8 @@
-"""Figures of a store: what each kind shows, as a file or as pictures of a page.
+"""Figures of the results in a database, for files and for HTML reports.
 
-Every kind is a module with three steps: `gather` reads the store into plain arrays and labels,
-`draw` lays these out, `words` says the main numbers to those who do not see the figure. matplotlib
-is imported only when something is drawn.
+Every kind of figure is a module with three functions: `gather` reads the database into arrays and
+labels, `draw` plots them, and `describe` returns the main numbers as alternative text. matplotlib
+is imported only when a figure is drawn.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class FigureKind:
-    """A kind of figure: its title, its module, the choices that change it, the tasks it shows."""
+    """A kind of figure: its title and module, the options that it accepts, and its tasks."""
 
     title: str
     steps: ModuleType
-    takes: tuple[str, ...] = ("metric", "size")
+    options: tuple[str, ...] = ("metric", "size")
     tasks: tuple[str, ...] = ("regression", "binary", "multiclass")
     several: bool = False
-    """Whether it is of several cohorts at once."""
+    """Whether it shows several cohorts at once."""
 
 
 KINDS: dict[str, FigureKind] = {
@@ -65,19 +65,19 @@ KINDS: dict[str, FigureKind] = {
     "pareto": FigureKind("Accuracy against cost", pareto, ("metric",)),
     "critical-difference": FigureKind("Mean ranks", cohorts, ("metric",), several=True),
 }
-"""Every figure by its name on the command line."""
+"""All kinds of figures by their name on the command line."""
 
 
 @dataclass(frozen=True)
 class RenderedFigure:
-    """A figure as a file, and the same in words."""
+    """The contents of a figure file, and a description of the figure as text."""
 
     data: bytes
     description: str
 
 
 def figure(store: Store, name: str, request: FigureRequest, format_: str = "pdf") -> RenderedFigure:
-    """Draw one figure of what a store holds.
+    """Draw one figure of the results in a database.
 
     Parameters
     ----------
@@ -93,50 +93,50 @@ def figure(store: Store, name: str, request: FigureRequest, format_: str = "pdf"
     Raises
     ------
     UserError
-        When there is no such kind or format, a choice does not belong to it, or the store does
-        not hold what it shows.
+        If there is no such kind or format, an option does not apply to it, or the database does
+        not contain the results that it shows.
     """
     check_figure(name, format_)
     kind = KINDS[name]
-    for choice in ("metric", "size"):
-        if getattr(request, choice) is not None and choice not in kind.takes:
-            raise UserError(f"--{choice} does not change a figure of {name}; leave it out.")
+    for option in ("metric", "size"):
+        if getattr(request, option) is not None and option not in kind.options:
+            raise UserError(f"--{option} does not apply to the figure {name}; omit it.")
     source = load_source(store, name, kind.tasks, request, several=kind.several)
     return _draw(kind, kind.steps.gather(source), format_)
 
 
 def check_figure(name: str, format_: str) -> None:
-    """Refuse a kind of figure or a format that does not exist.
+    """Check that a kind of figure and a format exist.
 
     Raises
     ------
     UserError
-        Which says what there is.
+        If one of them does not exist; the message lists those that do.
     """
     if name not in KINDS:
         raise UserError(
-            f"{name}: there is no such figure{did_you_mean(name, KINDS)}; there are "
+            f"There is no figure {name!r}{did_you_mean(name, KINDS)}; choose one of "
             f"{', '.join(KINDS)}."
         )
     if format_ not in FORMATS:
         raise UserError(
-            f"A figure is written as {', '.join(FORMATS)}, not as {format_!r}"
-            f"{did_you_mean(format_, FORMATS)}."
+            f"Figures cannot be written as {format_!r}{did_you_mean(format_, FORMATS)}; choose one "
+            f"of {', '.join(FORMATS)}."
         )
 
 
 def pictures_for(data: SectionData) -> tuple[Picture, ...]:
-    """Return the figures of a report's section, small enough for a page that holds everything.
+    """Return the figures of a section as SVG, small enough to be embedded in a page.
 
     Parameters
     ----------
     data : SectionData
-        What the section is made from.
+        The data of the section.
 
     Returns
     -------
     tuple of Picture
-        SVG. A figure for which the store holds too little is left out.
+        Figures for which there are not enough results are omitted.
     """
     protocol, everyone = data.protocol, tuple(data.rows)
     source = Source(
@@ -179,10 +179,10 @@ PAGE: dict[str, int | None] = {
     "predicted-true": MAX_PANELS,
     "pareto": None,
 }
-"""The figures of a page in their order, and of how many rows each is at most."""
+"""The figures of a page in their order, with the maximum number of rows of each."""
 
 MAX_POINTS = 500
-"""Points of a figure of a page: more would make the page heavy and nothing clearer."""
+"""The maximum number of points in a figure of a page, which limits the size of the page."""
 
 
 def _draw(kind: FigureKind, data: Any, format_: str) -> RenderedFigure:

@@ -1,4 +1,4 @@
-"""Predicted against true age, an arm a panel: the mean over seeds and the range over them."""
+"""Predicted against true age, one panel per model, with mean and range over seeds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PredictionPanel:
-    """One arm: the mean prediction of each shown subject (M,) with its range over seeds."""
+    """One model: the mean prediction of each shown subject (M,) with its range over seeds."""
 
     label: str
     style: int
@@ -39,7 +39,7 @@ class PredictionPanel:
 
 @dataclass(frozen=True)
 class PredictedTrue:
-    """The shown subjects' true values (M,) and every arm's predictions of them."""
+    """The true values of the shown subjects (M,), and the predictions of all models."""
 
     title: str
     axis: str
@@ -50,7 +50,7 @@ class PredictedTrue:
 
 
 def gather(source: Source) -> PredictedTrue:
-    """Read the test predictions of every row with a finished run."""
+    """Read the test predictions of all rows with a finished run."""
     rows = need_finished(source, 1)
     budget = None if source.max_points is None else source.max_points // len(rows)
     shown = spread_evenly(source.evidence.truth, budget)
@@ -79,7 +79,7 @@ def gather(source: Source) -> PredictedTrue:
 
 
 def draw(data: PredictedTrue) -> Figure:
-    """Draw the panels on one scale with the line of perfect prediction."""
+    """Draw the panels with a common scale and the line of perfect prediction."""
     n = len(data.panels)
     columns = columns_for(n)
     width = COLUMN if columns < 3 else PAGE
@@ -88,7 +88,7 @@ def draw(data: PredictedTrue) -> Figure:
     everything = np.concatenate([data.truth, *(a for p in data.panels for a in (p.low, p.high))])
     low, high = np.nanmin(everything), np.nanmax(everything)
     pad = 0.03 * (high - low) or 1.0
-    # Many points are small ones.
+    # Points are smaller if there are many.
     size = float(np.clip(25 / np.sqrt(len(data.truth)), 1, 3))
     for (axes,), panel in zip(panels(figure, n, columns), data.panels, strict=True):
         colour, marker, _ = model_style(panel.style)
@@ -115,7 +115,7 @@ def draw(data: PredictedTrue) -> Figure:
 
 
 def describe(data: PredictedTrue) -> str:
-    """Return the score of every arm."""
+    """Return the score of every model."""
     parts = [f"{panel.label}: {panel.score}" for panel in data.panels]
     seeds = sorted({panel.n_seeds for panel in data.panels})
     return (

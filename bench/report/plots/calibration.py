@@ -1,4 +1,4 @@
-"""Reliability curves: what share came true among subjects of about one probability."""
+"""Reliability curves: observed against predicted probability of the positive class."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CalibrationPanel:
-    """One arm.
+    """One model.
 
     Parameters
     ----------
     mean : Reliability
-        Of each subject's mean prediction over seeds: a subject counts once, as its Wilson
-        intervals need.
+        The curve of each subject's mean prediction over seeds, in which a subject counts once,
+        as the Wilson intervals assume.
     runs : tuple of Reliability
-        Of every run.
+        The curve of each run.
     brier : str
-        The Brier score as the report prints it.
+        The Brier score as printed in the report.
     """
 
     label: str
@@ -52,7 +52,7 @@ class CalibrationPanel:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The arms, best first."""
+    """The models, best first."""
 
     title: str
     positive: str
@@ -61,7 +61,7 @@ class Calibration:
 
 
 def gather(source: Source) -> Calibration:
-    """Bin the test predictions of every row with a finished run."""
+    """Bin the test predictions of all rows with a finished run."""
     truth = source.evidence.truth
     by_brier = replace(source, metric=metric_of("brier"))
     found = []
@@ -85,7 +85,7 @@ def gather(source: Source) -> Calibration:
 
 
 def draw(data: Calibration) -> Figure:
-    """Draw a panel an arm, with how many subjects were given each probability below."""
+    """Draw a panel per model, with the distribution of the predicted probabilities below."""
     n = len(data.panels)
     columns = columns_for(n)
     width = COLUMN if columns < 3 else PAGE
@@ -115,17 +115,17 @@ def draw(data: Calibration) -> Figure:
         below.set_xlim(-0.03, 1.03)
         below.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     figure.supxlabel(f"predicted probability of {data.positive}", fontsize=7)
-    figure.supylabel(f"share that is {data.positive}; below, subjects", fontsize=7)
+    figure.supylabel(f"proportion of {data.positive}; below: number of subjects", fontsize=7)
     return figure
 
 
 def describe(data: Calibration) -> str:
-    """Return the Brier score of every arm."""
+    """Return the Brier score of every model."""
     parts = [f"{panel.label}: {panel.brier}" for panel in data.panels]
     return (
-        f"Share of {data.n_subjects} test subjects that are {data.positive} against the predicted "
-        f"probability, in {len(data.panels[0].mean.counts)} bins. Points: each subject's mean "
-        "prediction over seeds, with 95 % Wilson interval; thin lines: single runs; below: how "
-        f"many subjects were given each probability. Brier score, mean over seeds with 95 % t "
+        f"Proportion of {data.positive} among {data.n_subjects} test subjects against the "
+        f"predicted probability, in {len(data.panels[0].mean.counts)} bins. Points: each subject's "
+        "mean prediction over seeds, with 95 % Wilson interval; thin lines: single runs; below: "
+        "number of subjects by predicted probability. Brier score, mean over seeds with 95 % t "
         f"interval: {'; '.join(parts)}."
     )

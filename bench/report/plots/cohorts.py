@@ -1,4 +1,4 @@
-"""Mean ranks over cohorts, and bars over the arms that these do not tell apart."""
+"""Critical-difference diagram: mean ranks over cohorts, with bars over similar models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CriticalDifference:
-    """The ranks, on which metric, and the arms that could not be ranked."""
+    """The ranks by one metric, and the models that could not be ranked."""
 
     title: str
     axis: str
@@ -31,14 +31,14 @@ class CriticalDifference:
 
 
 def gather(source: Source) -> CriticalDifference:
-    """Take every arm's mean over seeds at each cohort's primary size."""
+    """Rank the models by their means over seeds at each cohort's primary size."""
     protocols = _cohorts(source)
     names = [one_line(each.dataset["name"]) for each in protocols]
     if len(protocols) < FEWEST_COHORTS:
         raise UserError(
-            f"Mean ranks need {FEWEST_COHORTS} cohorts or more that were run alike, and this "
-            f"database has {len(protocols)} ({', '.join(names)}); seeds and training sizes are no "
-            "cohorts."
+            f"Mean ranks need at least {FEWEST_COHORTS} cohorts that were run with the same "
+            f"settings, but this database has {len(protocols)} ({', '.join(names)}); seeds and "
+            "training sizes do not count as cohorts."
         )
     values = [_values(source, each) for each in protocols]
     chosen = {_label(row) for row in source.rows} if source.chosen else None
@@ -49,8 +49,8 @@ def gather(source: Source) -> CriticalDifference:
     if len(common) < 2:
         raise UserError(
             f"Mean ranks need two models with a result in each of the {len(names)} cohorts "
-            f"({', '.join(names)}), and there {'is one' if common else 'is none'}; `bench status` "
-            "shows what is missing."
+            f"({', '.join(names)}), but there is {'only one' if common else 'none'}; `bench "
+            "status` shows the missing runs."
         )
     table = rank_arms(
         [[each[label] for label in common] for each in values],
@@ -67,7 +67,7 @@ def gather(source: Source) -> CriticalDifference:
 
 
 def draw(data: CriticalDifference) -> Figure:
-    """Draw the arms on a line of ranks, the better half to the left."""
+    """Draw the models on an axis of ranks, the better half on the left."""
     table = data.table
     n = len(table.arms)
     half = (n + 1) // 2
@@ -97,32 +97,36 @@ def draw(data: CriticalDifference) -> Figure:
     axes.set_xticks(range(1, n + 1))
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel(f"mean rank by {data.axis}, 1 is best; a bar joins models not told apart")
+    axes.set_xlabel(
+        f"mean rank by {data.axis}, 1 is best; bars join models without significant differences"
+    )
     for side, spine in axes.spines.items():
         spine.set_visible(side == "top")
     return figure
 
 
 def describe(data: CriticalDifference) -> str:
-    """Return the mean ranks, the test over all and the groups."""
+    """Return the mean ranks, the test of all models, and the groups."""
     table = data.table
     ranks = ", ".join(
         f"{arm} {number(float(rank), 2)}"
         for arm, rank in zip(table.arms, table.mean_ranks, strict=True)
     )
     groups = "; ".join(", ".join(group) for group in table.groups) or "none"
-    lost = f" Not in every cohort, and left out: {', '.join(data.left_out)}." * bool(data.left_out)
+    lost = f" Excluded because they are missing in a cohort: {', '.join(data.left_out)}." * bool(
+        data.left_out
+    )
     return (
         f"Mean ranks by {data.axis} over {len(table.cohorts)} cohorts "
-        f"({', '.join(table.cohorts)}), 1 is best: {ranks}. {_test(table)}. Not told apart by "
-        f"Wilcoxon's signed ranks with Holm's adjustment: {groups}.{lost}"
+        f"({', '.join(table.cohorts)}), 1 is best: {ranks}. {_test(table)}. Not significantly "
+        f"different by Wilcoxon's signed-rank test with Holm's adjustment: {groups}.{lost}"
     )
 
 
 def _test(table: RankTable) -> str:
     text = table.reason or f"Friedman χ² {number(table.statistic, 1)}, p {_p(table.p)}"
     if table.floor > table.alpha:
-        text += f"; too few cohorts to tell any two of {len(table.arms)} models apart"
+        text += f"; too few cohorts for significant differences between {len(table.arms)} models"
     return text
 
 
@@ -131,10 +135,10 @@ def _p(p: float) -> str:
 
 
 def _cohorts(source: Source) -> list[Protocol]:
-    """Return the protocols that differ from the shown one in nothing but the cohort.
+    """Return the protocols that differ from the shown one in their cohort only.
 
-    A cohort is its name: a newer version of it stands for the older ones, with which it shares
-    subjects.
+    Cohorts are identified by their names. Only the newest version of a cohort is used, because
+    versions share subjects.
     """
     wanted = {k: v for k, v in source.protocol.values.items() if k != "fingerprint"}
     found: dict[str, Protocol] = {}
@@ -149,12 +153,12 @@ def _cohorts(source: Source) -> list[Protocol]:
 
 
 def _values(source: Source, protocol: Protocol) -> dict[str, float]:
-    """Return the mean of every arm at the primary size, NaN where it has none or is not one."""
+    """Return the mean of every model at the primary size; NaN if it is missing or ambiguous."""
     evidence = load_evidence(source.store, protocol)
     found: dict[str, float] = {}
     for row in protocol.rows:
         cell = score_cell(protocol, evidence, row, protocol.primary_size, source.metric)
-        # Two settings of one model cannot be told from each other across cohorts.
+        # Two settings of one model cannot be matched across cohorts.
         twice = _label(row) in found
         found[_label(row)] = np.nan if twice else as_float(cell.values["mean"])
     return found

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEVEL = 0.05
-"""Below this adjusted p a difference is drawn as told apart from zero."""
+"""Differences with a smaller adjusted p-value are drawn with filled markers."""
 
 
 @dataclass(frozen=True)
 class Forest:
-    """One line a pair (M,): the improvement of A over B with its confidence bounds and p."""
+    """The improvement of A over B for each pair (M,), with confidence bounds and p-values."""
 
     title: str
     axis: str
@@ -36,13 +36,13 @@ class Forest:
 
 
 def gather(source: Source) -> Forest:
-    """Compare the rows as the report does."""
+    """Compare the rows as in the report."""
     need_finished(source, 2)
     tested = source.family()
     found = [pair.found for pair in tested.pairs]
     margin = source.test_plan.margin
     if source.metric.name != source.protocol.primary_metric:
-        margin = None  # it is in units of the primary metric
+        margin = None  # The margin is in units of the primary metric.
     bounds = [(np.nan, np.nan) if f is None else f.improvement_interval for f in found]
     improvement = [np.nan if f is None else f.improvement for f in found]
     return Forest(
@@ -63,7 +63,7 @@ def gather(source: Source) -> Forest:
 
 
 def draw(data: Forest) -> Figure:
-    """Draw one line a pair; filled where zero is excluded after adjustment."""
+    """Draw one line per pair, with filled markers if the adjusted p-value is significant."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -101,7 +101,7 @@ def draw(data: Forest) -> Figure:
 
 
 def describe(data: Forest) -> str:
-    """Return every difference with its interval and p, at most ten of them."""
+    """Return the differences with their intervals and p-values, at most ten of them."""
     limit = 10
     parts = [
         f"{label} {text}, {data.how} {p_value(p)}"

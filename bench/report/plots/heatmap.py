@@ -1,4 +1,4 @@
-"""All pairs in one matrix: the difference below the diagonal, its p-value above."""
+"""All pairs in one matrix, with differences below and p-values above the diagonal."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Heatmap:
-    """K rows against each other.
+    """All pairs of K rows.
 
     Parameters
     ----------
     effect : array (K, K)
-        Below the diagonal: the improvement of the column's arm over the row's; NaN elsewhere.
+        Below the diagonal, the improvement of the column's model over the row's; NaN elsewhere.
     p : array (K, K)
-        Above the diagonal: the adjusted p of the same pair; NaN elsewhere.
+        Above the diagonal, the adjusted p-value of the same pair; NaN elsewhere.
     """
 
     title: str
@@ -39,7 +39,7 @@ class Heatmap:
 
 
 def gather(source: Source) -> Heatmap:
-    """Compare all pairs of the rows that have a finished run."""
+    """Compare all pairs of rows with a finished run."""
     rows = need_finished(source, 2)
     tested = source.all_pairs()
     places = {row.key: i for i, row in enumerate(rows)}
@@ -64,7 +64,7 @@ def gather(source: Source) -> Heatmap:
 
 
 def draw(data: Heatmap) -> Figure:
-    """Draw the matrix; differences are coloured and p-values below the level are bold."""
+    """Draw the matrix with coloured differences and with significant p-values in bold."""
     from matplotlib import colormaps
     from matplotlib.colors import TwoSlopeNorm
 
@@ -72,7 +72,7 @@ def draw(data: Heatmap) -> Figure:
     slanted = n <= 8
     labels = [fold(label, 30 if slanted else 22) for label in data.labels]
     longest = max(len(line) for label in labels for line in label.splitlines())
-    # Beside the matrix stand its labels and the bar of colours.
+    # The labels and the colour bar need space beside the matrix.
     cell = min((PAGE - 1.5 - 0.05 * longest) / n, 0.62)
     size = min(16.5 * cell, 6.5)
     below = (0.035 if slanted else 0.05) * longest
@@ -81,7 +81,7 @@ def draw(data: Heatmap) -> Figure:
     largest = np.nanmax(np.abs(data.effect), initial=0.0) or 1.0
     norm = TwoSlopeNorm(0, -largest, largest)
     edges = np.arange(n + 1) - 0.5
-    # Cells and few steps of colour: an image, or a bar of many steps, would be pixels.
+    # With few colours, cells and colour bar remain vector graphics.
     colours = colormaps["PuOr"].resampled(41)
     mesh = axes.pcolormesh(edges, edges, np.ma.masked_invalid(data.effect), norm=norm, cmap=colours)
     axes.hlines(edges, -0.5, n - 0.5, color=PALE, linewidth=0.4)
@@ -120,7 +120,7 @@ def draw(data: Heatmap) -> Figure:
 
 
 def describe(data: Heatmap) -> str:
-    """Return how many pairs were told apart, and the largest difference."""
+    """Return the number of significant differences, and the largest difference."""
     n = len(data.labels)
     pairs = n * (n - 1) // 2
     told = int(np.sum(data.p < LEVEL))
@@ -128,7 +128,7 @@ def describe(data: Heatmap) -> str:
         return f"All pairs of {n} models: no difference in {data.axis} is defined."
     row, column = np.unravel_index(np.nanargmax(np.abs(data.effect)), data.effect.shape)
     return (
-        f"All pairs of {n} models: {data.axis}. {told} of {pairs} pairs are told apart "
+        f"All pairs of {n} models: {data.axis}. {told} of {pairs} pairs differ significantly "
         f"({data.how} < {LEVEL:g}). The largest difference is {data.labels[column]} against "
         f"{data.labels[row]}, {number(data.effect[row, column], data.digits)}, "
         f"{data.how} {p_value(data.p[column, row])}."

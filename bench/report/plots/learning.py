@@ -1,4 +1,4 @@
-"""A metric against the number of training subjects: means with intervals, and every seed."""
+"""Learning curves: a metric against the training size, as means, intervals and single runs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEW = 4
-"""Arms up to which a column of a paper is wide enough."""
+"""Up to this number of models, the figure fits into one column of a paper."""
 
 
 @dataclass(frozen=True)
 class ModelCurve:
-    """One arm: a mean with its interval a size (K,), and a value a run (P,)."""
+    """One model: means with intervals for each size (K,), and the values of all runs (P,)."""
 
     label: str
     style: int
@@ -32,7 +32,7 @@ class ModelCurve:
 
 @dataclass(frozen=True)
 class LearningCurves:
-    """The arms over the sizes; from `conditional` on seeds draw nearly the same training set."""
+    """All models; from the size `conditional` on, seeds have nearly the same training set."""
 
     title: str
     axis: str
@@ -44,12 +44,12 @@ class LearningCurves:
 
 
 def gather(source: Source) -> LearningCurves:
-    """Read means, intervals and runs of every row at every size that was run."""
+    """Read means, intervals and runs of all rows at all training sizes."""
     protocol, sizes = source.protocol, source.protocol.sizes
     curves = []
     for row in source.rows:
         values = {n: source.evidence.values(protocol.at(row, n), source.metric.name) for n in sizes}
-        # A size at which a run is undefined has no mean; its other runs are shown all the same.
+        # If the metric of a run is undefined, there is no mean, but the other runs are shown.
         scores = {n: source.score(row, n) for n in sizes}
         shown = [n for n in sizes if np.isfinite(scores[n].mean)]
         runs = [(n, value) for n in sizes for value in values[n] if np.isfinite(value)]
@@ -75,7 +75,7 @@ def gather(source: Source) -> LearningCurves:
 
 
 def draw(data: LearningCurves) -> Figure:
-    """Draw the curves side by side at each size, so that no interval hides another."""
+    """Draw the curves, slightly shifted at each size so that intervals do not overlap."""
     from matplotlib.patches import Patch
 
     figure = canvas(COLUMN if len(data.curves) <= FEW else PAGE, 2.4, data.title)
@@ -117,13 +117,13 @@ def draw(data: LearningCurves) -> Figure:
         start = np.sqrt(before[-1] * data.conditional) if before else left
         axes.axvspan(start, right, color=PALE, alpha=0.5, linewidth=0, zorder=0)
         axes.set_xlim(left, right)
-        entries.append((Patch(color=PALE, alpha=0.5), "seeds draw nearly the same training set"))
+        entries.append((Patch(color=PALE, alpha=0.5), "seeds have nearly the same training set"))
     key(figure, entries)
     return figure
 
 
 def describe(data: LearningCurves) -> str:
-    """Return the means at the smallest and the largest size."""
+    """Return the means at the smallest and largest size."""
     parts = []
     for curve in data.curves:
         ends = dict.fromkeys([0, len(curve.scores) - 1]) if curve.scores else {}

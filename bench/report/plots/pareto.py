@@ -1,4 +1,4 @@
-"""Accuracy against what it costs, and the arms that no other beats in both."""
+"""Accuracy against cost, with the Pareto front of the models."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ COSTS = {
     "parameters": "parameters (millions)",
     "multiply_adds": "multiply-adds (billions)",
 }
-"""The columns of the report's table of cost that are drawn."""
+"""The columns of the cost table that are plotted, with axis labels."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What every arm costs (K,), NaN where it is not known, and whether it is on the front."""
+    """The cost of each model (K,), NaN if unknown, and whether the model is on the front."""
 
     label: str
     values: Floats
@@ -44,7 +44,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Pareto:
-    """The arms with a mean at the largest size, and the costs that are known of some."""
+    """The models with a mean at the largest training size, and their known costs."""
 
     title: str
     axis: str
@@ -56,13 +56,13 @@ class Pareto:
 
 
 def gather(source: Source) -> Pareto:
-    """Read the report's table of cost, which is of the largest training size."""
+    """Read the cost table of the report, which is for the largest training size."""
     size = max(source.protocol.sizes)
     table = cost_table(
         source.store, source.protocol, source.evidence, source.rows, source.metric, "cost"
     )
     if table is None:
-        raise UserError("No run in this database has recorded what it cost.")
+        raise UserError("The runs in this database have no record of their cost.")
     values = [{k: as_float(v) for c in row[1:] for k, v in c.values.items()} for row in table.rows]
     scores = [source.score(row, size) for row in source.rows]
     kept = [i for i, score in enumerate(scores) if np.isfinite(score.mean)]
@@ -70,13 +70,13 @@ def gather(source: Source) -> Pareto:
     costs = []
     for name, label in COSTS.items():
         cost = np.array([values[i].get(name, np.nan) for i in kept], dtype=np.float64)
-        # What costs nothing, as an estimator without parameters, has no place on a log axis.
+        # A cost of zero cannot be shown on a logarithmic axis.
         cost[~(cost > 0)] = np.nan
         if np.isfinite(cost).any():
             gain = means if source.metric.higher_is_better else -means
             costs.append(Cost(label, cost, front(cost, gain)))
     if not costs:
-        raise UserError("No model that has a result has recorded what it cost.")
+        raise UserError("The models with results have no record of their cost.")
     return Pareto(
         title=f"{source.protocol.name}, {source.size_words(size)}",
         axis=source.axis,
@@ -89,12 +89,15 @@ def gather(source: Source) -> Pareto:
 
 
 def front(cost: Floats, gain: Floats) -> np.ndarray:
-    """Return which of K arms no other one beats: cheaper and not worse, or better and not dearer.
+    """Return which of K models are on the Pareto front.
+
+    A model is on the front if no other model is cheaper without being worse, or better without
+    being more expensive.
 
     Parameters
     ----------
     cost, gain : array (K,)
-        Less cost and more gain are better; a NaN is never on the front.
+        Lower cost and higher gain are better. Models with NaN are not on the front.
     """
     known = np.isfinite(cost) & np.isfinite(gain)
     found = known.copy()
@@ -105,7 +108,7 @@ def front(cost: Floats, gain: Floats) -> np.ndarray:
 
 
 def draw(data: Pareto) -> Figure:
-    """Draw a panel a cost, the front as a line of steps."""
+    """Draw one panel per cost, with the front as a step line."""
     from matplotlib.lines import Line2D
 
     n = len(data.costs)
@@ -140,7 +143,7 @@ def draw(data: Pareto) -> Figure:
 
 
 def describe(data: Pareto) -> str:
-    """Return the arms on the front of every cost, cheapest first."""
+    """Return the models on the front of each cost, the cheapest first."""
     parts = []
     for cost in data.costs:
         order = np.argsort(cost.values, kind="stable")

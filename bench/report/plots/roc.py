@@ -1,4 +1,4 @@
-"""ROC curves: the mean over seeds with its interval over seeds, and the AUC."""
+"""ROC curves: the mean over seeds with its t interval, and the AUC."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 TOGETHER = 3
-"""Arms up to which the curves share one pair of axes; more have a panel each."""
+"""Up to this number of models, curves share one panel; more models have one panel each."""
 
 
 @dataclass(frozen=True)
 class RocCurve:
-    """One arm: its mean curve, and its AUC as the report prints it."""
+    """One model: its mean curve, and its AUC as printed in the report."""
 
     label: str
     style: int
@@ -45,7 +45,7 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class RocCurves:
-    """The arms, best first; the positive class is named on the axes."""
+    """The models, best first, and the positive class."""
 
     title: str
     positive: str
@@ -54,7 +54,7 @@ class RocCurves:
 
 
 def gather(source: Source) -> RocCurves:
-    """Average the ROC curves of every row with a finished run."""
+    """Average the ROC curves of all rows with a finished run."""
     by_auc = replace(source, metric=metric_of("auc"))
     curves = []
     for row in need_finished(source, 1):
@@ -78,7 +78,7 @@ def gather(source: Source) -> RocCurves:
 
 
 def draw(data: RocCurves) -> Figure:
-    """Draw few arms together, and many in a panel each with the first one's curve behind."""
+    """Draw few models together, or many in one panel each, with the best one for reference."""
     n = len(data.curves)
     if n <= TOGETHER:
         figure = canvas(COLUMN, 3.1, data.title)
@@ -106,11 +106,11 @@ def draw(data: RocCurves) -> Figure:
 
 
 def describe(data: RocCurves) -> str:
-    """Return the AUC of every arm."""
+    """Return the AUC of every model."""
     parts = [f"{each.label}: {each.auc}" for each in data.curves]
     return (
         f"ROC curves for {data.positive} of {data.n_subjects} test subjects, mean over seeds with "
-        f"95 % t interval over seeds: what new training runs would give on these subjects. "
+        f"95 % t interval over seeds, which covers new training runs but not new subjects. "
         f"{'; '.join(parts)}."
     )
 

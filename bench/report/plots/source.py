@@ -1,4 +1,4 @@
-"""What a figure is made of: one protocol of a store, the rows to show, a metric and a size."""
+"""The source of a figure: a protocol, the rows to show, a metric and a training size."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from registry.errors import UserError
 
 @dataclass(frozen=True)
 class FigureRequest:
-    """What a figure is asked to show; None and nothing leave it to the rules of the report."""
+    """The options of a figure; those that are None or empty are chosen as in the report."""
 
     metric: str | None = None
     size: int | None = None
@@ -36,7 +36,7 @@ class FigureRequest:
 
 @dataclass(frozen=True)
 class MeanScore:
-    """A mean over seeds with its t interval, as the report prints it."""
+    """A mean over seeds with its t interval; `text` is as printed in the report."""
 
     mean: float
     low: float
@@ -46,7 +46,7 @@ class MeanScore:
 
 @dataclass(frozen=True)
 class AdjustedPairs:
-    """Pairs with their adjusted p-values, and how these were adjusted in words."""
+    """Pairs with their adjusted p-values, and the method of adjustment."""
 
     pairs: tuple[Pair, ...]
     p: tuple[float, ...]
@@ -55,27 +55,27 @@ class AdjustedPairs:
 
 @dataclass(frozen=True)
 class Source:
-    """One protocol, and what of it a figure shows.
+    """One protocol, and which of its results a figure shows.
 
     Parameters
     ----------
     store : Store
         Open for reading.
     protocol, evidence
-        As the report has them.
+        As in the report.
     everyone : tuple of Row
-        All rows of the protocol in the order of the report: best first.
+        All rows of the protocol, best first as in the report.
     rows : tuple of Row
-        Those to show, in that order or that of the request.
+        The rows to show, in the same order or in that of the request.
     metric : Metric
     size : int
         The training size.
     chosen : bool
-        Whether the reader named the rows.
+        Whether the rows were given by the user.
     reference : str or None
-        What the reader of the report wants all others compared with.
+        The row with which the user wants all others compared.
     max_points : int or None
-        How many points a figure may have; None for all of them.
+        The maximum number of points of the figure; None for no limit.
     """
 
     store: Store
@@ -106,7 +106,7 @@ class Source:
 
     @property
     def finished(self) -> tuple[Row, ...]:
-        """The rows that have a finished run at this size."""
+        """The rows with a finished run at this size."""
         return tuple(row for row in self.rows if self.protocol.at(row, self.size).keys)
 
     @property
@@ -119,20 +119,20 @@ class Source:
 
     @cached_property
     def test_plan(self) -> TestPlan:
-        """The reference and the margin, as the report has them."""
+        """The reference and the margin, as in the report."""
         return plan_tests(self.protocol, self.everyone, self.reference)
 
     def size_words(self, size: int) -> str:
-        """Return ``n=48``, with the dagger of the report where the training set hardly varies."""
+        """Return ``n=48``, with a dagger (as in the report) if training sets hardly vary."""
         dagger = " †" if self.protocol.conditional(size) else ""
         return f"n={self.protocol.size_label(size)}{dagger}"
 
     def style_index(self, row: Row) -> int:
-        """Return the number of a row's colour and marker: the same in every figure of a report."""
+        """Return the index of a row's colour and marker, the same in all figures of a report."""
         return [each.key for each in self.protocol.rows].index(row.key)
 
     def score(self, row: Row, size: int | None = None) -> MeanScore:
-        """Return a row's mean at a size, NaN where the report has none."""
+        """Return a row's mean at a size; NaN if the report shows none."""
         size = self.size if size is None else size
         cell = score_cell(self.protocol, self.evidence, row, size, self.metric)
         mean, low, high = (as_float(cell.values[name]) for name in ("mean", "low", "high"))
@@ -140,36 +140,36 @@ class Source:
         return MeanScore(mean, low, high, text)
 
     def predictions(self, row: Row) -> Floats:
-        """Return the test predictions of a row's finished runs, one where all seeds are one fit."""
+        """Return the test predictions of a row's runs; of one run if all are the same fit."""
         runs = runs_at(self.protocol, self.evidence, row, self.size)
         if runs is None:
             raise ValueError(f"{row.label} has no finished run at n={self.size}")
         return runs.predictions
 
     def trouble(self, row: Row, sizes: Sequence[int]) -> str:
-        """Return how many of a row's runs failed, in words, or nothing."""
+        """Return how many of a row's runs failed, such as `` (1 of 5 runs failed)``; else empty."""
         runs = [self.protocol.at(row, size) for size in sizes]
         failed = sum(len(each.failed) for each in runs)
         return f" ({failed} of {count(sum(r.asked for r in runs), 'run')} failed)" if failed else ""
 
     def family(self) -> AdjustedPairs:
-        """Return the pairs of the report's family at this metric and size that are to be shown.
+        """Return the pairs to show from the report's family at this metric and size.
 
-        Their p-values are adjusted within the whole family. Where the rows that were asked for
-        have no pair in it, all their pairs are compared instead, which is exploratory.
+        Their p-values are adjusted within the whole family. If it contains no pair of the
+        requested rows, all pairs of these rows are compared instead, which is exploratory.
         """
         whole = self._tested(self.everyone, self.test_plan.reference)
         return whole if whole.pairs else self._tested(self.rows, None)
 
     def all_pairs(self) -> AdjustedPairs:
-        """Return all pairs of the rows that are to be shown."""
+        """Return all pairs of the rows to show."""
         return self._tested(self.everyone, None)
 
     def _tested(self, rows: Sequence[Row], reference: Row | None) -> AdjustedPairs:
-        """Compare rows, and keep the pairs that are to be shown."""
+        """Compare rows, and return the pairs to show."""
         if not self.metric.tested:
             raise UserError(
-                f"--metric {self.metric.name} is shown but never tested; choose another metric."
+                f"Differences in {self.metric.name} are not tested; choose another --metric."
             )
         pairs = make_pairs(self.protocol, self.evidence, rows, self.metric, self.size, reference)
         everyone = len(rows) == len(self.everyone)
@@ -184,37 +184,37 @@ class Source:
 
 
 def as_float(value: Number) -> float:
-    """Return a number of a cell; what is not there is NaN."""
+    """Return a number of a cell as float; NaN if it is missing."""
     return np.nan if value is None else float(value)
 
 
 def load_source(
     store: Store, kind: str, tasks: Sequence[str], request: FigureRequest, *, several: bool = False
 ) -> Source:
-    """Find what a figure shows.
+    """Find the results that a figure shows.
 
     Parameters
     ----------
     store : Store
         Open for reading.
     kind : str
-        The figure, for messages.
+        The name of the figure, for messages.
     tasks : sequence of str
-        The tasks that it can show.
+        The tasks that the figure supports.
     request : FigureRequest
     several : bool
-        Whether the figure is of several cohorts: then any of them may stand for the others.
+        Whether the figure shows several cohorts, so that any of them may be selected.
 
     Raises
     ------
     UserError
-        When the request fits nothing, or more than one protocol unless `several`.
+        If the request matches nothing or, unless `several`, more than one protocol.
     """
     fitting = _fitting(store, kind, tasks, request.where)
     if len(fitting) > 1 and not several:
         raise UserError(
-            f"The latest command ran {len(fitting)} protocols and a figure shows one; choose it "
-            f"with {' or '.join(_selectors(fitting))}."
+            f"The latest command ran {len(fitting)} protocols, but a figure shows only one; choose "
+            f"it with {' or '.join(_selectors(fitting))}."
         )
     protocol = fitting[0]
     evidence = load_evidence(store, protocol)
@@ -222,7 +222,7 @@ def load_source(
     size = protocol.primary_size if request.size is None else request.size
     if size not in protocol.sizes:
         raise UserError(
-            f"--size {size}: nothing was trained on so many subjects; it is one of "
+            f"--size {size}: no model was trained on {size} subjects; choose one of "
             f"{', '.join(map(str, protocol.sizes))}."
         )
     everyone = tuple(best_first(protocol, evidence, metric_of(protocol.primary_metric)))
@@ -240,14 +240,14 @@ def _fitting(
     if not fitting:
         found = " and ".join(sorted({each.task for each in selection.protocols}))
         raise UserError(
-            f"A figure of {kind} is for {' and '.join(tasks)} results, these are {found}; choose "
-            "others with --where, `bench report` lists them."
+            f"The figure {kind} shows {' and '.join(tasks)} results, but these are {found}; select "
+            "other results with --where (`bench report` lists them)."
         )
     return fitting
 
 
 def _selectors(protocols: Sequence[Protocol]) -> list[str]:
-    """Return what tells protocols apart: the first key in which all differ."""
+    """Return options that select each protocol, using the first key in which all differ."""
     words = [{"dataset": p.dataset["name"], **p.values} for p in protocols]
     for name in words[0]:
         values = [str(each[name]) for each in words]
@@ -268,7 +268,7 @@ def _metric(protocol: Protocol, asked: str | None) -> Metric:
 
 
 def _rows(everyone: Sequence[Row], models: Sequence[str]) -> tuple[Row, ...]:
-    """Return the rows that were named, in the order of naming."""
+    """Return the requested rows, in the order in which they were given."""
     if not models:
         return tuple(everyone)
     found: dict[str, Row] = {}
@@ -278,8 +278,8 @@ def _rows(everyone: Sequence[Row], models: Sequence[str]) -> tuple[Row, ...]:
             known = {text for row in everyone for text in (row.label, row.arm.model.name)}
             labels = ", ".join(repr(row.label) for row in everyone)
             raise UserError(
-                f"--models {name}: that was not run{did_you_mean(name, sorted(known))}; there "
-                f"are {labels}."
+                f"--models {name}: this model was not run{did_you_mean(name, sorted(known))}; "
+                f"choose from {labels}."
             )
         found |= {row.key: row for row in rows}
     return tuple(found.values())
@@ -291,20 +291,21 @@ def need_finished(source: Source, least: int) -> tuple[Row, ...]:
     Raises
     ------
     UserError
-        When there are fewer than `least`.
+        If there are fewer than `least`.
     """
     rows = source.finished
     if len(rows) < least:
         raise UserError(
-            f"This figure needs {count(least, 'model')} with a finished run at "
-            f"{source.size_words(source.size)}, and there {'is' if len(rows) == 1 else 'are'} "
-            f"{len(rows) or 'none'}; `bench status` shows what is missing."
+            f"This figure needs at least {count(least, 'model')} with a finished run at "
+            f"{source.size_words(source.size)}, but there {'is' if len(rows) == 1 else 'are'} "
+            f"{'only ' if rows else ''}{len(rows) or 'none'}; `bench status` shows the missing "
+            "runs."
         )
     return rows
 
 
 def spread_evenly(values: Floats, most: int | None) -> NDArray[np.int64]:
-    """Return the indices of at most so many subjects, spread over the order of their values."""
+    """Return the indices of at most `most` subjects, evenly spread over their sorted values."""
     if most is None or len(values) <= most:
         return np.arange(len(values))
     order = np.argsort(values, kind="stable")

@@ -1,4 +1,4 @@
-"""How every figure looks, and how it becomes a file: the same bytes for the same numbers."""
+"""The style of all figures. Files are reproducible: the same numbers give the same bytes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.5, 7.0
-"""Inches: the width of a column of a paper, and of its page."""
+"""The widths of a column and of a page of a paper, in inches."""
 
 FORMATS = ("pdf", "svg", "png")
 MEDIA = "image/svg+xml"
 
-# Okabe and Ito's palette for every kind of colour vision, without the yellow that paper swallows.
+# The colour-blind safe palette of Okabe and Ito without yellow, which is hardly visible on paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 DASHES: tuple[Any, ...] = (
@@ -57,12 +57,12 @@ _STYLE: dict[Any, Any] = {
     "figure.constrained_layout.h_pad": 0.03,
     "figure.constrained_layout.w_pad": 0.03,
     "savefig.dpi": 250,
-    # Names come from outside: a $ in one is a $, not mathematics.
+    # A $ in a name is not the start of a formula.
     "text.parse_math": False,
-    # Fonts travel with the file, so every machine shows it alike.
+    # Fonts are embedded, so that files look the same on all machines.
     "pdf.fonttype": 42,
     "svg.fonttype": "path",
-    # Same numbers, same bytes.
+    # A fixed salt makes the ids in SVG files reproducible.
     "svg.hashsalt": "slicebench",
 }
 _METADATA: dict[str, dict[str, Any]] = {
@@ -76,7 +76,7 @@ _LONG = re.compile(rb"-?\d+\.\d{3,}")
 
 
 class ModelStyle(NamedTuple):
-    """What tells an arm from the others, in colour and in grey."""
+    """Colour, marker and dash pattern of a model, so that figures can be read without colour."""
 
     colour: str
     marker: str
@@ -84,7 +84,7 @@ class ModelStyle(NamedTuple):
 
 
 def model_style(index: int) -> ModelStyle:
-    """Return the look of an arm; the first 70 differ, and neighbours in all three."""
+    """Return the style of a model; the first 70 differ, and neighbours differ in all three."""
     return ModelStyle(
         COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)]
     )
@@ -92,11 +92,11 @@ def model_style(index: int) -> ModelStyle:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw and save in this style, whatever the reader's own settings of matplotlib are."""
+    """Use this style for drawing and saving, whatever the user's matplotlib settings are."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; that is no reason to stop.
+        # Characters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -104,7 +104,7 @@ def styled() -> Iterator[None]:
 
 
 def canvas(width: float, height: float, title: str) -> Figure:
-    """Return an empty figure of that size in inches, with a line that says what it is about."""
+    """Return an empty figure with a title; sizes are in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -118,7 +118,7 @@ def to_bytes(figure: Figure, format_: str) -> bytes:
     figure.savefig(buffer, format=format_, metadata=_METADATA[format_])
     data = buffer.getvalue()
     if format_ == "svg":
-        # Hundredths of a point are finer than any screen, and a third smaller.
+        # Coordinates are rounded to hundredths of a point, which makes files a third smaller.
         data = _PLACE.sub(lambda place: _LONG.sub(_hundredths, place[0]), data)
     return data
 
@@ -128,17 +128,17 @@ def _hundredths(found: re.Match[bytes]) -> bytes:
 
 
 def fold(text: str, width: int) -> str:
-    """Break a text into lines of at most so many characters; nothing is cut."""
+    """Break a text into lines of at most `width` characters."""
     return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False)) or text
 
 
 def key(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
-    """Put the key below the axes, in as many columns as its longest label leaves room for."""
+    """Put the key below the axes, in as many columns as the longest label allows."""
     labels = [fold(label, 60) for _, label in entries]
     longest = max(len(line) for label in labels for line in label.splitlines())
     width, height = figure.get_size_inches()
     columns = int(np.clip(width // (0.052 * longest + 0.5), 1, len(labels)))
-    # Placeholders first: a legend leaves out every name that begins with an underscore.
+    # Labels are set afterwards, because a legend omits labels that begin with an underscore.
     legend = figure.legend(
         [handle for handle, _ in entries],
         [str(i) for i in range(len(labels))],
@@ -153,23 +153,25 @@ def key(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
 
 
 def columns_for(n: int) -> int:
-    """Return how many of `n` panels stand side by side: at most four, with few gaps at the end."""
+    """Return the number of panels in a row: at most four, with few gaps in the last row."""
     return n if n <= 4 else min((4, 3), key=lambda columns: -n % columns)
 
 
 def panels(
     figure: Figure, n: int, columns: int, *, rows: int = 1, heights: Sequence[float] = (1,)
 ) -> list[tuple[Axes, ...]]:
-    """Return `n` small multiples with shared axes, each of so many axes one above the other.
+    """Return `n` panels with shared axes, each with `rows` axes one above the other.
 
     Parameters
     ----------
     figure : Figure
         Empty.
     n, columns : int
-        Panels, and how many stand side by side.
+        The number of panels, and of panels in a row.
     rows : int
-        Axes a panel; ``heights`` are their relative heights.
+        The number of axes per panel.
+    heights : sequence of float
+        The relative heights of these axes.
     """
     deep = -(-n // columns)
     grid = figure.subplots(
@@ -199,14 +201,14 @@ def panels(
 def segments(
     x: np.ndarray, low: np.ndarray, high: np.ndarray, *, vertical: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return one broken line through all the ranges: a hundred times smaller than a line each."""
+    """Return all ranges as one interrupted line, which makes files much smaller than many lines."""
     along = np.column_stack([x, x, np.full(len(x), np.nan)]).ravel()
     across = np.column_stack([low, high, np.full(len(x), np.nan)]).ravel()
     return (along, across) if vertical else (across, along)
 
 
 def plain_log(axes: Axes, values: np.ndarray) -> None:
-    """Label a logarithmic x axis with plain numbers, few enough to stay apart."""
+    """Label a logarithmic x axis with plain numbers, few enough not to overlap."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     known = values[np.isfinite(values)]

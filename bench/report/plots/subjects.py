@@ -1,4 +1,4 @@
-"""Two arms subject by subject: whose errors are smaller, and on whom."""
+"""The losses of two models for each subject."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ LOSSES = {
     "binary": ("brier", "squared error of P(positive)"),
     "multiclass": ("log_loss", "log loss"),
 }
-"""The metric whose terms are a subject's loss, by task, and what one of them is called."""
+"""The metric whose terms are the losses of subjects, and the label of a loss, by task."""
 
 
 @dataclass(frozen=True)
 class Subjects:
-    """Each shown subject's loss (M,) under A and under B, averaged over seeds.
+    """The losses of each shown subject (M,) with models A and B, averaged over seeds.
 
     Parameters
     ----------
     group : int array (M,)
         The class of each subject; 0 for regression.
     groups : tuple of str
-        The classes' names; one empty name for regression.
+        The names of the classes; one empty name for regression.
     better : float
-        Share of all subjects with the smaller loss under A, ties one half.
+        The proportion of subjects with a smaller loss with A; ties count one half.
     """
 
     title: str
@@ -52,12 +52,12 @@ class Subjects:
 
 
 def gather(source: Source) -> Subjects:
-    """Read the losses of the two rows that were named, or of the two best."""
+    """Read the losses of the two requested rows, or of the two best ones."""
     rows = need_finished(source, 2)
     if source.chosen and len(source.rows) != 2:
         labels = ", ".join(repr(row.label) for row in source.rows)
         raise UserError(
-            f"--models: this figure shows two models, and these are {len(source.rows)}: {labels}."
+            f"This figure shows two models, but --models selects {len(source.rows)}: {labels}."
         )
     name, axis = LOSSES[source.protocol.task]
     a, b = (_losses(source, row, name) for row in rows[:2])
@@ -79,7 +79,7 @@ def gather(source: Source) -> Subjects:
 
 
 def draw(data: Subjects) -> Figure:
-    """Draw a point a subject; above the line A is better."""
+    """Draw one point per subject; above the line, A is better."""
     figure = canvas(COLUMN, COLUMN, data.title)
     axes = figure.subplots()
     largest = 1.04 * float(max(data.loss_a.max(), data.loss_b.max())) or 1.0
@@ -111,13 +111,13 @@ def draw(data: Subjects) -> Figure:
 
 
 def describe(data: Subjects) -> str:
-    """Return the share of subjects on whom A is better."""
-    return f"{data.axis}, of every test subject under two models. {_share(data)}."
+    """Return the proportion of subjects for which A is better."""
+    return f"{data.axis} for each test subject and two models. {_share(data)}."
 
 
 def _share(data: Subjects) -> str:
     return (
-        f"{data.a} is better on {100 * data.better:.0f} % of {data.n_subjects} subjects"
+        f"{data.a} is better for {100 * data.better:.0f} % of {data.n_subjects} subjects"
         f"{_shown(data)}"
     )
 
@@ -128,6 +128,6 @@ def _shown(data: Subjects) -> str:
 
 
 def _losses(source: Source, row: Row, name: str) -> Floats:
-    """Return every subject's loss (N,), the mean over seeds."""
+    """Return the loss of every subject (N,), averaged over seeds."""
     stack = source.evidence.stack(source.protocol.at(row, source.size))
     return np.mean([terms_of(name, source.evidence.truth, run, 0.5) for run in stack], axis=0)

@@ -1,4 +1,4 @@
-"""The renderers: each turns one `Report` into text, computing nothing."""
+"""The renderers, which turn a `Report` into text without computing anything."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def render(
     Parameters
     ----------
     report : Report
-        What to show.
+        The report.
     format_ : str
         One of `FORMATS`.
     styled : bool
-        Whether the text goes straight to a terminal, which shows bold and colour.
+        Whether the text is shown in a terminal, with bold and colour.
     standalone : bool
-        Whether LaTeX is a document of its own and not tables for one.
+        Whether LaTeX is a complete document instead of tables to be included in one.
     name : str
-        What labels of LaTeX begin with, such as the name of the file; default: the cohort's.
+        The beginning of LaTeX labels, such as the name of the file; default: the cohort's name.
     wide : bool, optional
-        Whether tables on a terminal have all their columns, however long the lines; None where
-        nobody can ask for that.
+        Whether tables in a terminal have all their columns, however long the lines; None if the
+        command has no such option.
 
     Raises
     ------
     KeyError
-        For another format.
+        If the format does not exist.
     """
     if format_ == "terminal":
         return to_terminal(report, styled=styled, wide=wide)

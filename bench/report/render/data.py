@@ -1,4 +1,4 @@
-"""For machines: a tidy long csv of the tables and the whole report as json, at full precision."""
+"""Reports as CSV (tables in long format) and JSON (the whole report), at full precision."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from bench.report.table import Cell, Number, Report, Table
 
 
 def to_csv(report: Report) -> str:
-    """Return one line a number: ``table, row, column, field, value``.
+    """Return the tables as CSV with one line per number: ``table, row, column, field, value``.
 
     The field ``text`` is what readers see; ``bold`` is 1 for the best of a column, ``tied`` for
-    what cannot be told from it, ``untested`` for what could not be tested against it; an undefined
-    number is an empty value. Rows count from 1.
+    cells that are not significantly different from it, and ``untested`` for cells that could not
+    be tested against it. Undefined numbers are empty. Rows are numbered from 1.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -35,7 +35,7 @@ def to_csv(report: Report) -> str:
 
 
 def to_json(report: Report) -> str:
-    """Return the report as JSON; what is undefined is null, marks are as in `to_csv`."""
+    """Return the report as JSON; undefined numbers are null, and marks are as in `to_csv`."""
     content = {
         "title": report.title,
         "sections": [
@@ -77,7 +77,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
 
 
 def _untested(cell: Cell) -> dict[str, int]:
-    """Return the field of the cells that could not be tested against the best, which are few."""
+    """Return the field for cells that could not be tested against the best."""
     return {"untested": 1} if cell.untested else {}
 
 

@@ -1,7 +1,7 @@
-"""One self-contained HTML page: no network, readable on a phone, on paper and without its script.
+"""Reports as a single HTML file that works offline, on phones, on paper and without scripts.
 
-Style and script are the files in ``bench/report/templates``. The script only sorts and filters what
-is there; no data is written into it, and the page's policy runs no other.
+Style sheet and script are the files in ``bench/report/templates``. The script only sorts and
+filters tables. It contains no data, and the page's policy does not allow any other script.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STYLE, SCRIPT = (
     for name in ("page.css", "page.js")
 )
 _SORTED_BY = ("value", "mean")
-"""The values that a cell is about, where it holds several; else its first number is."""
+"""The values by which a cell with several numbers is sorted; by default its first number."""
 
 
 def to_html(report: Report) -> str:
@@ -40,7 +40,7 @@ def to_html(report: Report) -> str:
 
 
 def _policy() -> str:
-    """Allow this style, this script and pictures in the page; nothing else, from nowhere."""
+    """Return a policy that allows this style sheet, this script and embedded pictures only."""
     style, script = (
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         for text in (STYLE, SCRIPT)
@@ -115,7 +115,7 @@ def _table(table: Table, named_by: str = "caption") -> str:
 
 
 def _folded(table: Table) -> str:
-    """Return a table that opens when asked for; its title is what one clicks on."""
+    """Return a table that is collapsed until its title is clicked."""
     rows = f"{len(table.rows)} row{'' if len(table.rows) == 1 else 's'}"
     return (
         f'<details class="table">\n<summary id="{escape(_id(table))}-summary">'
@@ -138,7 +138,7 @@ def _cell(cell: Cell, number: int, table: Table) -> str:
 
 
 def _value(cell: Cell) -> str:
-    """Return the number to sort by, empty where it is undefined; without any the text counts."""
+    """Return the number by which the cell is sorted; without one, it is sorted by its text."""
     keys = (*(key for key in _SORTED_BY if key in cell.values), *cell.values)
     numbers = (cell.values[key] for key in keys)
     for number in numbers:
@@ -152,7 +152,7 @@ def _class(column: Column) -> str:
 
 
 def _id(table: Table) -> str:
-    """Return the table's name, which is unique, as an id: without spaces."""
+    """Return the table's unique name as an id, without spaces."""
     return re.sub(r"\s+", "-", table.name)
 
 

@@ -1,4 +1,4 @@
-r"""LaTeX: tables to ``\input`` into a paper, or a document that compiles alone with pdflatex."""
+r"""Reports as LaTeX: tables to ``\input`` into a paper, or a complete document for pdflatex."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from bench.report.render.marks import mark
 from bench.report.table import Cell, Column, Report, Table
 
 LANDSCAPE = 100
-"""Characters a line from which the page of a document is turned."""
+"""Characters per line from which a document is in landscape format."""
 COLUMN = 52
-"""Characters a line from which a table spans both columns of a paper."""
+"""Characters per line from which a table spans both columns of a paper."""
 PAGE = 80
-"""Characters a line from which words break, so that numbers are not shrunk."""
+"""Characters per line from which text is broken into lines, so that numbers are not shrunk."""
 WRAP = 30
-"""Characters that a column of words keeps then."""
+"""The minimum width, in characters, of a column of text that is broken into lines."""
 LINES = 28
-"""Lines of a table on one page; the rest goes on in a table of its own."""
+"""Lines of a table per page; longer tables are continued in another float."""
 WAITING = 15
-"""Floats after which a page ends: older versions of LaTeX keep no more than 18 waiting."""
+"""Floats after which the page is cleared; older versions of LaTeX hold at most 18."""
 
-# Both versions 2 and 3 of siunitx know these options; version 2 would expand an unprotected
-# \bfseries. Numbers are printed as they are, whatever the paper rounds. All is set within a group:
-# nothing around changes.
+# These options work with versions 2 and 3 of siunitx; version 2 would expand an unprotected
+# \bfseries. Numbers are not rounded, whatever the settings of the paper. All settings are local to
+# a group, so that they do not affect the paper.
 _SETTINGS = (
     r"\setlength{\tabcolsep}{4pt}",
     r"\sisetup{detect-weight=true,group-digits=false,scientific-notation=false}",
@@ -35,11 +35,11 @@ _SETTINGS = (
     r"\else\sisetup{round-mode=off}\fi",
     r"\protected\def\best{\bfseries}",
     r"\def\sign#1{\rlap{\,\normalfont#1}}",
-    "% As wide as the text at most: nothing is cut off, nothing is blown up.",
+    "% Shrink tables that are wider than the text; never enlarge them.",
     r"\def\fit#1{\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{#1}}",
 )
 _HANGING = r"!{\hspace{.8em}}"
-"""Room for the mark that stands beside digits without moving them."""
+"""Space for the mark beside a number, which does not affect the alignment of digits."""
 _NUMBER = re.compile(r"([-−]?)(\d+)(?:\.(\d+))?")
 _LONG = re.compile(r"\S{24,}")
 _BREAK = "\u200b"
@@ -82,7 +82,7 @@ _SPECIAL = {
 _LETTERS = (
     "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿŁłŚśŠšŽžŻżĆćČčŃńŐőŰűĘęĄąŘřŮůĞğŞş"
 )
-"""Letters that pdflatex sets as they are in the T1 encoding."""
+"""Letters that pdflatex can set in the T1 encoding."""
 
 
 def to_latex(report: Report, *, standalone: bool = False, name: str = "") -> str:
@@ -91,12 +91,12 @@ def to_latex(report: Report, *, standalone: bool = False, name: str = "") -> str
     Parameters
     ----------
     report : Report
-        What to show.
-    name : str
-        What the labels begin with, such as the name of the file; default: the first section's.
+        The report.
     standalone : bool
-        Whether to return a complete document, with the notes and methods that are comments in a
-        fragment: there the paper's own text takes their place.
+        Whether to return a complete document. Otherwise, notes and methods are comments, because
+        the text of the paper takes their place.
+    name : str
+        The beginning of labels, such as the name of the file; default: the first section's title.
     """
     if not name:
         name = report.sections[0].title if report.sections else report.title
@@ -106,8 +106,8 @@ def to_latex(report: Report, *, standalone: bool = False, name: str = "") -> str
 
 
 def escape(text: str) -> str:
-    """Return a text that prints as it is; what pdflatex has no glyph for becomes its code point."""
-    # A minus sign before a number is one, not a hyphen.
+    """Escape a text; characters that pdflatex cannot set are replaced by their code points."""
+    # A hyphen before a number is a minus sign.
     text = re.sub(r"(?<![\w-])-(?=\d)", "−", text)
     # Two hyphens would be set as a dash.
     return "".join(_glyph(character) for character in text).replace("--", "-{}-")
@@ -131,9 +131,10 @@ def _is_set(character: str) -> bool:
 
 @dataclass(frozen=True)
 class _Labels:
-    """The labels given so far: names differ, but perhaps only in what a label cannot hold.
+    """The labels given so far, which are kept unique.
 
-    All begin with what tells the report from others that are read into the same paper.
+    Names of tables may differ only in characters that labels cannot contain. All labels begin with
+    a text that identifies the report, so that several reports can be used in one paper.
     """
 
     report: str
@@ -154,7 +155,7 @@ def _slug(text: str) -> str:
 
 
 def _digest(report: Report) -> str:
-    """Return four characters for what is compared; further seeds and new numbers change nothing."""
+    """Return a digest of what is compared, which does not change with further seeds."""
     words = [report.title]
     for section in report.sections:
         words += [section.title, *section.caption]
@@ -173,7 +174,7 @@ def _fragment(report: Report, labels: _Labels) -> list[str]:
     ]
     for section in report.sections:
         lines += _comments(section.title, *section.notes, *section.methods)
-        # What the numbers are is said below the first table.
+        # The caption of the section is printed below its first table.
         said = section.caption
         for table in section.tables:
             star = "*" if _characters(_columns(table)) > COLUMN else ""
@@ -230,7 +231,7 @@ def _paragraphs(lines: Sequence[str]) -> list[str]:
 
 
 def _prose(text: str) -> str:
-    """Return a running text, in which long names may break after signs."""
+    """Return a paragraph in which long names may be broken after punctuation."""
     return escape(_LONG.sub(lambda word: re.sub(r"(?<=\W)(?=\S)", _BREAK, word[0]), text))
 
 
@@ -246,20 +247,20 @@ def _list(lines: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Column:
-    """How a column is set: alignment and heading, characters a line and lines of each cell."""
+    """How a column is set: alignment, heading, width in characters, and lines of each cell."""
 
     alignment: str
     heading: str
     width: float
     lines: tuple[int, ...]
     by_point: bool = False
-    """Whether siunitx puts decimal point below decimal point."""
+    """Whether siunitx aligns numbers at the decimal point."""
 
 
 def _floats(
     table: Table, labels: _Labels, environment: str, place: str, below: Sequence[str] = ()
 ) -> Iterator[list[str]]:
-    """Yield a table's floats, one a page; what belongs below it stands in the last."""
+    """Yield the floats of a table, one per page; notes are printed below the last."""
     columns = _columns(table)
     pages = list(_pages(table.rows, columns))
     for number, rows in enumerate(pages):
@@ -304,12 +305,12 @@ def _pages(
 
 
 def _characters(columns: Sequence[_Column]) -> float:
-    """Return how wide a table is, the gaps between its columns included."""
+    """Return the width of a table in characters, including gaps between columns."""
     return sum(column.width + 1.5 for column in columns)
 
 
 def _columns(table: Table) -> list[_Column]:
-    """Set words in lines that break where the table would be too wide for a page."""
+    """Return the columns, with text broken into lines if the table would be too wide."""
     texts = [[row[i].text for row in table.rows] for i in range(len(table.columns))]
     marked = [any(mark(row[i]) for row in table.rows) for i in range(len(table.columns))]
     found = list(map(_column, table.columns, texts, marked))
@@ -322,7 +323,7 @@ def _columns(table: Table) -> list[_Column]:
 
 
 def _column(head: Column, texts: Sequence[str], marked: bool) -> _Column:
-    """Set plain numbers with siunitx, others to the right, words to the left."""
+    """Align numbers with siunitx, other numeric columns to the right, and text to the left."""
     numbers = _format(texts) if head.numeric else None
     lines = _stacked(head.title, texts) if head.numeric else [head.title]
     heading = " \\\\ ".join(map(escape, lines))
@@ -339,7 +340,7 @@ def _column(head: Column, texts: Sequence[str], marked: bool) -> _Column:
 
 
 def _broken(column: _Column, texts: Sequence[str]) -> _Column:
-    """Break the lines of a column of words, but no word; no cell is higher than a page."""
+    """Break a column of text between words, such that no cell is higher than a page."""
     longest = max(_length(word) for text in texts for word in re.split(r"[ -]", text))
     width = max(min(column.width / 2, 2 * WRAP), column.width / 20, WRAP, 1.15 * longest)
     if width >= column.width:
@@ -350,14 +351,14 @@ def _broken(column: _Column, texts: Sequence[str]) -> _Column:
 
 
 def _stacked(title: str, texts: Sequence[str]) -> list[str]:
-    """Return the lines of a heading that is not to be much wider than the numbers below it."""
+    """Break a heading into lines that are not much wider than the numbers below it."""
     words = [len(word) for word in title.split()]
     width = max([5 + max(map(len, texts), default=0), *words])
     return textwrap.wrap(title, width, break_on_hyphens=False) or [""]
 
 
 def _format(texts: Sequence[str]) -> str | None:
-    """Return the ``table-format`` of plain numbers, None where words hold further ones."""
+    """Return the ``table-format`` of numbers; None if some cells contain text with digits."""
     found = [_NUMBER.fullmatch(text) for text in texts]
     numbers = [each for each in found if each]
     words = [text for text, each in zip(texts, found, strict=True) if not each]
@@ -370,13 +371,13 @@ def _format(texts: Sequence[str]) -> str | None:
 
 
 def _length(text: str) -> float:
-    """Return how wide a text is set, in halves of an em: about its characters."""
+    """Return the width of a text in half ems, approximately its number of characters."""
     return sum(map(_width, text))
 
 
 def _width(character: str) -> float:
     if not _is_set(character):
-        # A code point, as `_glyph` writes it.
+        # The width of a code point as written by `_glyph`.
         return 6.5
     return 1.8 if character in "mwMW@%—…" else 1.5 if character.isupper() else 1.0
 
@@ -386,7 +387,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _cell(cell: Cell, column: _Column) -> str:
-    """Return one cell; its mark hangs into the gap, so that digits stay below digits."""
+    """Return one cell, with its mark in the gap so that digits remain aligned."""
     sign = rf"\sign{{{escape(mark(cell).strip())}}}" if mark(cell) else ""
     found = _NUMBER.fullmatch(cell.text) if column.by_point else None
     if found is None:

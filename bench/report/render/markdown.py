@@ -1,4 +1,4 @@
-"""GitHub-flavoured Markdown: pipe tables."""
+"""Reports as GitHub-flavoured Markdown."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def to_markdown(report: Report) -> str:
 
 
 def escape(text: str) -> str:
-    """Return a text in which nothing is taken for Markdown, HTML or mathematics."""
+    """Escape everything that could be read as Markdown, HTML or mathematics."""
     text = re.sub(r"([\\`*_|~$])", r"\\\1", text)
-    # A bracket is a link only before a round one, `<` and `&` only act right before a name.
+    # `]` starts a link only before `(`; `<` and `&` matter only before a name.
     return re.sub(r"\](?=\()|<(?=\S)|&(?=[#\w])", r"\\\g<0>", text)
 
 
@@ -46,7 +46,7 @@ def _table(table: Table) -> str:
 
 def _cell(cell: Cell) -> str:
     text = escape(cell.text)
-    # A tilde between spaces strikes nothing out, a caret between spaces raises nothing.
+    # A tilde or caret between spaces has no meaning in Markdown.
     return (f"**{text}**" if cell.bold else text) + mark(cell)
 
 

@@ -1,17 +1,17 @@
-"""Signs of a cell, the same in every format; a report's caption says what they mean."""
+"""Marks of cells, the same in all formats, which the caption of a report explains."""
 
 from bench.report.table import Cell
 
 BEST = " ^"
-"""The best of its column; an asterisk would be read as significance."""
+"""The best of its column. An asterisk could be mistaken for significance."""
 TIED = " ~"
-"""Not separable from the best of its column."""
+"""Not significantly different from the best of its column."""
 UNTESTED = " ?"
 """Not tested against the best of its column."""
 
 
 def mark(cell: Cell) -> str:
-    """Return the sign of a cell, empty where it has none."""
+    """Return the mark of a cell, or an empty text."""
     if cell.bold:
         return BEST
     return TIED if cell.tied else UNTESTED if cell.untested else ""

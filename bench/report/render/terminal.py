@@ -1,4 +1,4 @@
-"""The terminal: rich tables as wide as the window."""
+"""Reports for terminals, with tables that fit the width of the window."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bench.report.render.marks import mark
 from bench.report.table import Cell, Report, Section, Table
 
 GAP, EDGES = 2, 3
-"""Characters between two columns, and outside of the first and last."""
+"""Characters between columns, and outside of the first and last column."""
 NARROWEST = 20
-"""Characters that a column of words keeps, or others are left out for it."""
+"""Columns of text are not made narrower than this; other columns are omitted instead."""
 LEAST = 8
-"""Characters that it keeps in a window however narrow."""
+"""The minimum width of columns of text, however narrow the window."""
 
 
 def to_terminal(
@@ -31,14 +31,14 @@ def to_terminal(
     Parameters
     ----------
     report : Report
-        What to show.
+        The report.
     styled : bool
-        Whether a terminal shows it; a file or a pipe gets plain text.
+        Whether to use bold and colour; False for files and pipes.
     width : int, optional
-        Characters a line; default: the terminal's.
+        Characters per line; default: the width of the terminal.
     wide : bool, optional
-        Whether tables have all their columns, however long the lines; None where nobody can ask
-        for that.
+        Whether tables have all their columns, however long the lines; None if the command has no
+        such option.
     """
     width = width or shutil.get_terminal_size((120, 40)).columns
     console = Console(width=width, force_terminal=styled, file=io.StringIO())
@@ -70,7 +70,7 @@ def _section(section: Section, console: Console, wide: bool | None) -> None:
 
 
 def _table(table: Table, console: Console, wide: bool | None) -> None:
-    """Print a table under its title, with as many of its columns as there is room for."""
+    """Print a table under its title, with as many of its columns as fit."""
     cells = [[_cell(cell) for cell in row] for row in table.rows]
     widths = _widths(table, cells)
     shown = list(range(len(table.columns)))
@@ -78,7 +78,7 @@ def _table(table: Table, console: Console, wide: bool | None) -> None:
     if wide:
         room = max(room, _total(widths))
     elif _total(widths) > room:
-        # A number breaks at most before a bracket: a cut number would be a wrong one.
+        # Numbers may only be broken before a bracket, as a cut number could be misread.
         cells = [
             [_broken(cell) if column.numeric else cell for column, cell in pairs]
             for pairs in (zip(table.columns, row, strict=True) for row in cells)
@@ -93,7 +93,7 @@ def _table(table: Table, console: Console, wide: bool | None) -> None:
         grid.add_row(*[row[i] for i in shown])
     console.print()
     console.print(_text(table.title, "bold"))
-    # rich prints nothing wider than its console, which is the window again for what follows.
+    # rich cuts off what is wider than its console, so its width is changed for this table.
     window, console.width = console.width, room + EDGES
     console.print(grid)
     console.width = window
@@ -106,7 +106,7 @@ def _table(table: Table, console: Console, wide: bool | None) -> None:
 def _fitted(table: Table, widths: list[int], room: int) -> tuple[list[int], list[int]]:
     """Return the columns that fit, and the width of every column.
 
-    Columns of words become narrower, down to a limit; then the least important column goes.
+    Columns of text become narrower, down to a limit; then the least important column is omitted.
     """
     shown = list(range(len(widths)))
     while True:
@@ -122,7 +122,7 @@ def _fitted(table: Table, widths: list[int], room: int) -> tuple[list[int], list
 
 
 def _shares(widths: dict[int, int], room: int) -> dict[int, int]:
-    """Divide the room among columns: all alike, but to none more than it needs."""
+    """Divide the available width equally among columns, but give none more than it needs."""
     found = {}
     for place, i in enumerate(sorted(widths, key=lambda i: widths[i])):
         found[i] = min(widths[i], room // (len(widths) - place))
@@ -131,7 +131,7 @@ def _shares(widths: dict[int, int], room: int) -> dict[int, int]:
 
 
 def _widths(table: Table, cells: list[list[Text]], *, broken: bool = False) -> list[int]:
-    """Return the widest line of every column; titles of numbers may be `broken` into words."""
+    """Return the width of every column; titles of numeric columns may be `broken` into words."""
     return [
         max(
             cell_len(line)
@@ -165,5 +165,5 @@ def _paragraphs(console: Console, lines: tuple[str, ...]) -> None:
 
 
 def _text(words: str, style: str = "") -> Text:
-    # Text, unlike a plain string, is never read as markup: names may hold square brackets.
+    # Unlike a plain string, Text is not parsed as markup; names may contain square brackets.
     return Text(words, style=style)

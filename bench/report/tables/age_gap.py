@@ -1,4 +1,4 @@
-"""The brain-age gap of every row, and what correcting it for age leaves."""
+"""The brain-age gap of every row, before and after corrections for age."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLUMNS = (
 def gap_table(
     store: Store, protocol: Protocol, evidence: Evidence, rows: Sequence[Row], name: str
 ) -> Table | None:
-    """Return the gap of every row at the primary size, means over seeds; None without ages.
+    """Return the gap of every row at the primary size as means over seeds; None without ages.
 
     The corrections are fitted on the validation subjects of the same run.
     """
@@ -74,7 +74,7 @@ def _cells(store: Store, protocol: Protocol, evidence: Evidence, row: Row, size:
                 reasons[len(line)] = correction.reason
             line.append(_sd(correction.apply(age, prediction) - age) if usable else np.nan)  # type: ignore[union-attr]
         found.append(line)
-    # An undefined run makes the mean undefined: it is never averaged over.
+    # If a run is undefined, so is the mean; undefined runs are not omitted.
     means = np.mean(found, axis=0)
     return [
         Cell(number(float(mean), 2), {"value": float(mean), "reason": reasons.get(i, "")})

@@ -1,4 +1,4 @@
-"""What accuracy costs: arithmetic, time and memory of every row's training."""
+"""The computational cost of every row: size, arithmetic, time and memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEASURES: tuple[tuple[str, str, Callable[[Timings], float], int], ...] = (
     ("peak_rss_mb", "memory (GB)", lambda t: t["peak_rss_mb"] / 1024, 2),
     ("peak_vram_mb", "GPU memory (GB)", lambda t: t["peak_vram_mb"] / 1024, 2),
 )
-"""Key, title, how it follows from a run's record, digits."""
+"""Key, title, function of a run's record, and digits."""
 
 
 def cost_table(
@@ -43,18 +43,18 @@ def cost_table(
     Parameters
     ----------
     store : Store
-        Holds what every run took.
+        Open for reading.
     protocol, evidence, rows
-        What is reported, best first.
+        The runs of the report, and its rows, best first.
     metric : Metric
-        The primary one.
+        The primary metric.
     name : str
-        The table's name.
+        The name of the table.
 
     Returns
     -------
     Table or None
-        None when nothing was recorded.
+        None if no cost was recorded.
     """
     size = max(protocol.sizes)
     keys = [key for row in rows for key in protocol.at(row, size).keys]
@@ -108,7 +108,7 @@ def _records(store: Store, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
 def _median(
     records: Mapping[str, Timings], keys: Sequence[str], of: Callable[[Timings], float]
 ) -> float | None:
-    """Return the median of what is known; older runs recorded less, estimators have no epochs."""
+    """Return the median of known values; older runs recorded less, estimators have no epochs."""
     found = []
     for key in keys:
         try:

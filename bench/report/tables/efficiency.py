@@ -1,7 +1,7 @@
-"""How far training subjects go: whole learning curves compared, and the size that matches another.
+"""Data efficiency: equivalent training sizes, and tests of whole learning curves.
 
-Sentences like "A at n=250 equals B at n=610" are read off B's curve; the test of the whole curves
-is the headline test of their mean height over log n.
+The training size at which B matches A is read off B's learning curve. Whole curves are compared
+by the headline test of their mean over log n.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RESAMPLES = 1000
 
 
 class Curves:
-    """The learning curves of a section, with one set of resamples for each number of seeds."""
+    """The learning curves of a section, with one set of resamples per number of seeds."""
 
     def __init__(self, protocol: Protocol, evidence: Evidence, metric: Metric) -> None:
         self.protocol = protocol
@@ -51,14 +51,14 @@ class Curves:
         ] = {}
 
     def runs(self, row: Row) -> dict[int, RunPredictions]:
-        """Return a row's runs at every training size that has any."""
+        """Return the runs of a row at all training sizes with finished runs."""
         found = {
             size: runs_at(self.protocol, self.evidence, row, size) for size in self.protocol.sizes
         }
         return {size: runs for size, runs in found.items() if runs is not None}
 
     def efficiency(self, a: Row, b: Row, size: int) -> Efficiency | str:
-        """Return the size at which B reaches what A has at `size`, or why there is none."""
+        """Return the size at which B matches A at `size`, or the reason why it is unknown."""
         of_a, of_b = self.runs(a), self.runs(b)
         if size not in of_a:
             return "no finished run of A"
@@ -72,7 +72,7 @@ class Curves:
         return one.reason or other.reason or data_efficiency(one, other, size)
 
     def area(self, a: Row, b: Row) -> Comparison | None:
-        """Compare the mean heights of two curves over the sizes that both have."""
+        """Compare the means of two learning curves over their common sizes."""
         sizes = sorted(set(self.runs(a)) & set(self.runs(b)))
         if len(sizes) < 2:
             return None
@@ -83,7 +83,7 @@ class Curves:
         return compare(one, other)
 
     def fit(self, row: Row, at: int) -> FitBand | str:
-        """Return the curve fitted to a row's means, with its value at a size, or why none is."""
+        """Return the fitted curve of a row and its value at a size, or why there is none."""
         by_size = self.runs(row)
         seeds = _shared_seeds(self.protocol, [(row, by_size)])
         if len(by_size) < 2:
@@ -118,19 +118,19 @@ class Curves:
 def efficiency_table(
     protocol: Protocol, evidence: Evidence, metric: Metric, pairs: Sequence[Pair], name: str
 ) -> Table | None:
-    """Return, for every pair, the size at which B reaches A, and the test of the whole curves.
+    """Return the size at which B matches A and the test of the whole curves for every pair.
 
     Parameters
     ----------
     metric : Metric
-        The primary one.
+        The primary metric.
     pairs : sequence of Pair
-        By that metric at the primary training size.
+        Pairs compared by this metric at the primary training size.
 
     Returns
     -------
     Table or None
-        None where fewer than two training sizes were run.
+        None if fewer than two training sizes were run.
     """
     if len(protocol.sizes) < 2 or not pairs:
         return None
@@ -172,7 +172,7 @@ def efficiency_table(
 
 
 def reached_words(found: Efficiency | str) -> str:
-    """Return the size with its interval, as ``610 (95 % CI 430 to > 1000)``."""
+    """Return the size with its interval, such as ``610 (95 % CI 430 to > 1000)``."""
     if isinstance(found, str) or np.isnan(found.n):
         return "n/a"
     low, high = (bound_words(n, found.n_min, found.n_max) for n in (found.low, found.high))
@@ -209,7 +209,7 @@ def _area_cells(found: Comparison | None, adjusted: float, digits: int) -> tuple
 def _shared_seeds(
     protocol: Protocol, parts: Sequence[tuple[Row, dict[int, RunPredictions]]]
 ) -> tuple[int, ...] | None:
-    """Return the seeds that all of them have; None where everything is one fit."""
+    """Return the seeds that all runs share; None if every row is a single fit."""
     sets = [
         set(runs.seeds)
         for row, by_size in parts

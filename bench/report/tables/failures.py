@@ -1,4 +1,4 @@
-"""Runs that did not succeed: a diverged or killed run is a result, and is shown."""
+"""Failed runs: runs that diverged, raised an error or were killed are always reported."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from bench.store import schema
 from bench.store.store import DONE, FAILED, Store
 
 LOG_LINES = 20
-"""Lines of a log that a page shows."""
+"""The number of lines of a log that an HTML report shows."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell's seed without a result, and what is known of why."""
+    """A failed run, with its error and the end of its log."""
 
     row: Row
     size: int
     seed: int
     state: str
-    """``failed`` (it raised or diverged) or ``killed`` (ended from outside)."""
+    """``failed`` (it raised an error or diverged) or ``killed`` (by a signal)."""
     error: str
     tail: tuple[str, ...]
-    """The last lines of its log, if it left one."""
+    """The last lines of its log, if there is one."""
     when: datetime
 
 
@@ -92,7 +92,7 @@ def failure_table(failures: tuple[Failure, ...], name: str) -> Table:
 
 
 def log_table(failures: tuple[Failure, ...], name: str) -> Table:
-    """Return the ends of their logs, a line a row."""
+    """Return the last lines of the logs of failed runs, one per row."""
     return Table(
         name=name,
         title="Last log lines of failed runs",
@@ -116,7 +116,7 @@ def log_table(failures: tuple[Failure, ...], name: str) -> Table:
 
 
 def _attempt(attempts: Mapping[str, Any], row: Row, size: int, seed: int) -> Any:
-    """Return the last attempt at a trial, or at the study it waits for."""
+    """Return the last attempt at a trial, or at the study on which it depends."""
     trial = attempts.get(TrialSpec.of(row.arm, size, seed).key)
     study = StudySpec.of(row.arm, size, seed)
     return attempts.get(study.key) if trial is None and study is not None else trial

@@ -1,4 +1,4 @@
-"""The learning curve of every row as a formula, and what it says of twice as many subjects."""
+"""Fitted learning curves of all rows, with an extrapolation to twice as many subjects."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bench.stats.curves import FitBand
 from bench.stats.metric import Metric
 
 LEAST_SIZES = 3
-"""Two sizes are joined by a line whatever they are."""
+"""The minimum number of training sizes; a line fits any two sizes perfectly."""
 
 
 def fit_table(
     protocol: Protocol, evidence: Evidence, metric: Metric, rows: Sequence[Row], name: str
 ) -> Table | None:
-    """Return the fitted curve of every row, None with fewer than three training sizes."""
+    """Return the fitted curve of every row; None with fewer than three training sizes."""
     if len(protocol.sizes) < LEAST_SIZES:
         return None
     beyond = 2 * max(protocol.sizes)

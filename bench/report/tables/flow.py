@@ -1,4 +1,4 @@
-"""Who was found and used, and which runs there are: nothing is left out in silence."""
+"""The flow of scans and subjects, and the numbers of finished, failed and missing runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.store.store import FAILED, KILLED
 
 
 def flow_table(flow: Sequence[tuple[str, int]], sides: Mapping[str, int], name: str) -> Table:
-    """Return how many scans were found, left out for which reason, and used, and by whom."""
+    """Return the numbers of scans found, excluded (by reason) and used, and of subjects."""
     words = {"pool": "training", "train": "training"}
     people = [(f"{words.get(side, side)} subjects", n) for side, n in sides.items()]
     steps = [*flow, *people]
@@ -29,7 +29,7 @@ def flow_table(flow: Sequence[tuple[str, int]], sides: Mapping[str, int], name: 
 
 
 def coverage_table(protocol: Protocol, failures: tuple[Failure, ...], name: str) -> Table:
-    """Return how many runs of every cell are done, failed, killed and planned."""
+    """Return the numbers of finished, failed, killed and planned runs of each cell."""
     unsuccessful = Counter((f.row.key, f.size, f.state) for f in failures)
     return Table(
         name=name,

@@ -1,4 +1,4 @@
-"""Means over seeds by row and training size, the best and what is not separable from it marked."""
+"""Means over seeds by row and training size, with marks for the best and similar rows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bench.stats.metric import Metric
 from bench.stats.metrics import metric_of
 
 LEVEL = 0.05
-"""Below this Holm-adjusted p a row is separable from the best of its column."""
+"""Rows with a smaller Holm-adjusted p-value differ significantly from the best."""
 
 
 def leaderboard(
     protocol: Protocol, evidence: Evidence, rows: Sequence[Row], metric: Metric, name: str
 ) -> Table:
-    """Return rows x training sizes: the mean over seeds, its t interval and how many seeds."""
+    """Return a table of rows x training sizes: means over seeds, t intervals and seeds."""
     columns = [
         _marked(
             [score_cell(protocol, evidence, row, size, metric) for row in rows],
@@ -57,7 +57,7 @@ def leaderboard(
 def all_metrics(
     protocol: Protocol, evidence: Evidence, rows: Sequence[Row], names: Sequence[str], name: str
 ) -> Table:
-    """Return rows x metrics at the primary training size: means over seeds."""
+    """Return a table of rows x metrics: means over seeds at the primary training size."""
     metrics = [metric_of(each) for each in names]
     size = protocol.primary_size
     columns = [
@@ -83,7 +83,7 @@ def all_metrics(
 
 
 def never_tested(metrics: Sequence[Metric]) -> tuple[str, ...]:
-    """Return the note that some metrics have a best but no test against it, if there are any."""
+    """Return a note on metrics for which there is no test against the best, if there are any."""
     labels = [metric.label for metric in metrics if metric.ranked and not metric.tested]
     if not labels:
         return ()
@@ -91,7 +91,7 @@ def never_tested(metrics: Sequence[Metric]) -> tuple[str, ...]:
 
 
 def best_first(protocol: Protocol, evidence: Evidence, metric: Metric) -> list[Row]:
-    """Order rows by their mean at the primary size; those without one come last."""
+    """Sort rows by their mean at the primary size; rows without a mean come last."""
 
     def rank(row: Row) -> tuple[bool, float]:
         values = evidence.values(protocol.at(row, protocol.primary_size), metric.name)
@@ -112,7 +112,7 @@ def score_cell(
     *,
     brief: bool = False,
 ) -> Cell:
-    """Return one cell; a failed or missing run is said, never averaged over in silence."""
+    """Return the cell of a row at a training size, which mentions failed and missing runs."""
     runs = protocol.at(row, size)
     values = evidence.values(runs, metric.name)
     defined = len(values) and not np.isnan(values).any()
@@ -122,7 +122,7 @@ def score_cell(
     )
     if one_fit:
         low = high = np.nan
-    # A t interval knows no bounds; nothing lies beyond those of the metric.
+    # A t interval may exceed the bounds of the metric.
     low, high = (float(np.clip(bound, *metric.bounds)) for bound in (low, high))
     digits = digits_of(metric)
     if not len(values):
@@ -166,7 +166,7 @@ def _marked(
     size: int,
     metric: Metric,
 ) -> list[Cell]:
-    """Mark the best of a column and those not separable from it; without a rival, nothing is."""
+    """Mark the best of a column and rows similar to it, if at least two rows have a mean."""
     means = np.array([cell.values["mean"] for cell in cells], dtype=np.float64)
     failed = np.array([cell.values["n_failed"] for cell in cells], dtype=bool)
     complete = means[~np.isnan(means) & ~failed]
@@ -185,7 +185,7 @@ def _marked(
         assert first is not None
         p = holm([np.nan if each is None else compare(first, each).p for each in others])
         tied = [bool(q >= LEVEL) for q in p]
-        # One run, or values that do not vary: nothing is said of whether the two are alike.
+        # Without a test (a single run or no variance), rows are marked as untested, not tied.
         untested = [
             each is not None and bool(np.isnan(q)) for each, q in zip(others, p, strict=True)
         ]
@@ -203,7 +203,7 @@ def _metric_title(metric: Metric, protocol: Protocol) -> str:
 
 
 def _prevalence(protocol: Protocol, evidence: Evidence, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the share of positives, which is the average precision of a coin."""
+    """Return a note on the proportion of positives, the average precision at chance."""
     if "average_precision" not in names or not len(evidence.truth):
         return ()
     share = number(float(np.mean(evidence.truth == 1)), 3)

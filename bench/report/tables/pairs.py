@@ -1,4 +1,4 @@
-"""The tables of tests: the declared family with Holm's p, everything else as exploratory."""
+"""The tables of tests: the primary family with Holm's adjustment, and exploratory tests."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from bench.stats.inference import benjamini_hochberg, holm
 from bench.stats.metric import Floats
 
 FEW = "few subjects"
-"""The flag of `bench.stats.inference` that brings a second df and p."""
+"""The flag of `bench.stats.inference` for pairs with a second df and p-value."""
 
 DROPPED = "seeds dropped: "
-"""How its flag of seeds that are not shared begins."""
+"""The beginning of the flag of `bench.stats.inference` for seeds that are not shared."""
 
 
 def pair_tables(
@@ -34,9 +34,9 @@ def pair_tables(
     others: Sequence[Pair],
     prefix: str,
 ) -> list[Table]:
-    """Return the tables of the primary family and of the exploratory pairs that there are.
+    """Return the tables of the primary family and of exploratory pairs, if there are any.
 
-    Where the family was not fixed before the runs, all pairs are exploratory.
+    If the family was not fixed before the runs, all pairs are exploratory.
     """
     if not test_plan.confirmatory:
         family, others = (), [*family, *others]
@@ -52,7 +52,7 @@ def pair_tables(
 def primary_table(
     protocol: Protocol, test_plan: TestPlan, pairs: Sequence[Pair], adjusted: Floats, prefix: str
 ) -> Table:
-    """Return pairs of the primary family with their Holm-adjusted p-values."""
+    """Return the table of pairs of the primary family, with Holm-adjusted p-values."""
     first = pairs[0]
     label = f"{first.metric.title} at n={protocol.size_label(first.size)}"
     if protocol.conditional(first.size):
@@ -76,9 +76,17 @@ def exploratory_table(
     *,
     named: bool = True,
 ) -> Table:
-    """Return pairs with p-values that are adjusted over them by Benjamini and Hochberg.
+    """Return the table of exploratory pairs, with Benjamini-Hochberg adjusted p-values.
 
-    Not `named` are those of one page on two models.
+    Parameters
+    ----------
+    protocol : Protocol
+    test_plan : TestPlan
+    pairs : sequence of Pair
+    prefix : str
+        The beginning of the table's name.
+    named : bool
+        Whether rows name the two models; False if all pairs are of the same two models.
     """
     several = len({pair.metric.name for pair in pairs}) > 1 or not named
     leading = [*([_PAIRED] if named else []), *([_METRIC] if several else []), _SIZE]
@@ -99,7 +107,7 @@ def exploratory_table(
 def seed_table(
     protocol: Protocol, evidence: Evidence, family: Sequence[Pair], prefix: str
 ) -> Table | None:
-    """Return the tests over seeds alone of the primary family, None when no runs are paired."""
+    """Return the tests over seeds alone of the primary family; None if no runs are paired."""
     tests, left_out = [], []
     for pair in family:
         seeds, *values = paired_values(protocol, evidence, pair)
@@ -141,7 +149,7 @@ def seed_table(
 
 
 def _reachable(test: SeedTest) -> str:
-    """Return a p-value, and whether so few seeds could have given a smaller one at all."""
+    """Return a p-value, with a note if it cannot be significant with so few seeds."""
     return (
         p_value(test.p)
         if test.can_reject()
@@ -292,7 +300,7 @@ def _numbers(pair: Pair, adjusted: float) -> list[Cell]:
 
 
 def _columns_words(pairs: Sequence[Pair]) -> str:
-    """Return what the columns are, of runs as they were paired here."""
+    """Return the note that explains the columns."""
     found = [pair.found for pair in pairs if pair.found is not None]
     unpaired = any(not each.paired for each in found)
     apart = unpaired or any(each.one_fit_a or each.one_fit_b for each in found)

@@ -1,4 +1,4 @@
-"""What an interval is made of, and what more seeds or subjects would bring."""
+"""Variance components of intervals, and their width with more seeds or subjects."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ FACTORS = (1, 2, 4)
 
 
 def precision_table(pairs: Sequence[Pair], title: str, name: str) -> Table | None:
-    """Return the shares of each pair's variance, its floor, and projected half widths.
+    """Return the variance components of each pair, its floor, and projected half-widths.
 
     Parameters
     ----------
     pairs : sequence of Pair
-        By one metric at one training size.
+        Pairs compared by one metric at one training size.
     title, name : str
-        Of the table.
+        The title and name of the table.
 
     Returns
     -------
     Table or None
-        None when no pair has a test.
+        None if no pair has a test.
     """
     tested = [(pair, pair.found) for pair in pairs if pair.found is not None and pair.p == pair.p]
     if not tested:
@@ -63,7 +63,7 @@ def precision_table(pairs: Sequence[Pair], title: str, name: str) -> Table | Non
 def grid(
     name: str, title: str, of: Callable[[int, int], float], digits: int, notes: Sequence[str] = ()
 ) -> Table:
-    """Return a number for seeds x multiples of the test subjects; `of` takes S and the multiple."""
+    """Return a table of seeds x multiples of the test subjects, with values ``of(S, factor)``."""
     return Table(
         name=name,
         title=title,
@@ -86,7 +86,7 @@ def grid(
 
 
 def pair_precision(pair: Pair, name: str) -> Table | None:
-    """Return what the interval of one pair is made of and would become; None without a test."""
+    """Return the projected half-widths of one pair; None if it has no test."""
     found = pair.found
     if found is None or pair.p != pair.p:
         return None

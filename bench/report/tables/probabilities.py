@@ -1,4 +1,4 @@
-"""What the predicted probabilities of two classes are worth: calibration and operating points."""
+"""Calibration and operating points of the predicted probabilities of two classes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from bench.store.store import Store
 def calibration_table(
     protocol: Protocol, evidence: Evidence, rows: Sequence[Row], name: str
 ) -> Table | None:
-    """Return calibration at the primary size, means over seeds; None unless there are two classes.
+    """Return the calibration at the primary size as means over seeds; None unless binary.
 
-    An undefined run makes the mean undefined.
+    If a run is undefined, so is the mean.
     """
     if protocol.n_classes != 2 or not evidence.n_subjects:
         return None
@@ -47,7 +47,7 @@ def calibration_table(
 def operating_table(
     store: Store, protocol: Protocol, evidence: Evidence, rows: Sequence[Row], name: str
 ) -> Table | None:
-    """Return every run at the threshold that its validation subjects chose; None as above."""
+    """Return every run at the threshold chosen on its validation subjects; None unless binary."""
     if protocol.n_classes != 2 or not evidence.n_subjects:
         return None
     size = protocol.primary_size

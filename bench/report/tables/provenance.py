@@ -1,4 +1,4 @@
-"""What computed the runs, and the command that repeats each of them."""
+"""Machines and software versions of the runs, and the commands that reproduce them."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ SHOWN = {
     "threads": "threads per run",
     "system": "system",
 }
-"""What is shown of the record of a run's environment, with titles."""
+"""The shown entries of a run's environment, with titles."""
 
 
 def machine_of(environment: Mapping[str, Any]) -> str:
-    """Return what computed a run: its GPU, else its processor, as they are recorded."""
+    """Return the recorded GPU of a run or, if there is none, its processor."""
     what = environment.get("gpu") or environment.get("cpu") or environment.get("machine")
     return one_line(str(what)) if what else "an unrecorded machine"
 
 
 def environments_of(store: Store, protocol: Protocol) -> list[dict[str, Any]]:
-    """Return the different environments of a protocol's runs, as far as they are shown."""
+    """Return the different environments of a protocol's runs, with shown entries only."""
     trials, environments = schema.trials.c, schema.environments.c
     arms = [row.key for row in protocol.rows]
     used = select(trials.environment).where(trials.arm.in_(arms))
@@ -48,7 +48,7 @@ def environments_of(store: Store, protocol: Protocol) -> list[dict[str, Any]]:
 
 
 def environment_table(environments: Sequence[Mapping[str, Any]], name: str) -> Table:
-    """Return the machines and versions, a row each."""
+    """Return the table of machines and versions, one row per environment."""
     shown = [key for key in SHOWN if any(each.get(key) is not None for each in environments)]
     return Table(
         name=name,
@@ -64,7 +64,7 @@ def environment_table(environments: Sequence[Mapping[str, Any]], name: str) -> T
 def trial_table(
     store: Store, protocol: Protocol, evidence: Evidence, metric: Metric, name: str
 ) -> Table:
-    """Return every stored run with its score and the command that computes it again."""
+    """Return every stored run with its score and the command that reproduces it."""
     arms = {row.key: row for row in protocol.rows}
     table = schema.trials.c
     query = (

@@ -1,4 +1,4 @@
-"""Rows within sex, site and bands of age, and whether a difference depends on them."""
+"""Subgroups by sex, site and age band, and tests of interactions with these."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bench.stats.subgroups import (
 
 
 def groupings(covariates: Mapping[str, Sequence[Any]]) -> dict[str, tuple[str, ...]]:
-    """Return the level of every test subject by covariate, where there are at least two levels."""
+    """Return the level of every test subject by covariate, for covariates with several levels."""
     found = {
         name: age_bands(values) if name == "age" else tuple(map(one_line, levels_of(values)))
         for name, values in covariates.items()
@@ -41,7 +41,7 @@ def subgroups(
     metric: Metric,
     name: str,
 ) -> Table | None:
-    """Return rows x levels at the primary size, means over seeds; None without two levels."""
+    """Return means over seeds by row and level at the primary size; None without levels."""
     size = protocol.primary_size
     levels = groupings(covariates)
     counts = [
@@ -95,7 +95,7 @@ def interaction_table(
     metric: Metric,
     name: str,
 ) -> Table | None:
-    """Return the test whether A - B depends on sex, site or age; None where there is none."""
+    """Return tests of whether A - B depends on sex, site or age; None if there are none."""
     size = protocol.primary_size
     arms = [runs_at(protocol, evidence, row, size) for row in pair]
     if arms[0] is None or arms[1] is None:
