@@ -1,4 +1,4 @@
-"""What reading a scan says of it: facts that the cache keeps and the check judges by."""
+"""Facts of a scan that are determined once when it is read, cached, and used by checks."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from bench.data import formats
 from bench.data.volume import Array, Grid, Info, conform, to_ras
 
 FACTS: dict[str, str] = {
-    "sha256": "hash of the stored voxels; empty when they cannot be read",
-    "blocks": "means of its blocks in order of size: the same for a copy however it is stored",
-    "affine": "from stored voxel indices to mm, row by row",
-    "shape": "voxels along the stored axes",
-    "voxel_mm": "edges of a voxel along the stored axes",
-    "orientation": "where the stored axes point; unknown when the header does not say",
+    "sha256": "hash of the stored voxels; empty if they cannot be read",
+    "blocks": "means of its blocks in ascending order, equal for copies however they are stored",
+    "affine": "matrix from stored voxel indices to mm, row by row",
+    "shape": "number of voxels along the stored axes",
+    "voxel_mm": "size of a voxel along the stored axes in mm",
+    "orientation": "directions of the stored axes; unknown if the header does not give them",
     "remarks": "warnings of the libraries that read the file",
-    "n_nonfinite": "voxels that were NaN or infinite and count as 0",
-    "mean": "of the conformed voxels, before they are standardised",
-    "sd": "their standard deviation",
+    "n_nonfinite": "number of NaN or infinite voxels, which are set to 0",
+    "mean": "mean of the resampled voxels before standardisation",
+    "sd": "standard deviation of the resampled voxels before standardisation",
     "overlap": "Dice coefficient of the voxels with signal and the template's brain",
-    "outside": "share of the voxels with signal that are more than 8 mm outside that brain",
+    "outside": "share of the voxels with signal more than 8 mm outside the template's brain",
     "likeness": "correlation with the template within its brain",
-    "reason": "why the scan is not used; empty when it is",
+    "reason": "reason why the scan cannot be used; empty if it can",
 }
 """Columns of the cache's ``index.csv``."""
 
 NUMBERS = ("n_nonfinite", "mean", "sd", "overlap", "outside", "likeness")
-"""Those that are numbers; NaN where a scan cannot be read."""
+"""The numeric facts; NaN if a scan cannot be read."""
 
 COARSE_MM = 4.0
 SIGNAL = 0.25
-"""Of the 98th percentile: what is brighter counts as signal."""
+"""Voxels brighter than this fraction of the 98th percentile count as signal."""
 
 TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 """The skull-stripped MNI152 (ICBM 2009a) T1 average in nilearn's package."""
@@ -47,7 +47,7 @@ THUMBNAIL = 64
 
 
 def typed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return facts with their numbers as floats and all else as text."""
+    """Return facts with numeric columns as float and all others as str."""
     texts = [name for name in rows.columns if name not in NUMBERS]
     rows = rows.assign(**{name: rows[name].astype(object).fillna("").astype(str) for name in texts})
     numbers = {name: pd.to_numeric(rows[name], errors="coerce") for name in NUMBERS}
@@ -74,15 +74,15 @@ def measured(data: Array, grid: Grid) -> dict[str, object]:
     Parameters
     ----------
     data : ndarray of float32, (X, Y, Z)
-        On the grid.
+        The volume on the grid.
     grid : Grid
-        In MNI space, as far as the scan is.
+        The grid, which is in MNI space if the scan is.
 
     Returns
     -------
     dict
-        ``mean``, ``sd``, ``overlap``, ``outside`` and ``likeness`` of `FACTS`; the last three on
-        every voxel that lies on a grid of 4 mm.
+        ``mean``, ``sd``, ``overlap``, ``outside`` and ``likeness`` of `FACTS`; the last three use
+        only voxels on a grid of 4 mm.
     """
     step = max(1, round(COARSE_MM / grid.voxel_mm))
     coarse = data[::step, ::step, ::step]
@@ -107,7 +107,7 @@ def _correlation(a: Array, b: Array) -> float:
 
 @lru_cache(maxsize=4)
 def _template(grid: Grid, step: int) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return the template on the coarse grid, its brain, and what lies within 8 mm of that."""
+    """Return the template on the coarse grid, its brain mask, and the mask dilated by 8 mm."""
     data = conform(to_ras(formats.read(template_file())), grid, "mni")[::step, ::step, ::step]
     brain = data > 0.2
     rounds = max(1, round(8 / (grid.voxel_mm * step)))
@@ -115,7 +115,7 @@ def _template(grid: Grid, step: int) -> tuple[Array, NDArray[np.bool_], NDArray[
 
 
 def template_file() -> Path:
-    """Return the template's file without importing nilearn, which takes seconds."""
+    """Return the template's file without importing nilearn, which would take seconds."""
     spec = importlib.util.find_spec("nilearn")
     assert spec is not None
     assert spec.origin is not None
@@ -123,7 +123,7 @@ def template_file() -> Path:
 
 
 def thumbnail(data: Array) -> NDArray[np.uint8]:
-    """Return the three middle planes of a volume, one row of pictures, (<=64, <=192).
+    """Return the three central planes of a volume side by side, (<=64, <=192).
 
     Parameters
     ----------

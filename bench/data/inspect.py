@@ -1,4 +1,4 @@
-"""Everything that can be said of a dataset before anything is trained on it."""
+"""Inspection of a dataset before training: facts of the scans, problems, and the split."""
 
 from __future__ import annotations
 
@@ -43,26 +43,26 @@ Pictures = Mapping[int, NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a check found.
+    """The result of inspecting a dataset.
 
     Parameters
     ----------
     listing : Listing
         The scans and how they were chosen.
     scans : DataFrame
-        Every scan found, with facts and final reasons.
+        All scans found, with their facts and final reasons for exclusion.
     selected : SelectedScans or None
-        The split, None when there is a problem.
+        The scans used and their split, None if there is a problem.
     problem : str
-        Why the dataset cannot be used as asked, empty when it can.
+        Why the dataset cannot be used as requested; empty if it can.
     conform : Conform
-        How its volumes are or would be made.
+        How the volumes are, or would be, prepared.
     rows : Index
         The index of each scan that was read, in the order of the cache.
     volumes : Path or None
-        Where the cache has them, None where nothing is cached.
+        The file of the cached volumes, None if they are not cached.
     taken : mapping
-        Thumbnails by index in `scans`, where nothing is cached.
+        Thumbnails by index in `scans`, if the volumes are not cached.
     """
 
     listing: Listing
@@ -76,35 +76,35 @@ class Inspection:
 
     @property
     def used(self) -> pd.DataFrame:
-        """The used scans; with a ``side`` when they could be split."""
+        """The used scans; they have a ``side`` if they could be split."""
         if self.selected is not None:
             return self.selected.used
         return self.scans[self.scans["reason"] == ""]
 
     @property
     def flow(self) -> list[tuple[str, int]]:
-        """What was found, left out by reason, and used."""
+        """Numbers of scans found, excluded for each reason, and used."""
         return flow_of(self.scans)
 
     @property
     def warnings(self) -> list[str]:
-        """What a user should know."""
+        """Messages for the user."""
         if self.selected is not None:
             return self.selected.warnings
         return list(self.scans.attrs.get("warnings", ()))
 
     @property
     def balance(self) -> pd.DataFrame | None:
-        """How alike the sides are; see `bench.data.selection.balance`."""
+        """Balance of the split; see `bench.data.selection.balance`."""
         return None if self.selected is None else balance(self.used, self.selected.task)
 
     @cached_property
     def concerns(self) -> list[Concern]:
-        """What gives reason to look at scans."""
+        """Reasons to look at some of the scans."""
         return concerns(self.used, self.conform.space)
 
     def pictures(self, scans: Sequence[int]) -> Pictures:
-        """Return the thumbnails of scans, by their index in `scans`."""
+        """Return the thumbnails of scans by their index in `scans`."""
         if self.volumes is None:
             return {index: self.taken[index] for index in scans if index in self.taken}
         volumes = np.load(self.volumes, mmap_mode="r")
@@ -115,7 +115,7 @@ class Inspection:
 def inspect(
     listing: Listing, cache_dir: Path, progress: Progress | None = None, workers: int | None = None
 ) -> Inspection:
-    """Read every chosen scan once, unless the cache has it, and say what it is good for.
+    """Read each chosen scan once, unless it is cached, and check whether the dataset can be used.
 
     Parameters
     ----------
@@ -131,14 +131,14 @@ def inspect(
     Returns
     -------
     Inspection
-        Also of a dataset that cannot be used: then it says why.
+        If the dataset cannot be used, its ``problem`` says why.
     """
     problem = ""
     try:
         conform = listing.conform
     except UserError as error:
         problem = str(error)
-        # Read as they are, so that all else can be said.
+        # The scans are read in their native space, so that everything else can be reported.
         options = {**listing.request.options, "space": "native", "crop": "none"}
         conform = replace(listing, request=replace(listing.request, options=options)).conform
     cached = complete(listing.files, conform, listing.folder, cache_dir, listing.substitutes)
@@ -163,18 +163,18 @@ def inspect(
 
 @dataclass(frozen=True)
 class StoredInspection:
-    """What is known of a dataset without reading a voxel now.
+    """What is known about a dataset without reading any voxels.
 
     Parameters
     ----------
     scans : DataFrame
-        Every scan found; where all that were chosen have been read, with final reasons.
+        All scans found. Their reasons for exclusion are final if `unread` is 0.
     unread : int
-        Chosen scans that were never read, or have changed since.
+        Number of chosen scans that were never read, or have changed since.
     warnings : list of str
-        What a user should know.
+        Messages for the user.
     problem : str
-        Why the dataset cannot be used as asked, as far as is known; empty when it can.
+        Why the dataset cannot be used as requested, as far as is known; empty if it can.
     """
 
     scans: pd.DataFrame
@@ -184,7 +184,7 @@ class StoredInspection:
 
 
 def stored_inspection(listing: Listing) -> StoredInspection:
-    """Return what is known of a dataset from its tables and from when it was read last.
+    """Return what is known about a dataset from its tables and from the last time it was read.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def stored_inspection(listing: Listing) -> StoredInspection:
     Returns
     -------
     StoredInspection
-        After `inspect` or `bench.data.cohort.open_cohort` of the same scans what these said.
+        After `inspect` or `bench.data.cohort.open_cohort`, the same results as theirs.
     """
     facts, unusable = remembered(listing.files, listing.folder, listing.substitutes)
     unread = len(listing.chosen) - len(facts)
@@ -211,7 +211,7 @@ def stored_inspection(listing: Listing) -> StoredInspection:
 def _judged(
     listing: Listing, facts: pd.DataFrame
 ) -> tuple[pd.DataFrame, SelectedScans | None, str]:
-    """Return every scan, the split if it can be made, and else why not."""
+    """Return all scans, the selected scans if they can be split, and otherwise the problem."""
     try:
         selected = select_scans(listing, facts, stored_split(listing))
     except UserError as error:
@@ -224,7 +224,7 @@ def _judged(
 def _read(
     listing: Listing, conform: Conform, progress: Progress | None, workers: int | None
 ) -> tuple[pd.DataFrame, dict[Path, str], Pictures]:
-    """Return the facts of each chosen scan, which files cannot be used, and thumbnails, by row."""
+    """Return, by row, the facts of each chosen scan, unusable files, and thumbnails."""
     images = images_of(listing.files, listing.substitutes)
     found: dict[int, dict[str, Any]] = {}
     pictures: dict[int, NDArray[np.uint8]] = {}
@@ -236,7 +236,7 @@ def _read(
         if progress is not None:
             progress(len(found), len(images))
     said = [found[number] for number in range(len(images))]
-    # The manifest then knows it, too; where the cache cannot be written it does without.
+    # The facts are stored for `bench data manifest`, if the cache can be written.
     with contextlib.suppress(OSError):
         listing.folder.mkdir(parents=True, exist_ok=True)
         note(images, said, conform, listing.folder)

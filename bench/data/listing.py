@@ -1,4 +1,4 @@
-"""From a request to a list: every scan that a dataset has, which are used, and why others not."""
+"""From a request to the list of a dataset's scans, with the reason why any of them is not used."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ UPDATABLE = ("table", "withdrawals")
 
 @dataclass(frozen=True)
 class CohortRequest:
-    """Which dataset, and how: names and values are checked, no file was touched.
+    """A dataset with its options. Names and values are checked, but no file was read yet.
 
     Parameters
     ----------
     name : str
-        What the user calls it.
+        The name that the user gave it.
     card : DatasetCard
-        Its adapter.
+        The card of its adapter.
     root : Path or None
-        Where it lies; None for embedded cohorts, and for a table whose folder it is then.
+        The root directory; None for synthetic cohorts, and for a table, whose folder is then used.
     options : dict
-        Every option of the card and of conforming, resolved.
+        All options of the card and of the preparation of volumes.
     target : str
         ``age``, ``diagnosis`` or ``sex``.
     new_split : bool
-        Forget the split that was drawn before.
+        Whether a stored split is ignored.
     test : CohortRequest or None
         Another dataset whose subjects are the test set.
     """
@@ -55,7 +55,7 @@ class CohortRequest:
 
     @property
     def cohort(self) -> str:
-        """Which cohort this is: people may be in it under several datasets."""
+        """Name of the cohort; several datasets may contain scans of the same cohort."""
         return str(self.options["cohort"]) or self.card.name
 
 
@@ -68,18 +68,18 @@ def cohort_request(
     target: str | None = None,
     new_split: bool = False,
 ) -> CohortRequest:
-    """Join what the configuration says of a dataset with what the command line says.
+    """Combine the configuration of a dataset with options of the command line.
 
     Parameters
     ----------
     name : str
-        A dataset's card, or the name of a ``[data.NAME]`` table of ``bench.toml``.
+        Name of a dataset's card, or of a ``[data.NAME]`` table in ``bench.toml``.
     configured : mapping
-        That table, empty when there is none: ``adapter``, ``root``, ``target`` and options.
+        That table, or an empty mapping: ``adapter``, ``root``, ``target`` and options.
     root, options, target
-        From the command line; they win.
+        Values from the command line, which take precedence.
     new_split : bool
-        Draw train, validation and test anew.
+        Whether a stored split is ignored.
 
     Returns
     -------
@@ -88,8 +88,8 @@ def cohort_request(
     Raises
     ------
     UserError
-        For an unknown dataset, option or target, a value out of range, or a root that is needed and
-        was not given.
+        If a dataset, option or target is unknown, a value is out of range, or a required root is
+        missing.
     """
     card = catalogue.dataset(str(configured.get("adapter", name)))
     known = dataset_options(card)
@@ -100,7 +100,7 @@ def cohort_request(
             if key not in known:
                 raise UserError(
                     f"{where}{key}: the dataset {card.name} has no such option"
-                    f"{did_you_mean(key, known)}; it has {', '.join(known) or 'none'}."
+                    f"{did_you_mean(key, known)}; its options are {', '.join(known) or 'none'}."
                 )
             try:
                 values[key] = known[key].parse(str(value))
@@ -109,13 +109,14 @@ def cohort_request(
     target = target or configured.get("target") or card.default_target
     if target not in manifest.TARGETS or target not in card.targets:
         raise UserError(
-            f"--target {target}: the dataset {card.name} has {', '.join(card.targets)}."
+            f"--target {target}: the dataset {card.name} has no such target; choose one of "
+            f"{', '.join(card.targets)}."
         )
     place = root or (Path(configured["root"]) if "root" in configured else None)
     if place is None and card.needs_root:
         raise UserError(
-            f"The dataset {name} needs the folder that it lies in: --root DIR, or root = "
-            f'"DIR" in [data.{name}] of bench.toml.'
+            f"The dataset {name} needs its root directory: use --root DIR, or set "
+            f'root = "DIR" in [data.{name}] of bench.toml.'
         )
     if card.synthetic:
         place = None
@@ -123,8 +124,8 @@ def cohort_request(
         values["classes"] = ""
     if values["crop"] == "brain" and values["space"] == "native" and values["register"] == "none":
         raise UserError(
-            "crop=brain cuts a box of MNI space, and space=native has none; use --register affine, "
-            "or leave the crop out."
+            "crop=brain needs scans in MNI space, so it cannot be used with space=native; add "
+            "--register affine, or use crop=none."
         )
     return CohortRequest(name, card, place, values, target, new_split)
 
@@ -132,7 +133,7 @@ def cohort_request(
 def with_test_cohort(request: CohortRequest, test: CohortRequest) -> CohortRequest:
     """Return a request that trains on one dataset and tests on another.
 
-    The volumes and classes of both are made by the options of the first.
+    The options of the first determine the volumes and classes of both.
     """
     shared = [*CONFORM, "classes", "horizon"]
     options = {**test.options, **{name: request.options[name] for name in shared}}
@@ -141,18 +142,18 @@ def with_test_cohort(request: CohortRequest, test: CohortRequest) -> CohortReque
 
 @dataclass(frozen=True)
 class Listing:
-    """The scans of a dataset, chosen by its tables and names; no voxel was read.
+    """The scans of a dataset, chosen by tables and file names without reading any voxels.
 
     Parameters
     ----------
     request : CohortRequest
-        What was asked for.
+        The dataset and its options.
     folder : Path
-        The cohort's folder in the cache, which holds its split.
+        The cohort's folder in the cache, which contains its split.
     scans : DataFrame
-        Every scan found, as `bench.data.manifest.tidy` describes it, with ``file`` (str, where it
-        lies) and ``external`` (True for scans of the test cohort). Those to be used have no
-        ``reason``; its ``attrs["warnings"]`` are sentences that a user should read.
+        All scans found, with the columns of `bench.data.manifest.tidy`, ``file`` (the path, as
+        str) and ``external`` (True for scans of the test cohort). Scans to be used have an empty
+        ``reason``; ``attrs["warnings"]`` contains messages for the user.
     """
 
     request: CohortRequest
@@ -161,17 +162,17 @@ class Listing:
 
     @property
     def chosen(self) -> pd.DataFrame:
-        """The scans without a reason against them: those whose voxels are read."""
+        """The scans that are not excluded, whose voxels are to be read."""
         return self.scans[self.scans["reason"] == ""]
 
     @property
     def files(self) -> list[Path]:
-        """Where the chosen scans lie."""
+        """The files of the chosen scans."""
         return [Path(file) for file in self.chosen["file"]]
 
     @property
     def substitutes(self) -> dict[int, list[Path]]:
-        """By the number of a chosen scan, the files that stand in for it, in order."""
+        """The files that may replace a chosen scan, in order, by the number of the scan."""
         number = {index: row for row, index in enumerate(self.chosen.index)}
         found = choices.substitutes(self.scans, self.request.target)
         return {
@@ -180,22 +181,22 @@ class Listing:
         }
 
     def after_reading(self, unusable: Mapping[Path, str]) -> tuple[Listing, pd.Index]:
-        """Return the listing with substitutes for what cannot be used.
+        """Return the listing in which substitutes replace unusable scans.
 
         Parameters
         ----------
         unusable : mapping
-            Why files that were read cannot be used.
+            The reason why a file cannot be used, for each unusable file that was read.
 
         Returns
         -------
         listing : Listing
-            What is chosen now.
+            The listing with the new choice.
         rows : Index
-            For each scan that was chosen before, in order, the index in `scans` of the one that
-            took its place, or its own.
+            For each previously chosen scan, in order, the index in `scans` of its substitute, or
+            its own index if it was not replaced.
         """
-        # Not by Series.map, whose strings cannot hold a name that is not UTF-8.
+        # Series.map is avoided because it does not support file names that are not UTF-8.
         whys = {str(file): why for file, why in unusable.items()}
         files = self.scans["file"].items()
         bad = {int(str(index)): whys[file] for index, file in files if file in whys}
@@ -205,12 +206,12 @@ class Listing:
 
     @property
     def task(self) -> Task:
-        """What the labels of the chosen scans pose; UserError when they pose nothing."""
+        """The task given by the labels of the chosen scans; UserError if there is none."""
         return manifest.task_of(self.scans[~self.scans["external"]], self.request.target)
 
     @property
     def conform(self) -> Conform:
-        """How the chosen scans become volumes; UserError when their space is unknown."""
+        """How the chosen scans are prepared; UserError if their space is unknown."""
         options = self.request.options
         return Conform(
             grid=str(options["grid"]),
@@ -225,16 +226,16 @@ class Listing:
 def list_scans(
     request: CohortRequest, cache_dir: Path, progress: Progress | None = None
 ) -> Listing:
-    """Find every scan of a dataset and choose among them, without reading a voxel.
+    """Find all scans of a dataset and choose those to be used, without reading any voxels.
 
     Parameters
     ----------
     request : CohortRequest
-        Which dataset, and how.
+        The dataset and its options.
     cache_dir : Path
-        Where embedded cohorts are made.
+        The cache folder, in which synthetic cohorts are generated.
     progress : callable, optional
-        Told when an embedded cohort is made.
+        Called while a synthetic cohort is generated.
 
     Returns
     -------
@@ -243,7 +244,7 @@ def list_scans(
     Raises
     ------
     UserError
-        When the dataset is not where it should be, or not what it should be.
+        If the dataset is not found, or does not have the expected structure.
     """
     root = _root(request, cache_dir, progress)
     scans = _found(request, root)
@@ -257,17 +258,17 @@ MANIFEST = ("subject_id", "session_id", "path", "age", "sex", "diagnosis", "site
 
 
 def manifest_table(scans: pd.DataFrame, target: str) -> pd.DataFrame:
-    """Return one row a scan found, for people to read.
+    """Return the manifest for users, with one row per scan found.
 
-    Columns ``subject_id, session_id, path, age, sex, diagnosis, site, raw_label`` (what the label
-    came from), ``used`` (yes or no) and ``reason``.
+    Its columns are ``subject_id, session_id, path, age, sex, diagnosis, site, raw_label`` (the
+    source of the label), ``used`` (yes or no) and ``reason``.
 
     Parameters
     ----------
     scans : DataFrame
-        Of a `Listing`, or as reading them left them (`bench.data.inspect.Inspection`).
+        The scans of a `Listing` or of a `bench.data.inspect.Inspection`.
     target : str
-        What must be known of a scan that is used.
+        The label that a scan must have to be used.
     """
     rows = scans[list(MANIFEST)].assign(age=scans["age"].round(2), raw_label=scans["source"])
     reasons = scans["reason"].where(
@@ -281,7 +282,7 @@ def _found(request: CohortRequest, root: Path) -> pd.DataFrame:
     found = resolve(request.card.target)(root, dict(request.options))
     scans = choices.choose(manifest.tidy(found), request.options)
     manifest.refuse_repeats(scans)
-    # As objects: the root's own name need not be UTF-8.
+    # The type is object because the path of the root need not be UTF-8.
     scans["file"] = pd.Series([str(root / path) for path in scans["path"]], dtype=object)
     return scans
 
@@ -289,10 +290,10 @@ def _found(request: CohortRequest, root: Path) -> pd.DataFrame:
 def _with_external(
     scans: pd.DataFrame, request: CohortRequest, cache_dir: Path, progress: Progress | None
 ) -> pd.DataFrame:
-    """Add the scans of the test cohort; its subjects are named after it.
+    """Add the scans of the test cohort, whose name is prepended to its subject ids.
 
-    People of one cohort have the same ids wherever they lie, so those must not occur on both sides.
-    Ids of different cohorts may be equal by chance.
+    A subject has the same id in all datasets of a cohort, so datasets of one cohort must not share
+    ids. Ids of different cohorts may be equal by chance.
     """
     test = request.test
     assert test is not None
@@ -301,14 +302,14 @@ def _with_external(
     if shared and test.cohort == request.cohort:
         raise UserError(
             f"{request.name} and the test cohort {test.name} share {len(shared)} subjects "
-            f"({listed(shared[:2])}), so the test would leak; use another test cohort. If they are "
-            "different people with equal ids, give one of them a name of its own: cohort = "
-            '"NAME" in its table of bench.toml.'
+            f"({listed(shared[:2])}), so training data would leak into the test set; use another "
+            "test cohort. If they are different people with the same ids, set cohort = "
+            '"NAME" in the bench.toml table of one of them.'
         )
     known = scans.attrs.get("classes")
     if request.target != "age":
         classes = known or manifest.class_order(scans.loc[scans["reason"] == "", request.target])
-        # One class, however the two cohorts write it.
+        # Upper and lower case may differ between the two cohorts.
         names = {name.casefold(): name for name in classes}
         words = others[request.target]
         others[request.target] = words.map(lambda word: names.get(word.casefold(), word))
@@ -336,15 +337,17 @@ def _root(request: CohortRequest, cache_dir: Path, progress: Progress | None) ->
     else:
         root = Path(str(request.options.get("table", ""))).expanduser().parent
     if not root.is_dir():
-        raise UserError(f"The root {root} of the dataset {request.name} is not a folder.")
+        raise UserError(
+            f"The root {root} of the dataset {request.name} is not a directory; check --root."
+        )
     return root.absolute()
 
 
 def _folder(request: CohortRequest, root: Path, cache_dir: Path) -> Path:
-    """Return the cohort's folder: one for each adapter, root and choice of scans.
+    """Return the cohort's folder, which is specific to the adapter, root and choice of scans.
 
-    What is not in its name does not move anybody to another side: the grid, a later table, a later
-    list of withdrawals.
+    The folder contains the split. The grid and newer versions of tables and lists of withdrawals
+    do not change it, so that no subject moves to another set.
     """
     options = {k: v for k, v in request.options.items() if k not in (*CONFORM, *UPDATABLE)}
     if request.root is None:
@@ -356,7 +359,7 @@ def _folder(request: CohortRequest, root: Path, cache_dir: Path) -> Path:
 
 
 def _space(request: CohortRequest, used: pd.DataFrame) -> str:
-    """Return ``mni`` or ``native``; a scan of unknown space is never resampled on a guess."""
+    """Return ``mni`` or ``native``; raise UserError if the space of any scan is unknown."""
     if request.options["register"] == "affine":
         return "mni"
     if request.options["space"] != "auto":
@@ -364,9 +367,9 @@ def _space(request: CohortRequest, used: pd.DataFrame) -> str:
     unknown = used[used["space"] != "mni"]
     if len(unknown):
         raise UserError(
-            f"{len(unknown)} of {len(used)} scans of {request.name} are not said to be in MNI "
-            f"space (the first is {unknown['path'].iloc[0]}): add `--space mni` if they are "
-            "registered to it, `--register affine` to have them registered, or `--space native` to "
-            "use them as they are, centred on the head's centre of mass."
+            f"The file names of {len(unknown)} of {len(used)} scans of {request.name} do not "
+            f"declare MNI space (for example {unknown['path'].iloc[0]}): add `--space mni` if they "
+            "are registered to it, `--register affine` to register them, or `--space native` to "
+            "only centre them on the head."
         )
     return "mni"

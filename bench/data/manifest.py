@@ -1,4 +1,4 @@
-"""The manifest: what an adapter found, brought to one form, and the task that its labels pose."""
+"""The manifest: the scans found by an adapter in a common form, and the task of their labels."""
 
 from __future__ import annotations
 
@@ -34,55 +34,55 @@ NUMBERS = ("age", "day")
 NEEDED = ("subject_id", "path")
 
 KNOWN_ORDER = ("CN", "SMC", "EMCI", "MCI", "LMCI", "AD")
-"""Diagnoses from healthy to ill; the last class of two is the positive one."""
+"""Diagnoses from healthy to ill; of two classes, the second is the positive one."""
 
 MIN_SUBJECTS = 10
 MIN_PER_CLASS = 5
-"""One of five is validated on and one of five tested on."""
+"""With five subjects, one is in the validation set and one in the test set."""
 
 
 def tidy(found: pd.DataFrame) -> pd.DataFrame:
-    """Bring what an adapter returned to the one form that the harness works with.
+    """Convert the table returned by an adapter to a common form.
 
-    This is what an adapter may return, one row a scan that it found, of any type; only
-    ``subject_id`` and ``path`` must be there:
+    An adapter returns one row per scan found. Columns may have any type; only ``subject_id`` and
+    ``path`` are required:
 
-    ``subject_id, session_id`` : who, and at which visit; images of one visit share them
-    ``path`` : the scan's file relative to the root, or absolute; ``FILE.zip!/MEMBER`` in an archive
-    ``age`` : years at the scan
-    ``diagnosis`` : as the table spells it; ``sex`` : F or M; ``site`` : where it was scanned
-    ``family, split`` : who belongs together, and the cohort's official side
-    ``source`` : the raw label that the target came from, for the manifest's readers
-    ``day`` : days on an axis of the subject's own, where visits have dates
-    ``rank`` : among images of one visit the lowest text is used, numbers in it counting as
-    numbers; without it they must be unique
-    ``space`` : ``mni`` where the file is said to be in MNI space
-    ``reason`` : why the adapter leaves the scan out, or nothing
+    ``subject_id, session_id`` : subject and visit; all images of one visit share both
+    ``path`` : file relative to the root, or absolute; ``FILE.zip!/MEMBER`` in an archive
+    ``age`` : age in years at the scan
+    ``diagnosis`` : as spelled in the table; ``sex`` : F or M; ``site`` : site of the scan
+    ``family, split`` : subjects that must stay together, and the set in an official split
+    ``source`` : the raw label from which the target was derived, for users
+    ``day`` : days since any fixed day of the subject, if visits have dates
+    ``rank`` : the image with the lowest rank of a visit is used (text, in which numbers are
+    compared as numbers); without ranks, a visit must have only one image
+    ``space`` : ``mni`` if the file is declared to be in MNI space
+    ``reason`` : the reason for excluding the scan, empty otherwise
 
-    ``attrs["columns"]`` are the tables' columns, ``attrs["exams"]`` the exams of all subjects
-    (``subject_id, day, diagnosis``), ``attrs["warnings"]`` sentences that a user should read.
+    ``attrs["columns"]`` has the columns of the tables, ``attrs["exams"]`` the exams of all
+    subjects (``subject_id, day, diagnosis``), and ``attrs["warnings"]`` messages for the user.
 
     Parameters
     ----------
     found : DataFrame
-        What an adapter returned.
+        The table returned by an adapter.
 
     Returns
     -------
     DataFrame
-        All columns above (str, ``""`` for missing; float, NaN for missing), ordered by subject,
-        session (numbers in names count as numbers) and path, with the same ``attrs``.
-        ``subject`` is the subject's index in sorted order.
+        All columns above (str with ``""``, or float with NaN, for missing values), sorted by
+        subject, session (numbers in names are compared as numbers) and path, with the same
+        ``attrs``. ``subject`` is the index of the subject in sorted order.
 
     Raises
     ------
     UserError
-        When a needed column is missing, an age is no number, or a sex is neither F nor M.
+        If a required column is missing, an age is not a number, or a sex is neither F nor M.
     """
     lacking = [name for name in NEEDED if name not in found.columns]
     if lacking:
         raise UserError(
-            f"The dataset's manifest has no column {listed(lacking)}; it has "
+            f"The manifest of the dataset lacks the column {listed(lacking)}; its columns are "
             f"{listed(found.columns)}."
         )
     scans = pd.DataFrame(index=range(len(found)))
@@ -95,11 +95,14 @@ def tidy(found: pd.DataFrame) -> pd.DataFrame:
             scans[name] = pd.to_numeric(pd.Series(cells, dtype=object)).astype(float)
         except (ValueError, TypeError) as error:
             raise UserError(
-                f"The dataset's manifest has a value of {name} that is no number: {error}."
+                f"The manifest of the dataset has a {name} that is not a number: {error}."
             ) from None
     wrong = sorted(set(scans["sex"]) - {"F", "M", ""})
     if wrong:
-        raise UserError(f"The dataset's manifest has sexes other than F and M: {listed(wrong)}.")
+        raise UserError(
+            f"The manifest of the dataset has values of sex other than F and M: {listed(wrong)}; "
+            "leave unknown values empty."
+        )
     scans["order"] = scans["session_id"].map(visit_key)
     scans = scans.sort_values(["subject_id", "order", "path"], ignore_index=True)
     scans = scans.drop(columns="order")
@@ -109,25 +112,25 @@ def tidy(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def refuse_repeats(scans: pd.DataFrame) -> None:
-    """Raise UserError when two scans of one subject and visit are to be used."""
+    """Raise UserError if two scans of one subject and visit would be used."""
     used = scans[scans["reason"] == ""]
     twice = used[used.duplicated(["subject_id", "session_id"])]
     if len(twice):
         first = twice.iloc[0]
-        session = f"session {first.session_id!r}" if first.session_id else "without a session"
+        session = f"in session {first.session_id!r}" if first.session_id else "without a session"
         raise UserError(
             f"Subject {first.subject_id!r} has more than one scan {session} "
-            f"({len(twice)} such scans in all); give every scan of a subject a session of its own, "
-            "in a table by --data-set session=COLUMN."
+            f"({len(twice)} such scans in total); give each scan of a subject its own session, in "
+            "a table with --data-set session=COLUMN."
         )
 
 
 FIRST_VISITS = ("sc", "scmri", "screening", "bl", "baseline")
-"""Names of visits that come before all others, in this order."""
+"""Names of visits that precede all others, in this order."""
 
 
 def visit_key(name: str) -> tuple[tuple[int, str], ...]:
-    """Return a sorting key by which ``bl`` comes before ``m06`` and ``ses-2`` before ``ses-10``."""
+    """Return a sorting key that puts ``bl`` before ``m06`` and ``ses-2`` before ``ses-10``."""
     if name.lower() in FIRST_VISITS:
         return ((FIRST_VISITS.index(name.lower()) - len(FIRST_VISITS) - 1, ""),)
     return tuple(
@@ -136,7 +139,7 @@ def visit_key(name: str) -> tuple[tuple[int, str], ...]:
 
 
 def task_of(scans: pd.DataFrame, target: str) -> Task:
-    """Return the task that the labels of usable scans pose.
+    """Return the task defined by the labels of the usable scans.
 
     Parameters
     ----------
@@ -152,7 +155,7 @@ def task_of(scans: pd.DataFrame, target: str) -> Task:
     Raises
     ------
     UserError
-        When nobody has that label, all have the same, or too few subjects have it.
+        If no subject has that label, if all have the same, or if too few have it.
     """
     used = scans[(scans["reason"] == "") & labelled(scans, target)]
     if (scans["reason"] != "").all():
@@ -160,9 +163,9 @@ def task_of(scans: pd.DataFrame, target: str) -> Task:
         raise UserError(f"None of the {len(scans)} scans found can be used: {why}.")
     if used.empty:
         raise UserError(
-            f"No scan has a value for the target {target!r}; the dataset has the columns "
-            f"{listed(scans.attrs['columns'])}: choose another --target, or say which column it "
-            f"is with --data-set {target}=COLUMN."
+            f"No scan has a value for the target {target!r}; choose another --target, or name its "
+            f"column with --data-set {target}=COLUMN. The columns are "
+            f"{listed(scans.attrs['columns'])}."
         )
     if used[target].nunique() == 1:
         raise UserError(
@@ -179,34 +182,36 @@ def task_of(scans: pd.DataFrame, target: str) -> Task:
 
 
 def labelled(scans: pd.DataFrame, target: str) -> pd.Series:
-    """Return which scans have the label."""
+    """Tell which scans have the label."""
     return scans[target].notna() if target == "age" else scans[target] != ""
 
 
 def check_sizes(used: pd.DataFrame, task: Task) -> None:
-    """Raise UserError when there are too few subjects to split, in all or of one class."""
+    """Raise UserError if there are too few subjects to split, in total or of one class."""
     n = used["subject_id"].nunique()
     if n < MIN_SUBJECTS:
         raise UserError(
-            f"Only {n} subjects have a usable scan and a value for {task.target!r}; at least "
-            f"{MIN_SUBJECTS} are needed to train, validate and test."
+            f"Only {n} subjects have a usable scan and a value for {task.target!r}, but training, "
+            f"validation and test sets need at least {MIN_SUBJECTS}; add scans or choose another "
+            "--target."
         )
-    # The split sees a subject's first scan.
+    # The split is stratified by the first scan of each subject.
     first = used.drop_duplicates("subject_id")[task.target]
     counts = first.value_counts().reindex(list(task.classes), fill_value=0)
     if task.classes and counts.min() < MIN_PER_CLASS:
         raise UserError(
             f"The class {counts.idxmin()!r} of {task.target!r} has {counts.min()} subjects at "
-            f"their first scan and at least {MIN_PER_CLASS} are needed (there are "
-            f"{', '.join(f'{n} of {name!r}' for name, n in counts.items())}); choose others with "
-            "--classes, or write n/a for classes that are not meant."
+            f"their first scan, but at least {MIN_PER_CLASS} are needed (there are "
+            f"{', '.join(f'{n} of {name!r}' for name, n in counts.items())}); choose other "
+            "classes with --classes, or replace this value by n/a in the table."
         )
 
 
 def class_order(classes: Iterable[str]) -> tuple[str, ...]:
-    """Return classes in order, the positive one of two last.
+    """Return classes in order; of two classes, the second is the positive one.
 
-    Diagnoses of the Alzheimer's continuum go from healthy to ill, all else is sorted: F before M.
+    Diagnoses of the Alzheimer's continuum are ordered from healthy to ill, other classes
+    alphabetically.
     """
     names = set(classes)
     if names <= set(KNOWN_ORDER):
@@ -215,19 +220,20 @@ def class_order(classes: Iterable[str]) -> tuple[str, ...]:
 
 
 def encode(scans: pd.DataFrame, task: Task) -> pd.Series:
-    """Return the label of each scan as float: age in years, or the index of its class."""
+    """Return the label of each scan as a float: age in years, or the index of the class."""
     if task.kind == "regression":
         return scans[task.target].astype(float)
     return scans[task.target].map({name: i for i, name in enumerate(task.classes)}).astype(float)
 
 
 def digest(scans: pd.DataFrame) -> str:
-    """Return the sha256 of the usable scans: ids, paths, labels and the bytes of the files.
+    """Return the sha256 of the usable scans: ids, paths, labels and voxels.
 
     Parameters
     ----------
     scans : DataFrame
-        A tidy manifest with ``sha256`` of every file; the root is in none of its columns.
+        A tidy manifest with ``sha256`` and ``affine`` of each scan. The columns that are used do
+        not contain the root.
 
     Returns
     -------
@@ -244,12 +250,12 @@ def digest(scans: pd.DataFrame) -> str:
 
 
 def sha256_of(value: Any) -> str:
-    """Return the sha256 of a value's canonical JSON, in hex."""
+    """Return the sha256 of the canonical JSON of a value as hex digits."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def count_flow(reasons: Mapping[int, str] | pd.Series) -> list[tuple[str, int]]:
-    """Return reasons and how many scans each befell, the commonest first."""
+    """Return the reasons with their number of scans, the commonest first."""
     counts = pd.Series(reasons, dtype=str).value_counts()
     pairs = [(str(reason), int(count)) for reason, count in counts.items() if reason]
     return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))

@@ -1,4 +1,4 @@
-"""What is in the cache, without opening a cohort."""
+"""Listing of the prepared volumes of a dataset, without opening its cohort."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.data.cache import ABOUT, VOLUMES
 
 
 def prepared_caches(cache_dir: Path, adapter: str, root: Path | None) -> list[str]:
-    """Return what is prepared of a dataset, in words: grid, scans and size of each array.
+    """Describe the prepared volumes of a dataset: grid, number of scans and size of each array.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def prepared_caches(cache_dir: Path, adapter: str, root: Path | None) -> list[st
     adapter : str
         The dataset's card.
     root : Path or None
-        Where it lies; None where its adapter needs no root.
+        Its root directory; None if its adapter needs none.
     """
     words = []
     for file in sorted((cache_dir / "cohorts").glob(f"{adapter}-*/{ABOUT}")):

@@ -1,4 +1,4 @@
-"""What the facts of scans give reason to look at. Nothing is left out for it."""
+"""Quality checks based on the facts of scans. Scans are flagged but not excluded."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 import pandas as pd
 
 UNLIKE = 0.35
-"""A scan whose correlation with the template is lower does not look registered to it: the template
-moved by 20 mm has 0.3 or less with itself."""
+"""A scan with a lower correlation with the template is probably not registered to it: shifting the
+template by 20 mm reduces its correlation with itself to 0.3 or less."""
 OUTSIDE = 0.15
-"""Skull-stripped scans have hardly any signal more than 8 mm outside the template's brain."""
+"""Share of the signal more than 8 mm outside the template's brain; skull-stripped scans have
+hardly any signal there."""
 FAR = 5.0
-"""Robust standard deviations from the median of the cohort, of a logarithm."""
+"""Distance of an outlier from the cohort's median, in robust standard deviations of logarithms."""
 
 
 @dataclass(frozen=True)
 class Concern:
-    """A reason to look at scans, how it is found, and which scans it concerns."""
+    """A reason to look at scans: its name, the rule that detects it, and the scans concerned."""
 
     what: str
     rule: str
@@ -27,14 +28,14 @@ class Concern:
 
 
 def concerns(used: pd.DataFrame, space: str) -> list[Concern]:
-    """Return what to look at, those without scans included.
+    """Return all quality checks, including those that flag no scan.
 
     Parameters
     ----------
     used : DataFrame
         The used scans with the facts of `bench.data.facts.FACTS`.
     space : str
-        ``mni`` or ``native``; scans that are not registered are not judged by the template.
+        ``mni`` or ``native``; only registered scans are compared with the template.
 
     Returns
     -------
@@ -75,10 +76,10 @@ def concerns(used: pd.DataFrame, space: str) -> list[Concern]:
 
 
 def _far(values: pd.Series) -> pd.Series:
-    """Return which values are outliers of the logarithm, by median and median deviation."""
+    """Tell which values have outlying logarithms, by the median and median absolute deviation."""
     logs = np.log(values.where(values > 0))
-    middle = logs.median()
-    spread = 1.4826 * (logs - middle).abs().median()
+    median = logs.median()
+    spread = 1.4826 * (logs - median).abs().median()
     if not spread > 0:
         return pd.Series(False, index=values.index)
-    return ((logs - middle).abs() > FAR * spread) | (logs.isna() & values.notna())
+    return ((logs - median).abs() > FAR * spread) | (logs.isna() & values.notna())

@@ -1,4 +1,4 @@
-"""Affine registration of a raw scan to the MNI152 template, through ANTs (antspyx)."""
+"""Affine registration of a raw scan to the MNI152 template with ANTs (antspyx)."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from bench.data.volume import Volume, to_ras
 from registry.errors import UserError
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""ANTs counts from right to left and from front to back, NIfTI the other way round."""
+"""Converts between RAS (NIfTI) and LPS (ANTs) coordinates."""
 
 SEED = 1
 COARSE_MM = 2.0
 
 
 def registered(scan: Volume) -> Volume:
-    """Return a scan whose affine leads to MNI space.
+    """Return a scan whose affine maps to MNI space.
 
-    The voxels stay as they are: the affine that is found is joined with the scan's own, so that
-    conforming interpolates once. Mutual information is compared within the template's brain, so
-    that a scan may have its skull.
+    The voxels are not changed: the registration is combined with the affine of the scan, so that
+    the data are interpolated only once. Mutual information is computed within the template's
+    brain, so the scan need not be skull-stripped.
 
     Parameters
     ----------
     scan : Volume
-        With its affine in the scanner's space.
+        A scan with its affine to scanner space.
 
     Raises
     ------
     UserError
-        When antspyx is not installed.
+        If antspyx is not installed.
     ScanError
-        When the registration fails.
+        If the registration fails.
     """
-    # ITK jitters its samples, and more threads add up in another order: without these two the same
-    # scan would not get the same affine.
+    # ITK samples points at random and sums in an order that depends on the number of threads.
+    # Both are fixed so that a scan always gets the same affine.
     os.environ |= {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1", "ANTS_RANDOM_SEED": str(SEED)}
     try:
         import ants
     except ImportError:
         raise UserError(
-            "--register affine needs the extra `registration`: pip install "
-            "'slicebench[registration]'; or register the scans with another tool, such as FSL's "
-            "FLIRT, and give the registered ones."
+            "--register affine needs an optional dependency; install it with pip install "
+            "'slicebench[registration]', or register the scans with another tool such as FSL "
+            "FLIRT and use the registered scans."
         ) from None
     template = to_ras(formats.read(template_file()))
     fixed, moving = (_to_ants(image) for image in (template, scan))
@@ -69,7 +69,7 @@ def registered(scan: Volume) -> Volume:
             )
             transform = ants.read_transform(found["fwdtransforms"][0])
     except Exception as error:
-        # ITK and its wrapper raise many kinds; for the scan they all mean the same.
+        # ITK and its wrapper raise many types of exceptions; they all mean a failed registration.
         raise ScanError("it cannot be registered to the template") from error
     to_moving = _matrix(transform.parameters, transform.fixed_parameters)
     affine = np.linalg.inv(to_moving) @ scan.affine
@@ -77,12 +77,12 @@ def registered(scan: Volume) -> Volume:
 
 
 def _to_ants(scan: Volume) -> Any:
-    """Return a scan of voxels of about 2 mm, which is fine enough for twelve numbers."""
+    """Return the scan with voxels of about 2 mm, fine enough for an affine transform."""
     import ants
 
     steps = np.maximum(1, np.round(COARSE_MM / voxel_sizes(scan.affine))).astype(int)
     data = ndimage.uniform_filter(np.asarray(scan.data, dtype=np.float32), steps.tolist())
-    # The filter's window of two voxels begins at the one before.
+    # For even sizes, the window of the filter is shifted by half a voxel to the left.
     first = [int(step) // 2 for step in steps]
     data = data[first[0] :: steps[0], first[1] :: steps[1], first[2] :: steps[2]]
     to_fine = np.diag([*steps.astype(float), 1.0])

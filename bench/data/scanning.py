@@ -1,4 +1,4 @@
-"""Reading many scans: each read, conformed and measured once, by several processes if it pays."""
+"""Reading many scans: each is read, resampled and measured once, in parallel if worthwhile."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from bench.processes import cores, import_as_usual, importing_safely
 from registry.errors import UserError
 
 WORTH_A_POOL = 1 << 28
-"""Bytes of files from which starting other processes pays."""
+"""Total size of the files in bytes above which reading in parallel is worthwhile."""
 
 AHEAD = 4
-"""Scans a process that wait to be read; more would only delay an end."""
+"""Number of scans queued per process; longer queues would only delay stopping."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is done with every scan.
+    """What is done with each scan.
 
     Parameters
     ----------
     conform : Conform
-        How it becomes a volume.
+        How the volume is prepared.
     array : str
-        File to write the volume into, at its row; empty to keep none.
+        File to which the volumes are written; empty to discard them.
     start : int
-        Where row 0 begins in that file.
+        Position of row 0 in that file.
     pictures : bool
-        Return a thumbnail with the facts.
+        Whether thumbnails are returned with the facts.
     """
 
     conform: Conform
@@ -56,28 +56,30 @@ class Job:
 def read_all(
     scans: Sequence[tuple[int, Sequence[Path]]], job: Job, workers: int | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read scans, in whatever order they are done.
+    """Read scans and yield their facts as they are completed, in any order.
 
     Parameters
     ----------
     scans : sequence of (int, sequence of Path)
-        Each row and its files, of which the first that can be used is taken.
+        The number of each row and its files, of which the first usable one is taken.
     job : Job
-        What is done with each.
+        What is done with each scan.
     workers : int, optional
-        Processes; default: all cores, or this process where there is little to read.
+        Number of processes; by default one per core, or only this process if there is little to
+        read.
 
     Yields
     ------
     number, row : int, dict
-        The row, its facts (`bench.data.facts.FACTS`), its ``checksum``, ``picture`` if the job
-        asks for one, and ``tried``, the facts of each file that was read, if the first of several
-        cannot be used. The volume is on disk by then, if the job names an array.
+        The number of the row and its facts (`bench.data.facts.FACTS`), with its ``checksum``,
+        ``picture`` if `job` requests thumbnails, and ``tried``, the facts of all files that were
+        read, if the first of several cannot be used. If `job` names an array, the volume has been
+        written to it.
 
     Raises
     ------
     UserError
-        When a process is killed from outside.
+        If a process is killed.
     """
     if workers is None:
         much = sum(max(0, formats.stamp(files[0])[0]) for _, files in scans) >= WORTH_A_POOL
@@ -88,7 +90,7 @@ def read_all(
         for number, files in scans:
             yield number, do_scan(number, files, job)
         return
-    # Not the fork server: it is kept for training, with torch imported.
+    # The fork server is not used because its processes for training have imported torch.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
     running: dict[Future[dict[str, Any]], int] = {}
@@ -104,15 +106,15 @@ def read_all(
                 yield running.pop(future), future.result()
     except BrokenProcessPool:
         raise UserError(
-            "A process that read scans was killed, most likely for want of memory; the same "
-            "command goes on where this one ended."
+            "A process that read scans was killed, most likely because memory ran out; run the "
+            "same command again to continue."
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin() -> None:
-    """Leave Ctrl-C to the parent, and end with it however it ends."""
+    """Ignore Ctrl-C, which the parent process handles, and exit when the parent exits."""
     import_as_usual()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -130,7 +132,7 @@ def do_scan(number: int, files: Sequence[Path], job: Job) -> dict[str, Any]:
     """Read one scan, write its volume, and return its facts; see `read_all`."""
     from threadpoolctl import threadpool_limits
 
-    # One thread: the bits must not depend on how many processes share the cores.
+    # With one thread, the results do not depend on the number of processes that share the cores.
     with threadpool_limits(1):
         data, row, picture, tried = _first_usable(files, job)
     if len(tried) > 1:
@@ -151,9 +153,9 @@ def do_scan(number: int, files: Sequence[Path], job: Job) -> dict[str, Any]:
 def _first_usable(
     files: Sequence[Path], job: Job
 ) -> tuple[NDArray[Any], dict[str, Any], NDArray[np.uint8] | None, list[dict[str, Any]]]:
-    """Return what `read_scan` does of the first file that can be used, else of the first file.
+    """Return the result of `read_scan` for the first usable file, else for the first file.
 
-    The last item is what was said of each file that was read, in order.
+    The last item contains the facts of all files that were read, in order.
     """
     first, tried = None, []
     for file in files:
@@ -169,25 +171,25 @@ def _first_usable(
 def read_scan(
     file: Path, conform: Conform, *, picture: bool = False
 ) -> tuple[NDArray[Any], dict[str, Any], NDArray[np.uint8] | None]:
-    """Read, conform, measure and standardise one scan.
+    """Read, resample, measure and standardise one scan.
 
     Parameters
     ----------
     file : Path
         The scan.
     conform : Conform
-        What to.
+        Grid, standardisation, space and type.
     picture : bool
-        Make a thumbnail.
+        Whether a thumbnail is returned.
 
     Returns
     -------
     data : ndarray of the stored type, (X, Y, Z)
-        Zeros when the scan cannot be used.
+        The prepared volume; zeros if the scan cannot be used.
     row : dict
-        Its facts.
+        The facts of the scan.
     picture : ndarray of uint8, or None
-        Its thumbnail.
+        The thumbnail.
     """
     grid = conform.target
     row: dict[str, Any] = dict.fromkeys(facts.FACTS, "")
@@ -213,7 +215,7 @@ def read_scan(
 
 
 def write_row(descriptor: int, content: bytes, at: int) -> None:
-    """Write bytes at a place of a file and wait until they are on disk."""
+    """Write bytes at a position of a file and wait until they are on disk."""
     written = 0
     while written < len(content):
         written += os.pwrite(descriptor, content[written:], at + written)

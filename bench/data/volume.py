@@ -1,4 +1,4 @@
-"""One scan: from a file of any orientation and voxel size to an array on a stated grid."""
+"""Preparation of one scan: from a file of any orientation and voxel size to a given grid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.data.copies import block_means
 from bench.data.formats import ScanError, Stored
 
 VERSION = 2
-"""Raised whenever the same file and settings would give other voxels; part of every fingerprint."""
+"""Increased whenever the same file and settings give different voxels; part of fingerprints."""
 
 Array = NDArray[np.float32]
 
@@ -30,9 +30,9 @@ class Grid:
     Parameters
     ----------
     shape : tuple of int
-        Voxels along x (left to right), y (back to front) and z (bottom to top).
+        Number of voxels along x (left to right), y (back to front) and z (bottom to top).
     voxel_mm : float
-        Edge of a voxel.
+        Size of a voxel in mm.
     origin : tuple of float
         World coordinates in mm of the centre of the first voxel.
     """
@@ -50,15 +50,15 @@ class Grid:
 
     @property
     def centre(self) -> NDArray[np.float64]:
-        """World coordinates in mm of the middle of the grid, (3,)."""
+        """World coordinates in mm of the centre of the grid, (3,)."""
         return self.affine[:3, 3] + self.voxel_mm * (np.array(self.shape) - 1) / 2
 
 
 MNI_ORIGIN = (-90.0, -126.0, -72.0)
 
 BRAIN_BOX = ((-74.0, 74.0), (-110.0, 74.0), (-72.0, 84.0))
-"""Along x, y and z in mm: what holds the MNI152 brain (nilearn's mask: -72 to 72, -107 to 73, -72
-to 82) and lies on voxels of all grids."""
+"""Bounding box of the MNI152 brain along x, y and z in mm, widened to the voxels of all grids
+(nilearn's mask extends from -72 to 72, -107 to 73 and -72 to 82)."""
 
 GRIDS = {
     "mni-1mm": Grid((182, 218, 182), 1.0, MNI_ORIGIN),
@@ -68,7 +68,7 @@ GRIDS = {
 
 
 def cropped(grid: Grid) -> Grid:
-    """Return the part of a grid that holds the brain, voxel on voxel."""
+    """Return the part of a grid that contains the brain, with the same voxels."""
     first = [
         round((low - start) / grid.voxel_mm)
         for (low, _), start in zip(BRAIN_BOX, grid.origin, strict=True)
@@ -80,7 +80,7 @@ def cropped(grid: Grid) -> Grid:
 
 @dataclass(frozen=True)
 class Conform:
-    """How scans become volumes of one shape; see `registry.datasets.CONFORM`."""
+    """How scans are prepared as volumes of one shape; see `registry.datasets.CONFORM`."""
 
     grid: str
     zscore: str
@@ -91,43 +91,43 @@ class Conform:
 
     @property
     def target(self) -> Grid:
-        """The grid itself."""
+        """The grid, cropped if requested."""
         grid = GRIDS[self.grid]
         return cropped(grid) if self.crop == "brain" else grid
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type that volumes are stored in."""
+        """The type in which volumes are stored."""
         return np.dtype("<f4" if self.storage == "float32" else "<f2")
 
     @property
     def row_bytes(self) -> int:
-        """The size of one stored volume."""
+        """The size of one stored volume in bytes."""
         return int(np.prod(self.target.shape)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Info:
-    """What a file said of itself.
+    """Information from the file of a scan.
 
     Parameters
     ----------
     shape : tuple of int
-        As stored, before any reordering.
+        Shape as stored, before the axes are reordered.
     voxel_mm : tuple of float
-        Edges of a voxel along the stored axes.
+        Size of a voxel along the stored axes in mm.
     orientation : str
-        Where the stored axes point, e.g. ``"LPI"``.
+        Directions of the stored axes, e.g. ``"LPI"``.
     oriented : bool
-        False when the header gives no orientation: left and right are then a guess.
+        False if the header gives no orientation, so that left and right are unknown.
     n_nonfinite : int
-        Voxels that were NaN or infinite and are 0 now.
+        Number of NaN or infinite voxels, which are set to 0.
     sha256 : str
         Hash of the stored voxels.
     blocks : str
         See `bench.data.copies.block_means`.
     affine : str
-        From stored voxel indices to mm, row by row.
+        Matrix from stored voxel indices to mm, row by row.
     remarks : str
         Warnings of the libraries that read the file.
     """
@@ -147,7 +147,7 @@ class Info:
 class Volume:
     """A scan in memory: `data` (X, Y, Z) in RAS order, `affine` (4, 4) to mm, and its `info`.
 
-    `data` is of any number type and order in memory; it may be a view of what was stored.
+    `data` has any numeric type and memory order; it may be a view of the stored array.
     """
 
     data: NDArray[Any]
@@ -156,10 +156,10 @@ class Volume:
 
 
 def load(path: Path) -> Volume:
-    """Read every voxel of a scan of any format that `bench.data.formats` knows.
+    """Read a scan of any format supported by `bench.data.formats`.
 
-    A slope of 0 or NaN means no scaling, trailing axes of length 1 are dropped, axes are put into
-    RAS order, and voxels that are not finite become 0.
+    A slope of 0 or NaN means no scaling, trailing axes of length 1 are removed, axes are reordered
+    to RAS, and voxels that are not finite are set to 0.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def load(path: Path) -> Volume:
     Raises
     ------
     ScanError
-        When the scan cannot be used, with the reason.
+        If the scan cannot be used, with the reason.
     """
     return to_ras(formats.read(path))
 
@@ -189,7 +189,7 @@ def to_ras(stored: Stored) -> Volume:
             data = data.astype(np.float32)
     n_nonfinite = 0
     low, high = data.min(), data.max()
-    # One look at the extremes tells whether every voxel must be looked at.
+    # NaN and infinite voxels show in the extremes, so the voxels are checked only if necessary.
     if not (np.isfinite(low) and np.isfinite(high)):
         finite = np.isfinite(data)
         n_nonfinite = int(data.size - finite.sum())
@@ -214,35 +214,34 @@ def to_ras(stored: Stored) -> Volume:
 
 
 def conform(volume: Volume, grid: Grid, space: str) -> Array:
-    """Bring a volume to a grid by its affine, linearly interpolated.
+    """Resample a volume to a grid by its affine, with linear interpolation.
 
-    A volume that has the grid already is not interpolated. Along axes where the grid is coarser
-    than the scan, a Gaussian of variance ``(k^2 - 1) / (8 ln 2)`` in voxels of the scan comes
-    first, k being the ratio of the voxel sizes, so that detail which the grid cannot hold does not
-    come back as noise (Cardoso et al. 2015, MICCAI, "Scale factor point spread function matching").
-    Outside the scan is 0.
+    A volume that is already on the grid is not interpolated. Along axes where the grid is coarser
+    than the scan, the scan is first smoothed with a Gaussian of variance ``(k^2 - 1) / (8 ln 2)``
+    in voxels of the scan, where k is the ratio of the voxel sizes, to avoid aliasing (Cardoso et
+    al. 2015, MICCAI, "Scale factor point spread function matching"). Voxels outside the scan are 0.
 
     Parameters
     ----------
     volume : Volume
         The scan.
     grid : Grid
-        Where to.
+        The grid to resample to.
     space : str
-        ``"mni"`` when the affine leads to MNI space; ``"native"`` to keep the axes of the scan's
-        voxels, put the nearest way into RAS order, and move the head's centre of mass (that of
-        voxels above the mean) to the grid's middle.
+        ``"mni"`` if the affine maps to MNI space. With ``"native"``, the axes of the scan's voxels
+        are only permuted and flipped to the nearest RAS orientation, and the centre of mass of the
+        head (of voxels above the mean) is moved to the centre of the grid.
 
     Returns
     -------
     ndarray of float32, (X, Y, Z)
-        The shape of the grid.
+        The volume in the shape of the grid.
 
     Raises
     ------
     ScanError
-        When nothing of the scan falls into the grid, or its header gives no orientation while
-        ``space="mni"`` rests on it.
+        If the scan does not overlap the grid, or if ``space="mni"`` and its header gives no
+        orientation.
     """
     data, affine = volume.data, volume.affine
     if space == "mni":
@@ -273,7 +272,7 @@ def _smoothing(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
 def _head_centre(data: NDArray[Any]) -> NDArray[np.float64]:
     """Return the centre of mass of the voxels above the mean, (3,).
 
-    On a large scan every other voxel is precise enough.
+    Large scans are subsampled, which is precise enough.
     """
     step = max(1, min(data.shape) // 64)
     coarse = data[::step, ::step, ::step]
@@ -294,7 +293,7 @@ def _along_axes(
     shape: tuple[int, int, int],
     sigma: NDArray[np.float64],
 ) -> Array:
-    """Smooth and interpolate where the axes of scan and grid are parallel: a matrix an axis."""
+    """Smooth and interpolate a scan whose axes are parallel to the grid, with a matrix per axis."""
     weights, parts = [], []
     for axis in range(3):
         full = _weights(data.shape[axis], shape[axis], scale[axis], offset[axis], sigma[axis])
@@ -303,24 +302,24 @@ def _along_axes(
         weights.append(full[:, part])
         parts.append(part)
     moved = data[parts[0], parts[1], parts[2]]
-    # The axis that lies closest in memory first: its product needs no copy of the scan.
+    # The axis with the smallest stride comes first, because its product needs no copy of the scan.
     for axis in np.argsort(np.abs(moved.strides), kind="stable"):
         moved = _apply(weights[axis], moved, int(axis))
     return np.ascontiguousarray(moved)
 
 
 def _apply(weights: Array, data: NDArray[Any], axis: int) -> Array:
-    """Multiply along one axis; the result has that axis in its place."""
+    """Multiply along one axis without changing the order of the axes."""
     front = np.moveaxis(data, axis, -1)
     rows = front.reshape(-1, front.shape[-1]).astype(np.float32, copy=False)
     return np.moveaxis((rows @ weights.T).reshape(*front.shape[:-1], len(weights)), -1, axis)
 
 
 def _weights(n: int, n_grid: int, scale: float, offset: float, sigma: float) -> Array:
-    """Return what each voxel of a grid's axis takes of each voxel of the scan's, (n_grid, n).
+    """Return the weight of each voxel of the scan in each voxel of the grid, (n_grid, n).
 
-    The same as a Gaussian that repeats the border, cut at four sigma, and then linear interpolation
-    between neighbours; 0 outside the scan.
+    The weights along one axis are those of a Gaussian truncated at four sigma, with border voxels
+    repeated, followed by linear interpolation. They are 0 outside the scan.
     """
     places = scale * np.arange(n_grid) + offset
     inside = (places >= 0) & (places <= n - 1)
@@ -348,7 +347,7 @@ def _oblique(
     shape: tuple[int, int, int],
     sigma: NDArray[np.float64],
 ) -> Array:
-    """Smooth and interpolate any other way; only what the grid can see is smoothed."""
+    """Smooth and interpolate any other scan; only the part within the grid is smoothed."""
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
     places = linear @ corners + offset[:, None]
     margin = np.ceil(4 * sigma) + 1
@@ -370,10 +369,10 @@ def zscore(data: Array, mode: str) -> Array:
     Parameters
     ----------
     data : ndarray of float32, (X, Y, Z)
-        A conformed volume.
+        A resampled volume.
     mode : str
-        ``"whole"``: statistics of all voxels, as in the papers. ``"brain"``: statistics of the
-        voxels that are not 0, the others stay 0. ``"none"``: the values as they are.
+        ``"whole"`` uses the statistics of all voxels, as in the papers. ``"brain"`` uses those of
+        voxels other than 0, and voxels that are 0 stay 0. ``"none"`` leaves the values unchanged.
 
     Returns
     -------
@@ -382,12 +381,12 @@ def zscore(data: Array, mode: str) -> Array:
     Raises
     ------
     ScanError
-        When the voxels in question are all equal.
+        If the voxels used are all equal.
     """
     if mode == "none":
         return data
     inside = data != 0 if mode == "brain" else np.ones(data.shape, dtype=bool)
-    # float64: a sum over a million voxels of float32 loses digits.
+    # Sums over a million voxels would lose precision in float32.
     mean = data.mean(where=inside, dtype=np.float64)
     deviation = data.std(where=inside, dtype=np.float64)
     if not deviation > 0:

@@ -1,4 +1,4 @@
-"""Lists of subjects who withdrew, as they are sent: text or Excel, with or without a header."""
+"""Lists of withdrawn subjects as distributed: text or Excel, with or without a header."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ ID_COLUMNS = frozenset(
         *("participants", "ixiid", "patient", "patientid"),
     }
 )
-"""Headers of a column of ids, without case, spaces and punctuation."""
+"""Names of columns with ids, in lower case without spaces and punctuation."""
 
 _COHORT = re.compile(r"^(?:sub|ixi|aibl)[-_]?(?=\d)", re.IGNORECASE)
 _SESSION = re.compile(r"_MR(?:_?d?\d+)?$")
 
 
 def read_withdrawn(file: Path, subjects: Iterable[str]) -> tuple[set[str], str]:
-    """Return the subjects that a list names, and a sentence on how many of its ids match.
+    """Return the subjects that match a list, and a message on how many of its ids match.
 
-    Ids may be written as in the cohort, with ``sub-``, as Clinica's converters write them, as
-    sessions, or without leading zeros where that can mean one subject only.
+    Ids may be written as in the cohort, with ``sub-``, as by Clinica's converters, as sessions, or
+    without leading zeros if that is unambiguous.
 
     Parameters
     ----------
     file : Path
-        Text in any usual encoding, with any separator, or Excel; the ids may be in any column.
+        Text in any common encoding and with any separator, or Excel; the ids may be in any column.
     subjects : iterable of str
-        The cohort's.
+        The subjects of the cohort.
 
     Raises
     ------
     UserError
-        When there is no such file, it names nobody of the cohort, or it does not say which of its
-        columns has the ids.
+        If the file does not exist, if no subject matches it, or if it is unclear which of its
+        columns contains the ids.
     """
     if not file.is_file():
-        raise UserError(f"The list of withdrawals {file} does not exist.")
+        raise UserError(f"The list of withdrawals {file} does not exist; check --withdrawals.")
     known = sorted(set(subjects))
     rows = _rows(file)
     names, bare = set(known), defaultdict(list)
@@ -56,13 +56,13 @@ def read_withdrawn(file: Path, subjects: Iterable[str]) -> tuple[set[str], str]:
     found = {meant[cell] for cell in ids} - {""}
     if not found:
         raise UserError(
-            f"The list of withdrawals {file} names none of the {len(known)} subjects: it has "
-            f"{listed(ids, 3)}, the cohort has {listed(known, 3)}; check that it is the list of "
-            "this cohort, or leave --withdrawals out if it concerns nobody here."
+            f"The list of withdrawals {file} matches none of the {len(known)} subjects: it has "
+            f"{listed(ids, 3)}, while the cohort has {listed(known, 3)}. Check that the list "
+            "belongs to this cohort, or omit --withdrawals if it concerns no subject here."
         )
     lost = [cell for cell in dict.fromkeys(ids) if not meant[cell]]
-    said = f"{file.name} lists {len(set(ids))} withdrawn ids: {len(found)} are subjects here"
-    return found, said + (f", {len(lost)} match nobody ({listed(lost, 5)})." if lost else ".")
+    said = f"{file.name} lists {len(set(ids))} withdrawn ids: {len(found)} match subjects"
+    return found, said + (f", {len(lost)} match none ({listed(lost, 5)})." if lost else ".")
 
 
 def _rows(file: Path) -> list[list[str]]:
@@ -76,7 +76,7 @@ def _rows(file: Path) -> list[list[str]]:
 
 
 def _ids(rows: Sequence[Sequence[str]], meant: dict[str, str], file: Path) -> list[str]:
-    """Return the cells that are ids: of the one column that has them, or of one row of ids."""
+    """Return the cells that contain ids: those of one column, or those of a single row."""
     if len(rows) == 1:
         return list(rows[0])
     header = [re.sub(r"[^a-z]", "", cell.lower()) for cell in rows[0]] if rows else []
@@ -84,7 +84,7 @@ def _ids(rows: Sequence[Sequence[str]], meant: dict[str, str], file: Path) -> li
     for at in range(max(map(len, rows), default=0)):
         column = [row[at] for row in rows if at < len(row)]
         headed = not meant[rows[0][at]] if at < len(rows[0]) else False
-        # A first cell without a digit that is nobody's id is the column's name.
+        # A first cell that has no digit and matches no subject is the name of the column.
         if headed and not re.search(r"\d", column[0]):
             column = column[1:]
         columns[at] = column
@@ -94,14 +94,14 @@ def _ids(rows: Sequence[Sequence[str]], meant: dict[str, str], file: Path) -> li
     people = [{meant[cell] for cell in columns[at]} - {""} for at in candidates]
     if any(one != people[0] for one in people):
         raise UserError(
-            f"The list of withdrawals {file} has ids in {len(candidates)} columns that mean "
-            "different subjects; keep one id a line."
+            f"The list of withdrawals {file} has ids of different subjects in {len(candidates)} "
+            "columns; keep only one column of ids."
         )
     return columns[candidates[0]] if candidates else []
 
 
 def _meant(cell: str, names: set[str], bare: Mapping[str, Sequence[str]]) -> str:
-    """Return the subject that an id means, ``""`` for none."""
+    """Return the subject that matches an id, ``""`` if there is none."""
     plain = cell.removesuffix(".0")
     forms = [cell, plain, own_id(plain), _COHORT.sub("", plain), _SESSION.sub("", plain)]
     for form in forms:

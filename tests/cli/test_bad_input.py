@@ -60,7 +60,7 @@ def assert_refused(done, *parts):
         (change(db="postgresql://x/y"), ["SQLite"]),
         (change(db="no/such/folder/x.db"), ["does not exist"]),
         (change(data="bids"), ["--root"]),
-        (change(data="bids", root="nowhere"), ["nowhere", "not a folder"]),
+        (change(data="bids", root="nowhere"), ["nowhere", "not a directory"]),
         (change(plugins="none.py"), ["none.py", "does not exist"]),
         (change(model="slice2d-imagenet", weights="resnet18=none.pth"), ["none.pth"]),
         (change(data_set="colour=red"), ["colour"]),

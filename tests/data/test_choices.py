@@ -182,7 +182,7 @@ def test_an_image_left_out_by_the_adapter_does_not_take_the_visit() -> None:
 
 def test_images_without_a_rank_must_be_unique() -> None:
     scans = choose(tidy(pd.DataFrame([scan(path="a"), scan(path="b")])), DEFAULTS)
-    with pytest.raises(UserError, match="more than one scan session '1'"):
+    with pytest.raises(UserError, match="more than one scan in session '1'"):
         refuse_repeats(scans)
 
 
@@ -258,7 +258,7 @@ def test_the_withdrawn_are_left_out_however_they_are_listed(
     rows = [scan("0012", path="x"), scan("12", path="y"), scan("7", path="z")]
     found = chosen(rows, withdrawals=str(file))
     assert found["reason"].to_dict() == {"x": "withdrawn", "y": "", "z": "withdrawn"}
-    assert found.attrs["warnings"] == ["w.txt lists 2 withdrawn ids: 2 are subjects here."]
+    assert found.attrs["warnings"] == ["w.txt lists 2 withdrawn ids: 2 match subjects."]
 
 
 @pytest.mark.parametrize(
@@ -279,18 +279,18 @@ def test_withdrawn_ids_are_written_as_the_cohort_writes_them(
     found = chosen([scan(subject), scan("else")], withdrawals=str(tmp_path / "w.xlsx"))
     assert found["reason"].tolist() == ["withdrawn", ""]
     assert found.attrs["warnings"] == [
-        "w.xlsx lists 2 withdrawn ids: 1 are subjects here, 1 match nobody ('9999')."
+        "w.xlsx lists 2 withdrawn ids: 1 match subjects, 1 match none ('9999')."
     ]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "names none of the 3 subjects"),
-        ("\n\n", "names none of the 3 subjects"),
-        ("99\n", "it has '99', the cohort has '07', '7', '8'"),
-        ("007\n", "names none of the 3 subjects"),
-        ("7,8\n99,07\n", "ids in 2 columns that mean different subjects"),
+        ("", "matches none of the 3 subjects"),
+        ("\n\n", "matches none of the 3 subjects"),
+        ("99\n", "it has '99', while the cohort has '07', '7', '8'"),
+        ("007\n", "matches none of the 3 subjects"),
+        ("7,8\n99,07\n", "ids of different subjects in 2 columns"),
     ],
 )
 def test_a_list_that_names_nobody_stops(text: str, words: str, tmp_path: Path) -> None:

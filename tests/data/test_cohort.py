@@ -452,7 +452,7 @@ def test_targets_that_cannot_be_learned_are_refused(write_bids: Write, tmp_path:
         with pytest.raises(UserError, match=match):
             opened(root, cache, target=target)
 
-    refused(text.replace("diagnosis", "dx"), r"No scan has .*'dx'.*diagnosis=COLUMN")
+    refused(text.replace("diagnosis", "dx"), r"No scan has .*diagnosis=COLUMN.*'dx'")
     refused(text.replace("AD", "CN"), "is CN for every scan")
     refused("\n".join(text.splitlines()[:8]), "Only 7 subjects")
     refused(text.replace("60\tF\tCN", "60\tF\tSMC"), "class 'SMC' of 'diagnosis' has 1 subjects")
@@ -473,8 +473,8 @@ def test_two_scans_of_one_visit_are_refused(write_scan: Write, tmp_path: Path) -
     [
         ("bidz", {}, {}, "did you mean 'bids'"),
         ("bids", {}, {}, "--root DIR"),
-        ("bids", {}, {"root": Path("x"), "target": "iq"}, "has age, diagnosis, sex"),
-        ("synthetic-age", {}, {"target": "diagnosis"}, "has age, sex"),
+        ("bids", {}, {"root": Path("x"), "target": "iq"}, "choose one of age, diagnosis, sex"),
+        ("synthetic-age", {}, {"target": "diagnosis"}, "choose one of age, sex"),
         ("bids", {}, {"options": {"gird": "mni-2mm"}}, "did you mean 'grid'"),
         ("bids", {}, {"options": {"grid": "mni-3mm"}}, "--data-set grid=mni-3mm"),
         ("mine", {"adapter": "bids", "zscore": "x"}, {}, r"\[data.mine\] zscore=x"),
@@ -499,7 +499,7 @@ def test_the_command_line_wins_over_the_configuration(tmp_path: Path) -> None:
 
 
 def test_a_root_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="none of the dataset bids is not a folder"):
+    with pytest.raises(UserError, match="none of the dataset bids is not a directory"):
         opened(tmp_path / "none", tmp_path / "cache")
 
 

@@ -35,7 +35,7 @@ def test_classes_are_formed_for_the_diagnosis_only() -> None:
 
 
 def test_a_crop_needs_mni_space() -> None:
-    with pytest.raises(UserError, match="crop=brain cuts a box of MNI space"):
+    with pytest.raises(UserError, match="crop=brain needs scans in MNI space"):
         request("adni", Path(), crop="brain", space="native")
     assert request("adni", Path(), crop="brain", space="native", register="affine")
 
@@ -133,7 +133,7 @@ def test_a_test_cohort_that_shares_people_is_refused(tmp_path: Path) -> None:
     adni.write(tmp_path / "one", n_subjects=24, registered=True)
     adni.write(tmp_path / "two", n_subjects=20, registered=True)
     train, test = (request("adni", tmp_path / name) for name in ("one", "two"))
-    with pytest.raises(UserError, match=r"share .* subjects .* so the test would leak"):
+    with pytest.raises(UserError, match=r"share .* subjects .* leak into the test set"):
         open_cohort(with_test_cohort(train, test), tmp_path / "cache")
 
 

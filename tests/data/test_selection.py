@@ -204,7 +204,7 @@ def test_an_external_image_that_was_saved_again_is_refused() -> None:
     means = np.random.default_rng(0).uniform(0, 1000, (len(found), 64))
     means[both.chosen["path"] == "other-3.nii"] = means[both.chosen["path"] == "7.nii"]
     found["blocks"] = [" ".join(f"{x:.7g}" for x in sorted(row)) for row in means]
-    with pytest.raises(UserError, match=r"1 images are in the cohort .* '007', 'other:3'"):
+    with pytest.raises(UserError, match=r"test cohort share 1 images.* '007', 'other:3'"):
         select_scans(both, found)
 
 
