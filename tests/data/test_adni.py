@@ -182,7 +182,7 @@ def test_what_cannot_be_a_date_is_a_sentence(date: str, tmp_path: Path) -> None:
     merge = pd.read_csv(file, dtype=str, keep_default_na=False)
     merge.loc[0, "EXAMDATE"] = date
     merge.to_csv(file, index=False)
-    with pytest.raises(UserError, match=f"no dates: '{date}'"):
+    with pytest.raises(UserError, match=f"not dates: '{date}'"):
         listed_scans("adni", tmp_path)
 
 
@@ -280,15 +280,15 @@ def test_dicom_leaves_are_folders(tmp_path: Path) -> None:
     ("spoil", "words"),
     [
         (lambda t: t.rename(columns={"EXAMDATE": "EXAM_DAT"}), "did you mean"),
-        (lambda t: t.drop(columns="EXAMDATE"), "has no column 'EXAMDATE'.*it has 'RID', 'PTID'"),
+        (lambda t: t.drop(columns="EXAMDATE"), "has no column 'EXAMDATE'.*are 'RID', 'PTID'"),
         (lambda t: t.drop(columns="AGE"), "has no column 'AGE'"),
         (
             lambda t: t.assign(PTID="001_S_9999"),
             "None of the 20 subjects .*'002_S_0295'.*'001_S_99",
         ),
         (lambda t: t.assign(DX="Unsure"), "'Unsure'; replace them in the table by one of 'cn'"),
-        (lambda t: t.assign(EXAMDATE="last spring"), "no dates: 'last spring'"),
-        (lambda t: t.assign(AGE="old"), "no ages in years: 'old'"),
+        (lambda t: t.assign(EXAMDATE="last spring"), "not dates: 'last spring'"),
+        (lambda t: t.assign(AGE="old"), "not ages in years: 'old'"),
     ],
 )
 def test_a_table_that_cannot_serve_says_why(spoil, words: str, tmp_path: Path) -> None:

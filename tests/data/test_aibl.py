@@ -46,9 +46,9 @@ def test_a_table_that_is_missing_is_named(table: str, tmp_path: Path) -> None:
     ("table", "column", "value", "words"),
     [
         ("pdxconv", "DXCURREN", "Vascular", "'DXCURREN': 'Vascular'"),
-        ("ptdemog", "PTGENDER", "3", "do not say F or M: '3'"),
-        ("ptdemog", "PTDOB", "/9999", "no years of birth: '/9999'"),
-        ("mrimeta", "EXAMDATE", "0207-01-10", "no dates: '0207-01-10'"),
+        ("ptdemog", "PTGENDER", "3", "do not mean F or M: '3'"),
+        ("ptdemog", "PTDOB", "/9999", "not years of birth: '/9999'"),
+        ("mrimeta", "EXAMDATE", "0207-01-10", "not dates: '0207-01-10'"),
     ],
 )
 def test_a_value_that_nobody_knows_is_a_sentence(

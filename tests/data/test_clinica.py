@@ -107,11 +107,11 @@ def test_people_of_other_cohorts_have_their_own_ids(written: str, own: str, tmp_
 @pytest.mark.parametrize(
     ("old", "new", "labels", "sentence"),
     [
-        ("diagnosis_sc", "dx", "baseline", r"no column 'diagnosis_sc'.*it has 'participant_id'"),
+        ("diagnosis_sc", "dx", "baseline", r"no column 'diagnosis_sc'.*are 'participant_id'"),
         ("site\n", "site\nADNI003S0291\t\tM\t50\tAD\t1\n", "visit", "row for '003_S_0291'"),
-        ("sub-ADNI", "sub-X", "visit", "images have '002_S_0292', '002_S_0294', the table has"),
+        ("sub-ADNI", "sub-X", "visit", "ids such as '002_S_0292', '002_S_0294', the table such as"),
         ("participant_id", "id", "visit", r"no table of participants.*--table FILE"),
-        ("\tF\t", "\t2\t", "visit", "do not say F or M: '2'"),
+        ("\tF\t", "\t2\t", "visit", "do not mean F or M: '2'"),
     ],
 )
 def test_participants_that_cannot_serve_are_refused_in_a_sentence(
@@ -128,9 +128,9 @@ def test_participants_that_cannot_serve_are_refused_in_a_sentence(
     ("old", "new", "sentence"),
     [
         ("MMS\n", "MMS\nses-M00\t61\tAD\t\n", "more than one row for '003_S_0291'"),
-        ("session_id", "visit", "no column 'session_id'; it has 'visit', 'age'"),
-        ("CN", "d\xe9mence", "not known: 'démence'"),
-        ("n/a", "old", "no ages in years: 'old'"),
+        ("session_id", "visit", "no column 'session_id'; its columns are 'visit', 'age'"),
+        ("CN", "d\xe9mence", "unknown diagnoses: 'démence'"),
+        ("n/a", "old", "not ages in years: 'old'"),
     ],
 )
 def test_visits_that_cannot_serve_are_refused_in_a_sentence(
@@ -145,7 +145,7 @@ def test_visits_that_cannot_serve_are_refused_in_a_sentence(
 
 
 def test_bids_without_images_says_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"sub-\*/ses-\*/anat/\*_T1w.* matches nothing"):
+    with pytest.raises(UserError, match=r"matches sub-\*/ses-\*/anat/\*_T1w"):
         listed_scans("clinica", tmp_path)
 
 
@@ -160,7 +160,8 @@ def test_the_manifest_of_caps_is_the_expected_one(old: bool, tmp_path: Path) -> 
     scans = listed_scans("caps", tmp_path / "caps", table=table)
     assert_listed(scans, expected)
     assert set(scans["space"]) == {"mni"}
-    assert scans.attrs["warnings"] == ["24 visits have no image=full, so Clinica's crop is used."]
+    (warning,) = scans.attrs["warnings"]
+    assert warning.startswith("24 visits lack the image requested with image=full")
     assert task_of(scans, "diagnosis").classes == ("CN", "AD")
 
 
@@ -184,7 +185,7 @@ def test_one_table_of_all_visits_will_do(tmp_path: Path) -> None:
 
 
 def test_caps_without_images_or_tables_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--root is the folder that holds `subjects`"):
+    with pytest.raises(UserError, match="--root must be the directory that contains `subjects`"):
         listed_scans("caps", tmp_path)
     clinica.write_caps(tmp_path, n_subjects=4)
     with pytest.raises(UserError, match=r"no table of participants.*--table FILE"):

@@ -59,7 +59,7 @@ def test_tables_of_other_people_are_refused_with_both_ids(
     TREES[name].write(tmp_path, n_subjects=4)
     for file in tmp_path.glob("*.csv"):
         file.write_text(file.read_text().replace(prefix, "OASX"))
-    with pytest.raises(UserError, match=rf"images have '{prefix}.*the table has 'OASX"):
+    with pytest.raises(UserError, match=rf"ids such as '{prefix}.*the table such as 'OASX"):
         listed_scans(name, tmp_path)
 
 
@@ -76,7 +76,7 @@ def test_a_rating_that_is_none_is_listed(
 ) -> None:
     TREES[name].write(tmp_path, n_subjects=4)
     rewrite(tmp_path / table, (rating, rating.replace(",1,", ",mild,")))
-    with pytest.raises(UserError, match=r"no CDR \(0, 0.5, 1, 2, 3\): 'mild'"):
+    with pytest.raises(UserError, match=r"not a CDR \(0, 0.5, 1, 2, 3\): 'mild'"):
         listed_scans(name, tmp_path)
 
 
@@ -93,7 +93,7 @@ def test_rows_that_contradict_each_other_are_refused(
 ) -> None:
     TREES[name].write(tmp_path, n_subjects=4)
     rewrite(tmp_path / table, (old, new))
-    with pytest.raises(UserError, match=f"rows for '{new[:-1]}' that contradict each other"):
+    with pytest.raises(UserError, match=f"contradictory rows for '{new[:-1]}'"):
         listed_scans(name, tmp_path)
 
 
@@ -162,7 +162,7 @@ def test_a_registered_image_is_used_before_the_one_it_was_made_of(tmp_path: Path
 def test_images_of_other_names_are_not_taken_for_scans(tmp_path: Path) -> None:
     (tmp_path / "OAS1_0001_MR1").mkdir()
     (tmp_path / "OAS1_0001_MR1" / "brain.nii").touch()
-    with pytest.raises(UserError, match=r"named as the release.*OAS1_0001_MR1/brain\.nii"):
+    with pytest.raises(UserError, match=r"has the name of a scan.*OAS1_0001_MR1/brain\.nii"):
         listed_scans("oasis1", tmp_path)
 
 
@@ -183,7 +183,7 @@ def test_the_table_may_be_a_workbook(tmp_path: Path) -> None:
 def test_a_table_of_oasis1_without_a_rating_says_which_column(tmp_path: Path) -> None:
     oasis1.write(tmp_path, n_subjects=4)
     rewrite(tmp_path / oasis1.TABLE, (",CDR,", ",CDR_total,"))
-    with pytest.raises(UserError, match=r"no column 'CDR'.*it has 'ID', 'M/F'"):
+    with pytest.raises(UserError, match=r"no column 'CDR'.*are 'ID', 'M/F'"):
         listed_scans("oasis1", tmp_path)
 
 
@@ -271,7 +271,7 @@ def test_baseline_labels_of_oasis3_are_those_of_the_first_exam(tmp_path: Path) -
 def test_dementia_of_another_cause_is_told(tmp_path: Path) -> None:
     oasis3.write(tmp_path)
     warnings = " ".join(listed_scans("oasis3", tmp_path).attrs["warnings"])
-    assert "scans are AD by their CDR, but dx1 is something else: 'DLBD, primary'" in warnings
+    assert "AD by their CDR but have another diagnosis in dx1: 'DLBD, primary'" in warnings
 
 
 def test_a_rating_of_nothing_does_not_hide_one_on_another_day(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_clinical_visits_without_days_are_refused(tmp_path: Path) -> None:
         ("OASIS_session_label", "label"),
         ("days_to_visit", "when"),
     )
-    with pytest.raises(UserError, match=r"does not say when its visits were.*'label', 'when'"):
+    with pytest.raises(UserError, match=r"lacks the days of its visits.*'label', 'when'"):
         listed_scans("oasis3", tmp_path)
 
 

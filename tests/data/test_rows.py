@@ -100,7 +100,7 @@ def test_a_column_that_occurs_twice_is_refused(suffix: str, tmp_path: Path) -> N
         file, index=False
     )
     for read in (read_table, lambda file: read_columns(file, bool)):
-        with pytest.raises(UserError, match=r"columns of one name: 'age'; rename or remove"):
+        with pytest.raises(UserError, match=r"columns of the same name: 'age'; rename or remove"):
             read(file)
 
 

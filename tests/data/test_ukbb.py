@@ -79,7 +79,7 @@ def test_an_unknown_sex_is_a_sentence(word: str, tmp_path: Path) -> None:
     ukbb.write(tmp_path)
     file = tmp_path / "ukb.csv"
     file.write_text(file.read_text().replace("\n1000010,0,", f"\n1000010,{word},"))
-    with pytest.raises(UserError, match=f"do not say F or M: '{word}'"):
+    with pytest.raises(UserError, match=f"do not mean F or M: '{word}'"):
         listed_scans("ukbb", tmp_path)
 
 
@@ -87,7 +87,7 @@ def test_contradictory_rows_of_a_participant_are_refused(tmp_path: Path) -> None
     ukbb.write(tmp_path)
     with open(tmp_path / "ukb.csv", "a") as table:
         table.write("1000010,1,40,99,99,11025,11027,\n")
-    with pytest.raises(UserError, match="rows for '1000010' that contradict each other"):
+    with pytest.raises(UserError, match="contradictory rows for '1000010'"):
         listed_scans("ukbb", tmp_path)
 
 
@@ -98,15 +98,13 @@ def test_ages_at_another_instance_than_the_scans_are_said_to_be_so(tmp_path: Pat
     eids.to_csv(file, index=False)
     scans = listed_scans("ukbb", tmp_path)
     assert scans["age"].isna().all()
-    assert (
-        "age (field 21003) at instance 0, and none at instance 2, 3" in scans.attrs["warnings"][0]
-    )
+    assert "age (field 21003) at instance 0, but not at instance 2, 3" in scans.attrs["warnings"][0]
 
 
 def test_a_table_without_fields_is_shown_by_its_columns(tmp_path: Path) -> None:
     ukbb.write(tmp_path)
     (tmp_path / "ukb.csv").write_text("eid,gender,years\n1000010,F,60\n")
-    with pytest.raises(UserError, match=r"ukb\.csv has 'eid', 'gender', 'years'"):
+    with pytest.raises(UserError, match=r"ukb\.csv are 'eid', 'gender', 'years'"):
         listed_scans("ukbb", tmp_path)
 
 

@@ -268,4 +268,4 @@ def test_a_root_that_may_not_be_entered_is_a_sentence(open_folder: Path) -> None
         return []
 
     (words,) = unprivileged(look)
-    assert words == f"The folder {open_folder / 'tree'} cannot be read: Permission denied."
+    assert f"{open_folder / 'tree'} cannot be read: Permission denied" in words

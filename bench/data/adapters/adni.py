@@ -1,7 +1,7 @@
 """ADNI as downloaded from LONI, labelled by ADNIMERGE or DXSUM.
 
 The diagnosis is that of the exam nearest to the scan. The Group of the search table is the research
-group at the time of the search, and is used only where the user asks for it.
+group at the time of the search, and is used only on request.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SEARCHES = (
     {"image": "Image Data ID", "subject": "Subject", "date": "Acq Date", "group": "Group"},
     {"image": "Image ID", "subject": "Subject ID", "date": "Study Date", "group": "Research Group"},
 )
-"""Columns of a search table: of a collection's list, and of the export of an advanced search."""
+"""Columns of the two kinds of search tables: lists of collections, and advanced searches."""
 SEARCH_MORE = ("Sex", "Age", "Description", "Modality")
 MERGE = ("PTID", "EXAMDATE", "DX", "AGE", "EXAMDATE_bl")
 MERGE_MORE = ("DX_bl", "PTGENDER", "SITE", "IMAGEUID")
@@ -48,27 +48,27 @@ CODES: dict[str, dict[str, str]] = {
         zip("123456789", ("CN", "MCI", "AD", "MCI", "AD", "AD", "CN", "MCI", "CN"), strict=True)
     ),
 }
-"""What the codes of DXSUM mean after the exam."""
+"""Diagnosis at the exam by the codes of the columns of DXSUM."""
 
 
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
-    """List every image of ADNI below a folder; see `bench.data.manifest.tidy`.
+    """List all images of ADNI in a directory; see `bench.data.manifest.tidy`.
 
-    A visit is a day. The date of a scan is that of its folder, else that of the search table, else
-    that of the exam whose ``IMAGEUID`` it is. Its age is the age at baseline and the time since,
-    else that of the search table.
+    All images of one day are one visit. The date of a scan is taken from its folder, else from the
+    search table, else from the exam with its ``IMAGEUID``. The age is the age at baseline plus the
+    time since then, else that of the search table.
 
     Parameters
     ----------
     root : Path
-        The folder that the downloads were unpacked in, or a flat one.
+        The directory with the unpacked downloads, nested or flat.
     options : mapping
         ``table``, ``image``, ``labels``, ``within_days``.
 
     Raises
     ------
     UserError
-        When there are no images or no table that labels them, or a table lacks a column.
+        If there are no images, if no table has their labels, or if a table lacks a column.
     """
     images = find_images(root, _subject_of, "ADNI")
     tables = tables_of(root, options)
@@ -105,7 +105,7 @@ Found = tuple[Path, pd.DataFrame] | None
 
 
 def _describe_images(images: pd.DataFrame, search: pd.DataFrame | None) -> None:
-    """Add what the search table says of images: the description where paths have none."""
+    """Add the description, where the path has none, and the modality from the search table."""
     if search is None:
         return
     if "Description" in search.columns:
@@ -147,7 +147,7 @@ def _image_id(texts: pd.Series) -> pd.Series:
 
 
 def _exams(tables: Sequence[Path], merge: Found, subjects: pd.Series) -> pd.DataFrame | None:
-    """Return every exam that has a diagnosis and a date, of ADNIMERGE first, None without any."""
+    """Return all exams with a diagnosis and a date, of ADNIMERGE first; None without table."""
     parts = []
     if merge is not None:
         file, table = merge
@@ -203,7 +203,7 @@ def _known_subjects(
 
 
 def _date(scans: pd.DataFrame, search: pd.DataFrame | None, merge: Found) -> None:
-    """Fill ``date``, ``session_id`` and ``day``; a scan without a date has no place in time."""
+    """Fill ``date``, ``session_id`` and ``day``, and exclude scans without a date."""
     day = parse_days(scans["date"], DATES)
     if search is not None:
         day = day.fillna(scans["image_id"].map(search["day"]))
@@ -220,13 +220,13 @@ def _date(scans: pd.DataFrame, search: pd.DataFrame | None, merge: Found) -> Non
 
 
 def _describe(scans: pd.DataFrame, search: pd.DataFrame | None, merge: Found) -> None:
-    """Fill age, sex and site, of ADNIMERGE before the search table."""
+    """Fill age, sex and site, from ADNIMERGE if possible, else from the search table."""
     scans["age"] = np.nan
     scans["sex"] = ""
     scans["site"] = scans["subject_id"].str[:3]
     if merge is not None:
         file, table = merge
-        # AGE is the age at baseline on every row.
+        # In all rows, AGE is the age at baseline.
         people = table[table["AGE"] != ""].drop_duplicates("PTID").set_index("PTID")
         baseline = days_of(people["EXAMDATE_bl"], file, DATES)
         years = (scans["day"] - scans["subject_id"].map(baseline)) / YEAR
@@ -251,16 +251,16 @@ def _label(
     merge: Found,
     exams: pd.DataFrame | None,
 ) -> list[str]:
-    """Fill diagnosis and source; return what a user must know of them."""
+    """Fill ``diagnosis`` and ``source``; return warnings about them."""
     if options["labels"] == "group":
         assert search is not None
         group = scans["image_id"].map(search["group"])
-        # LONI writes Patient where the project has given no group.
+        # LONI writes Patient if the project gives no group.
         scans["diagnosis"] = group.fillna("").replace("Patient", "")
         scans["source"] = "search table Group " + _quoted(group.fillna(""))
         return [
-            "Labels are the Group of the search table: the research group when it was searched, "
-            "not the diagnosis at the scan."
+            "Labels are the Group of the search table, i.e. the research group at the time of the "
+            "search, not the diagnosis at the scan."
         ]
     assert exams is not None
     if options["labels"] == "baseline" and merge is not None and "DX_bl" in merge[1].columns:

@@ -1,4 +1,4 @@
-"""AIBL as downloaded from LONI, labelled by its clinical tables."""
+"""AIBL as downloaded from LONI, labelled by its three clinical tables."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ _SUBJECT = re.compile(r"AIBL_(\d+)_|(?:^|/)(\d{1,5})(?=/)")
 
 
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
-    """List every image of AIBL below a folder; see `bench.data.manifest.tidy`.
+    """List all images of AIBL in a directory; see `bench.data.manifest.tidy`.
 
-    A visit is a day. Diagnoses have a visit's name and no date: theirs is the date of the MRI of
-    that visit, else the baseline MRI and the months in the name. Of the birth only the year is
-    known: subjects are taken to be born in the middle of it.
+    All images of one day are one visit. Diagnoses have the name of a visit but no date; they get
+    the date of the MRI of that visit, else that of the baseline MRI plus the months in the name.
+    Only the year of birth is known; subjects are assumed to be born in the middle of it.
 
     Parameters
     ----------
     root : Path
-        The folder that the downloads were unpacked in.
+        The directory with the unpacked downloads.
     options : mapping
         ``table``, ``image``, ``labels``, ``within_days``.
 
     Raises
     ------
     UserError
-        When there are no images, or a table is missing.
+        If there are no images, or if a table is missing.
     """
     images = find_images(root, _subject_of, "AIBL")
     leave_out_others(images, root)
@@ -56,7 +56,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         tables, ("RID", "VISCODE", "DXCURREN"), (), "aibl_pdxconv", root
     )
     mri_file, mri = need_table(
-        # Other tables have dates of exams too, but those of the MRI are the scans' own.
+        # Other tables also have dates of exams, but only those of the MRI table are scan dates.
         sorted(tables, key=lambda file: "mri" not in file.name.lower()),
         ("RID", "VISCODE", "EXAMDATE"),
         (),
@@ -76,8 +76,8 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     wrong = (_present(people["PTDOB"]) != "") & ~birth.between(str(OLDEST), str(NEWEST))
     if wrong.any():
         raise UserError(
-            f"{people_file} has values in the column 'PTDOB' that are no years of birth: "
-            f"{listed(people.loc[wrong, 'PTDOB'].unique())}; correct them, or write n/a."
+            f"{people_file} has values in the column 'PTDOB' that are not years of birth: "
+            f"{listed(people.loc[wrong, 'PTDOB'].unique())}; correct them or replace them by n/a."
         )
     born = pd.to_numeric(birth) + 0.5
     year = 1970 + scans["day"] / YEAR
@@ -92,8 +92,8 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     warnings = label(scans, exams, options)
     if other.any():
         warnings.append(
-            f"{exam_file.name} has {int(other.sum())} exams with a DXCURREN above 3, which is none "
-            "of CN, MCI and AD: they label nobody."
+            f"{exam_file.name} has {int(other.sum())} exams with a DXCURREN above 3, which means "
+            "none of CN, MCI and AD; they are not used as labels."
         )
     scans.attrs = {
         "columns": [*people.columns, *diagnoses.columns],
@@ -113,7 +113,7 @@ def _present(texts: pd.Series) -> pd.Series:
 
 
 def _exams(diagnoses: pd.DataFrame, mri: pd.DataFrame) -> pd.DataFrame:
-    """Return every diagnosis with the day of its visit."""
+    """Return all diagnoses with the day of their visit."""
     code = diagnoses["DXCURREN"].str.removesuffix(".0")
     exams = pd.DataFrame(
         {

@@ -1,8 +1,8 @@
-"""Any BIDS folder: ``sub-*/[ses-*/]anat/*_T1w.nii[.gz]`` with labels in ``participants.tsv``.
+"""BIDS directories: ``sub-*/[ses-*/]anat/*_T1w.nii[.gz]`` with labels in ``participants.tsv``.
 
-Labels of a visit, in ``sub-*/sub-*_sessions.tsv`` or in a ``participants.tsv`` that has a column
-``session_id``, win over those of the person. Visits are in order of their ``acq_time``, in
-``sessions.tsv`` or in ``scans.tsv``, where they have any.
+Labels of a visit, in ``sub-*/sub-*_sessions.tsv`` or in a ``participants.tsv`` with a column
+``session_id``, take precedence over those of the subject. Visits are ordered by their ``acq_time``
+in ``sessions.tsv`` or ``scans.tsv``, if available.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from registry.errors import UserError
 
 LABELS = ("age", "diagnosis", "sex", "site", "family", "split")
 CHANGING = ("age", "diagnosis")
-"""Labels that differ between visits of one person."""
+"""Labels that may differ between visits of a subject."""
 
 _T1W = re.compile(r"sub-([^/]+)/(?:ses-([^/]+)/)?anat/[^/]+_T1w\.nii(?:\.gz)?", re.IGNORECASE)
 
@@ -40,31 +40,31 @@ NOT_LISTED = "subject not in participants.tsv"
 
 
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
-    """List every T1w image of a BIDS folder.
+    """List all T1w images of a BIDS directory.
 
-    The first in rank of several images of one visit is in MNI space rather than not, then without
-    further entities (``acq``, ``rec``, ``run`` ...) rather than with, then has the lowest name,
-    ``run-2`` before ``run-10``.
+    Images of one visit are ranked: images in MNI space come first, then images without further
+    entities (``acq``, ``rec``, ``run`` ...), then those with the lowest name (``run-2`` before
+    ``run-10``).
 
     Parameters
     ----------
     root : Path
-        The folder that holds ``participants.tsv``; ``derivatives`` are not searched.
+        The directory that contains ``participants.tsv``; ``derivatives`` are not searched.
     options : mapping
-        ``table`` names ``participants.tsv``, if it is not in the root (derivatives have none);
-        ``age``, ``diagnosis``, ``sex``, ``site``, ``family`` and ``split`` name the columns, if
-        they are called otherwise.
+        ``table`` is the path of ``participants.tsv`` if it is not in the root (derivatives do not
+        have one); ``age``, ``diagnosis``, ``sex``, ``site``, ``family`` and ``split`` are the
+        names of the columns, if they differ.
 
     Returns
     -------
     DataFrame
-        See `bench.data.manifest.tidy`; ids without ``sub-`` and ``ses-``.
+        See `bench.data.manifest.tidy`; ids do not contain ``sub-`` and ``ses-``.
 
     Raises
     ------
     UserError
-        When there is no T1w image or no ``participants.tsv``, when a table contradicts itself,
-        or when no subject of the table has an image.
+        If there is no T1w image or no ``participants.tsv``, if a table is contradictory, or if no
+        subject of the table has an image.
     """
     scans = find_scans(root)
     file = _participants(root, options)
@@ -84,7 +84,8 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         name = str(options.get(label, label))
         if name not in columns and name not in (label, ""):
             raise UserError(
-                f"--data-set {label}={name}: {file} has no such column; it has {listed(columns)}."
+                f"--data-set {label}={name}: {file} has no such column; its columns are "
+                f"{listed(columns)}."
             )
         for table, source in tables:
             if name in table.columns:
@@ -95,8 +96,8 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         one = int((ids != known).to_numpy().argmax())
         scans.attrs["warnings"] = [
             *scans.attrs["warnings"],
-            f"{int((ids != known).sum())} ids of {file.name} lack the leading zeros that folders "
-            f"have: {ids.iloc[one]!r} is taken for {known.iloc[one]!r}.",
+            f"{int((ids != known).sum())} ids of {file.name} lack the leading zeros of the folder "
+            f"names; for example, {ids.iloc[one]!r} is read as {known.iloc[one]!r}.",
         ]
     return scans
 
@@ -106,20 +107,21 @@ def _participants(root: Path, options: Mapping[str, Value]) -> Path:
     if named:
         tables_of(root, {"table": named})
         if len(named.splitlines()) > 1:
-            raise UserError("A BIDS folder has one table of participants; give --table once.")
+            raise UserError(
+                "A BIDS directory has one table of participants; use --table only once."
+            )
         return Path(named).expanduser()
     file = root / "participants.tsv"
     if not file.is_file():
         raise UserError(
-            f"{root} has no participants.tsv; a BIDS folder needs one with participant_id and the "
-            "labels: copy it there, or name that of the raw data set with --table FILE (or use "
-            "--data table)."
+            f"{root} has no participants.tsv, the table with participant_id and the labels; copy "
+            "it there, name that of the raw data set with --table FILE, or use --data table."
         )
     return file
 
 
 def _days(root: Path, scans: pd.DataFrame, tables: list[pd.DataFrame]) -> pd.Series:
-    """Return when each scan was made, in days on any axis, NaN where no table says so."""
+    """Return the day of each scan, from any origin, NaN if no table has it."""
     keys = ["subject_id", "session_id"]
     days: dict[tuple[str, ...], float] = {}
     for table in tables:
@@ -141,7 +143,7 @@ def _days(root: Path, scans: pd.DataFrame, tables: list[pd.DataFrame]) -> pd.Ser
 
 
 def _day(time: str) -> float:
-    """Return the day of an ``acq_time``; of any year, because anonymised dates are shifted."""
+    """Return the day of an ``acq_time``; any year is valid because anonymised dates are shifted."""
     try:
         moment = datetime.datetime.fromisoformat(time)
     except ValueError:
@@ -150,12 +152,12 @@ def _day(time: str) -> float:
 
 
 def find_scans(root: Path) -> pd.DataFrame:
-    """List every T1w image of a BIDS folder: ``subject_id, session_id, path, space, rank``.
+    """List all T1w images of a BIDS directory: ``subject_id, session_id, path, space, rank``.
 
     Raises
     ------
     UserError
-        When there is none.
+        If there is none.
     """
     rows = []
     walk = Walk(root, within=r"sub-[^/]+(/ses-[^/]+)?(/anat)?")
@@ -177,8 +179,8 @@ def find_scans(root: Path) -> pd.DataFrame:
             )
     if not rows:
         raise walk.nothing(
-            f"There is no T1w image in {root}: sub-*/[ses-*/]anat/*_T1w.nii[.gz] matches nothing; "
-            "--root is the folder that holds participants.tsv."
+            f"There is no T1w image in {root}: no file matches sub-*/[ses-*/]anat/*_T1w.nii[.gz]; "
+            "--root must be the directory that contains participants.tsv."
         )
     scans = pd.DataFrame(rows).sort_values(["subject_id", "session_id", "rank"], ignore_index=True)
     scans.attrs["warnings"] = walk.warnings
@@ -186,10 +188,10 @@ def find_scans(root: Path) -> pd.DataFrame:
 
 
 def read_labels(file: Path, key: str, prefix: str) -> pd.DataFrame:
-    """Read a table whose column `key` has ids with or without a prefix."""
+    """Read a table whose column `key` has ids, and remove their prefix."""
     table = read_table(file)
     if key not in table.columns:
-        raise UserError(f"{file} has no column {key!r}; it has {listed(table.columns)}.")
+        raise UserError(f"{file} has no column {key!r}; its columns are {listed(table.columns)}.")
     table[key] = table[key].str.removeprefix(prefix)
     if "session_id" in table.columns:
         table["session_id"] = table["session_id"].str.removeprefix("ses-")
@@ -201,12 +203,12 @@ def _refuse_repeats(table: pd.DataFrame, keys: list[str], file: Path) -> None:
     if again.any():
         raise UserError(
             f"{file} has more than one row for {listed(table.loc[again, keys[0]].unique())}; keep "
-            "one row each, or add a column session_id."
+            "one row for each, or add a column session_id."
         )
 
 
 def session_tables(roots: Iterable[Path], scans: pd.DataFrame) -> list[tuple[pd.DataFrame, Path]]:
-    """Return all ``sub-*_sessions.tsv`` of folders as one table; none when they have none."""
+    """Return all ``sub-*_sessions.tsv`` of the directories as one table, if there are any."""
     tables = []
     for root in roots:
         for subject in scans["subject_id"].unique():
@@ -222,9 +224,10 @@ def session_tables(roots: Iterable[Path], scans: pd.DataFrame) -> list[tuple[pd.
 
 
 def _fill(scans: pd.DataFrame, label: str, table: pd.DataFrame, file: Path) -> None:
-    """Add a label from a table to the scans, over what an earlier table said.
+    """Add a label from a table to the scans, overwriting that of an earlier table.
 
-    What changes between visits is not taken from the person where the visit's own row lacks it.
+    If a visit has a row of its own without the label, labels that change between visits are not
+    taken from the row of the subject.
     """
     parse = {"age": parse_ages, "sex": parse_sexes}.get(label)
     values = table[label] if parse is None else parse(table[label], file)
@@ -234,7 +237,7 @@ def _fill(scans: pd.DataFrame, label: str, table: pd.DataFrame, file: Path) -> N
     if label in CHANGING:
         cells = scans[keys].merge(table[[*keys, label]], on=keys, how="left")[label]
         said = f"{file.name} {label} '" + cells + "'"
-        # Of the two labels the diagnosis is the one that needs to be traced.
+        # If a scan has both labels, the source of the diagnosis is more informative.
         empty = scans["source"] == ""
         scans["source"] = said.where(
             cells.notna() & ((label == "diagnosis") | empty), scans["source"]

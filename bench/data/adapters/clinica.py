@@ -1,8 +1,8 @@
-"""What Clinica writes: BIDS folders of known cohorts, and CAPS folders of registered scans.
+"""Output of Clinica: BIDS directories of known cohorts, and CAPS directories of registered scans.
 
 BIDS: ``sub-ADNI002S0295/ses-M000/anat/*_T1w.nii.gz`` (older: ``ses-M00``) with ``participants.tsv``
 and ``sub-*/sub-*_sessions.tsv``. CAPS: ``subjects/sub-*/ses-*/t1_linear/*_T1w.nii.gz``, without
-tables of its own.
+tables.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bench.data.adapters.reading import (
     tables_of,
 )
 from bench.data.adapters.rows import rows_of
-from bench.data.adapters.visits import NOT_LISTED, YEAR
+from bench.data.adapters.visits import BASELINE, NOT_LISTED, YEAR
 from bench.data.adapters.walk import Walk
 from registry.cards import Value
 from registry.errors import UserError
@@ -35,50 +35,54 @@ from registry.errors import UserError
 SESSIONS = "sub-*/sub-*_sessions.tsv"
 
 AT_VISIT = ("age", "diagnosis")
-"""Columns of ``sessions.tsv``."""
+"""Columns of ``sessions.tsv`` that are used."""
 
 AT_BASELINE = ("diagnosis_sc", "diagnosis_bl")
-"""What ``participants.tsv`` calls the diagnosis at the first visit, by converter."""
+"""Names of the diagnosis at the first visit in ``participants.tsv``, depending on the converter."""
 
-BASELINE = "M000"
+FIRST_VISIT = "M000"
 
 CONVERTED = (
     (re.compile(r"ADNI(\d{3})S(\d+)"), r"\1_S_\2"),
     (re.compile(r"AIBL(\d+)"), r"\1"),
     (re.compile(r"OASIS1(\d{4})"), r"OAS1_\1"),
 )
-"""How the converters write a cohort's own ids, undone: one person has one id however stored."""
+"""Patterns to restore a cohort's own ids from those of the converters, so that a subject has one id
+in all datasets."""
 
 _MONTH = re.compile(r"m(\d+)", re.IGNORECASE)
 _ENTITIES = re.compile(r"_(?!sub-|ses-|space-|res-|desc-)[a-z]+-", re.IGNORECASE)
 
 
 def bids(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
-    """List the T1w images of a BIDS folder that Clinica made; see `bench.data.manifest.tidy`.
+    """List the T1w images of a BIDS directory made by Clinica; see `bench.data.manifest.tidy`.
 
-    Of several images of one visit one is used: in MNI space rather than not, then without further
-    entities (``acq``, ``run`` ...) rather than with, then the lowest name.
+    Images of one visit are ranked: images in MNI space come first, then images without further
+    entities (``acq``, ``run`` ...), then those with the lowest name.
 
     Parameters
     ----------
     root : Path
-        The folder that holds ``participants.tsv``.
+        The directory that contains ``participants.tsv``.
     options : mapping
-        ``labels`` is visit (``sessions.tsv``) or baseline (``participants.tsv``); ``table`` names
-        ``participants.tsv``, or one table with a row a visit, if it is not in the root.
+        ``labels`` is visit (``sessions.tsv``) or baseline (``participants.tsv``); ``table`` is the
+        path of ``participants.tsv``, if it is not in the root, or of a table with one row per
+        visit.
 
     Returns
     -------
     DataFrame
-        One row an image. Subjects have their cohort's own id (``002_S_0295``), visits are months
-        (``M006``), days count from the visit ``M000``.
+        One row per image. Subjects have their cohort's own id (``002_S_0295``), visits are months
+        (``M006``), and days are counted from the visit ``M000``.
 
     Raises
     ------
     UserError
-        When there are no images or tables, or they have no subject in common.
+        If there are no images or tables, or if they have no subject in common.
     """
-    scans = _find_scans(root, "sub-*/ses-*/anat", "", "the folder that holds participants.tsv")
+    scans = _find_scans(
+        root, "sub-*/ses-*/anat", "", "the directory that contains participants.tsv"
+    )
     names = scans["name"]
     further = names.str.contains(_ENTITIES)
     scans["rank"] = _digit(scans["space"] != "mni") + _digit(further) + names
@@ -86,30 +90,30 @@ def bids(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
 
 
 def caps(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
-    """List what Clinica's ``t1-linear`` registered to MNI space; see `bench.data.manifest.tidy`.
+    """List the images registered by Clinica's ``t1-linear``; see `bench.data.manifest.tidy`.
 
-    A visit without the image that ``image`` asks for is used by its other one: both are the same
-    volume on the same grid, but for the margin.
+    If a visit lacks the requested image (full or crop), the other one is used: both are the same
+    volume on the same grid and differ only in the margin.
 
     Parameters
     ----------
     root : Path
-        The folder that holds ``subjects``.
+        The directory that contains ``subjects``.
     options : mapping
         ``image`` is full or crop; ``labels`` and ``table`` as for `bids`.
 
     Returns
     -------
     DataFrame
-        As `bids`; tensors (``.pt``) are not images.
+        As `bids`. Tensors (``.pt``) are ignored.
 
     Raises
     ------
     UserError
-        When there are no images or tables, or they have no subject in common.
+        If there are no images or tables, or if they have no subject in common.
     """
     folders = "subjects/sub-*/ses-*/t1_linear"
-    scans = _find_scans(root, folders, "_space-MNI*", "the folder that holds `subjects`")
+    scans = _find_scans(root, folders, "_space-MNI*", "the directory that contains `subjects`")
     crop = scans["name"].str.contains("_desc-Crop_")
     other = crop != (options["image"] == "crop")
     scans["rank"] = _digit(other) + scans["name"]
@@ -117,14 +121,17 @@ def caps(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     warnings = []
     if lacking:
         there = "the whole volume" if options["image"] == "crop" else "Clinica's crop"
-        warnings.append(f"{lacking} visits have no image={options['image']}, so {there} is used.")
+        warnings.append(
+            f"{lacking} visits lack the image requested with image={options['image']}, so "
+            f"{there} is used."
+        )
     return _label(scans, root, options, warnings)
 
 
 def _find_scans(root: Path, folders: str, named: str, holds: str) -> pd.DataFrame:
-    """List the T1w images in folders, given as patterns of `fnmatch`, that are named so."""
+    """List the T1w images whose folders and names match patterns in which ``*`` is a wildcard."""
     parts = folders.split("/")
-    # A folder is entered when it matches as much of the pattern as it is deep.
+    # A folder is entered if its path matches the beginning of the pattern.
     within = "|".join("/".join(map(_matching, parts[: n + 1])) for n in range(len(parts)))
     image = re.compile(rf"{_matching(f'*{named}_T1w')}\.nii(\.gz)?", re.IGNORECASE)
     walk = Walk(root, within)
@@ -135,8 +142,8 @@ def _find_scans(root: Path, folders: str, named: str, holds: str) -> pd.DataFram
     ]
     if not found:
         raise walk.nothing(
-            f"There is no T1w image in {root}: {folders}/*{named}_T1w.nii[.gz] matches nothing; "
-            f"--root is {holds}."
+            f"There is no T1w image in {root}: no file matches {folders}/*{named}_T1w.nii[.gz]; "
+            f"--root must be {holds}."
         )
     places = [entry.path.split("/")[-4:] for entry in found]
     scans = pd.DataFrame(
@@ -154,12 +161,12 @@ def _find_scans(root: Path, folders: str, named: str, holds: str) -> pd.DataFram
 
 
 def _matching(pattern: str) -> str:
-    """Return the regular expression of a name in which ``*`` stands for anything."""
+    """Return a regular expression for a pattern in which ``*`` is a wildcard."""
     return re.escape(pattern).replace(r"\*", "[^/]*")
 
 
 def own_id(name: str) -> str:
-    """Return a participant's id as the cohort itself writes it."""
+    """Return the id of a participant as used by the cohort itself."""
     name = name.removeprefix("sub-")
     for written, own in CONVERTED:
         if written.fullmatch(name):
@@ -168,7 +175,7 @@ def own_id(name: str) -> str:
 
 
 def _visit(name: str) -> str:
-    """Return a visit's month in three digits: ``ses-M00`` and ``ses-M000`` are one."""
+    """Return the month of a visit with three digits: ``ses-M00`` and ``ses-M000`` are the same."""
     name = name.removeprefix("ses-")
     month = _MONTH.fullmatch(name)
     return f"M{int(month[1]):03d}" if month else name
@@ -186,7 +193,7 @@ def _digit(flags: pd.Series) -> pd.Series:
 def _label(
     scans: pd.DataFrame, root: Path, options: Mapping[str, Value], warnings: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Add what the tables say of each scan."""
+    """Add the labels in the tables to the scans."""
     file, people, visits, visits_file = _tables(root, options)
     refuse_disjoint(scans["subject_id"], people.index, root, str(file))
     warnings = [*scans.attrs["warnings"], *warnings]
@@ -200,16 +207,16 @@ def _label(
         if column in people.columns:
             scans[column] = scans["subject_id"].map(people[column]).fillna("")
     if "age_bl" in people.columns:
-        # Later visits are not given the age at the first.
-        first = scans["session_id"] == BASELINE
+        # The age at the first visit is not used for later visits.
+        first = scans["session_id"] == FIRST_VISIT
         at_baseline = scans["subject_id"].map(parse_ages(people["age_bl"], file))
         scans["age"] = scans["age"].fillna(at_baseline.where(first))
 
     if options["labels"] == "visit":
         if visits.empty:
             warnings.append(
-                f"There is no {visits_file}, so the diagnosis at a scan is not known; "
-                "--data-set labels=baseline uses that at the first visit."
+                f"There is no {visits_file}, so the diagnosis at each scan is unknown; use "
+                "--data-set labels=baseline to use the diagnosis at the first visit."
             )
         table = visits_file.name.removeprefix("sub-*_")
         said = f"{table} diagnosis '" + scans["diagnosis"] + "'"
@@ -219,14 +226,16 @@ def _label(
         named = [name for name in AT_BASELINE if name in people.columns]
         if not named:
             raise UserError(
-                f"{file} has no column {AT_BASELINE[0]!r} for labels=baseline; it has "
-                f"{listed(people.columns)}."
+                f"{file} has no column {AT_BASELINE[0]!r}, which labels=baseline needs; its "
+                f"columns are {listed(people.columns)}."
             )
         scans["diagnosis"] = scans["subject_id"].map(people[named[0]]).fillna("")
         source = f"{file.name} {named[0]} '" + scans["diagnosis"] + "'"
-        warnings.append("Labels are those at the subject's baseline, not at the scan.")
+        warnings.append(BASELINE)
     else:
-        raise UserError("Clinica's tables have no research group; use labels=visit or baseline.")
+        raise UserError(
+            "Clinica's tables have no research group; use labels=visit or labels=baseline."
+        )
     scans["source"] = source.where(known, "")
     exams = visits.assign(day=_days(visits["session_id"]))
     scans.attrs = {
@@ -240,17 +249,17 @@ def _label(
 def _tables(
     root: Path, options: Mapping[str, Value]
 ) -> tuple[Path, pd.DataFrame, pd.DataFrame, Path]:
-    """Return the table of participants by ``subject_id``, that of visits, and their files.
+    """Return the table of participants by ``subject_id``, the table of visits, and their files.
 
-    Both may be one, as ``clinica iotools merge-tsv`` writes it.
+    Both may be the same table, as written by ``clinica iotools merge-tsv``.
     """
     tables = tables_of(root, options)
     file = next((file for file in tables if _describes_people(columns_of(file))), None)
     if file is None:
         raise UserError(
-            f"There is no table of participants in {root} (nor at --table): it is recognised by a "
-            "column 'participant_id', and where it has 'session_id' by 'age' or 'diagnosis' too; "
-            "name Clinica's participants.tsv, or one table of all visits, with --table FILE."
+            f"There is no table of participants in {root} or at --table: a table with the column "
+            "'participant_id' and, if it has 'session_id', also 'age' or 'diagnosis'. Name "
+            "Clinica's participants.tsv, or a table of all visits, with --table FILE."
         )
     table = read_table(file)
     table = table[table["participant_id"] != ""]
@@ -276,7 +285,7 @@ def _tables(
 
 
 def _describes_people(columns: Sequence[str]) -> bool:
-    """Tell whether a table says something of participants, and is not merely a list of visits."""
+    """Tell whether a table describes participants and is not merely a list of visits."""
     return "participant_id" in columns and (
         "session_id" not in columns or bool(set(AT_VISIT) & set(columns))
     )
@@ -285,7 +294,7 @@ def _describes_people(columns: Sequence[str]) -> bool:
 def _read_sessions(folder: Path) -> pd.DataFrame:
     """Return the visits of all ``sub-*/sub-*_sessions.tsv``.
 
-    There are thousands of them with a hundred columns each, so only what is needed is kept.
+    There are thousands of them with a hundred columns each, so only the columns needed are kept.
     """
     columns = ("session_id", *AT_VISIT)
     rows = []
@@ -293,7 +302,7 @@ def _read_sessions(folder: Path) -> pd.DataFrame:
         header, *lines = rows_of(file) or [[]]
         header = [name.strip() for name in header]
         if lines and "session_id" not in header:
-            raise UserError(f"{file} has no column 'session_id'; it has {listed(header)}.")
+            raise UserError(f"{file} has no column 'session_id'; its columns are {listed(header)}.")
         refuse_twice(pd.Index(name for name in header if name in columns), file)
         subject = own_id(file.parent.name)
         places = [header.index(name) if name in header else len(header) for name in columns]

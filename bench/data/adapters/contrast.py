@@ -1,11 +1,11 @@
-"""What kind of image a scan is, by the words of its description and the name of its file."""
+"""Recognition of T1 images by their description and file name."""
 
 from __future__ import annotations
 
 import re
 
 NOT_T1 = "not a T1 image: "
-"""How the reason begins why a scan of another kind is left out."""
+"""Beginning of the reason for excluding an image of another kind."""
 
 UNKNOWN = "no T1 sequence in its description"
 MASK = "a mask or segmentation"
@@ -14,13 +14,13 @@ PHASE = "a phase image"
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
-    """Compile a pattern in which ``<`` and ``>`` are the edges of a word of letters."""
+    """Compile a pattern in which ``<`` and ``>`` mean that no letter precedes or follows."""
     edges = pattern.replace("<", "(?<![a-z])").replace(">", "(?![a-z])")
     return re.compile(edges, re.IGNORECASE)
 
 
 _T1 = _compiled(
-    # With "Accelerated", "SENSE", "GRAPPA", "REPEAT", "GradWarp", "N3" and so on before or after.
+    # "Accelerated", "SENSE", "GRAPPA", "REPEAT", "GradWarp", "N3" etc. may precede or follow.
     r"mp2?[-_ ]*rage|spgr|spoiled[-_ ]*gra|<bravo|<mpr>|<(?:tfe|tfl)>"
     r"|<(?:3d|m|sag|ax|cor|tra)?[-_ ]*t1(?!\d)"
 )
@@ -50,24 +50,24 @@ _OTHERS = {
     PHASE: _compiled(r"part-(?:phase|imag|real)>"),
     "a phantom": _compiled(r"phantom"),
 }
-"""What other kinds of images are called; the first that fits is named."""
+"""Patterns of other kinds of images; the first one that matches is reported."""
 
 
 def other_kind(words: str) -> str:
-    """Return the kind of image, other than T1, that words name, or nothing."""
+    """Return the kind of image other than T1 that a text mentions, or an empty string."""
     return next((kind for kind, pattern in _OTHERS.items() if pattern.search(words)), "")
 
 
 def why_not_t1(description: str, more: str) -> str:
-    """Return the reason to leave out an image that is not T1, or nothing.
+    """Return the reason for excluding an image that is not T1, or an empty string.
 
     Parameters
     ----------
     description : str
-        What the archive calls the series, empty where it is not known; a description must name a
-        T1 sequence.
+        The description of the series in the archive, empty if unknown. It must mention a T1
+        sequence.
     more : str
-        What else is known of the image, such as its name; it must name no other kind.
+        Other text about the image, such as its name. It must not mention another kind of image.
     """
     words = f"{description} {more}"
     kind = other_kind(words)
@@ -77,10 +77,10 @@ def why_not_t1(description: str, more: str) -> str:
 
 
 def why_no_scan(words: str) -> str:
-    """Return the reason to leave out what was made of a T1 image, or nothing.
+    """Return the reason for excluding a file derived from a T1 image, or an empty string.
 
-    For files that are T1 by the rules of their cohort, so that only what was added to the name
-    counts.
+    This is for cohorts in which all files are T1 images or derived from them, so that only masks,
+    localizers and phase images must be recognised.
     """
     kind = other_kind(words)
     return NOT_T1 + kind if kind in (MASK, LOCALIZER, PHASE) else ""
@@ -90,8 +90,8 @@ _ENTITIES = re.compile(r"_(?:acq|rec|desc|label|part|mod)-[^_.]+", re.IGNORECASE
 
 
 def why_not_t1w(name: str) -> str:
-    """Return `why_no_scan` of a BIDS file with the suffix ``T1w``.
+    """Return `why_no_scan` for a BIDS file with the suffix ``T1w``.
 
-    Only entities that say what an image is are looked at: participants may be called anything.
+    Only the entities that describe the image are used, because ids of subjects are arbitrary.
     """
     return why_no_scan("".join(_ENTITIES.findall(name)))

@@ -1,4 +1,4 @@
-"""IXI: one folder of T1 images from three London hospitals, and one table."""
+"""IXI: a folder of T1 images from three London hospitals, and a table."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _NAME = re.compile(r"^IXI(\d+)-([A-Za-z]+)-\d+-T1([_.].*)?\.(?i:nii(?:\.gz)?)")
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     """List the T1 images of IXI; see `bench.data.manifest.tidy`.
 
-    The site is in the name of a scan. The table has ids without leading zeros, some of them twice:
-    rows that agree are one, those that contradict each other label nobody.
+    The site is part of the file name. In the table, ids have no leading zeros and some occur
+    twice: equal rows are merged, and subjects with contradictory rows are excluded.
 
     Parameters
     ----------
     root : Path
-        A folder that holds ``IXI002-Guys-0828-T1.nii.gz`` and so on, at any depth.
+        A directory that contains ``IXI002-Guys-0828-T1.nii.gz`` etc., at any depth.
     options : mapping
-        ``table``: IXI.xls, or saved as csv or xlsx, if it is not in the root.
+        ``table`` is the path of IXI.xls (or the same as csv or xlsx), if it is not in the root.
 
     Raises
     ------
     UserError
-        When there is no image or no table.
+        If there is no image or no table.
     """
     rows = []
     walk = Walk(root)
@@ -53,11 +53,11 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
             rows.append((match[1], path, match[2], space_of(name), reason))
     if not rows:
         raise walk.nothing(
-            f"There is no T1 image of IXI in {root}: no file is called like "
-            "IXI002-Guys-0828-T1.nii.gz."
+            f"There is no T1 image of IXI in {root}: no file has a name such as "
+            "IXI002-Guys-0828-T1.nii.gz; check --root."
         )
     scans = pd.DataFrame(rows, columns=["subject_id", "path", "site", "space", "reason"])
-    # A registered copy beside the original is the same scan; so is one without the skull.
+    # Registered or skull-stripped copies next to the original are images of the same visit.
     names = scans["path"].str.rpartition("/")[2]
     scans["rank"] = (scans["space"] != "mni").astype(int).astype(str) + names
     marks = ("IXI_ID", "SEX_ID (1=m, 2=f)", "AGE")
@@ -68,7 +68,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     table["sex"] = parse_sexes(table[marks[1]], file, SEXES)
 
     labels = table[["subject_id", "age", "sex"]].drop_duplicates()
-    # A row without an age says nothing against one that has it.
+    # A row without an age does not contradict one with an age.
     labels = labels[labels["age"].notna() | ~labels["subject_id"].duplicated(keep=False)]
     twice = set(labels.loc[labels["subject_id"].duplicated(), "subject_id"])
     people = labels[~labels["subject_id"].isin(twice)].set_index("subject_id")
@@ -82,8 +82,8 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     repeated = int(table["subject_id"].duplicated().sum())
     scans.attrs["columns"] = list(table.columns)
     warning = (
-        f"{file.name} repeats {repeated} ids; rows of {len(twice)} subjects contradict each other, "
-        "and these are left out."
+        f"{file.name} has {repeated} repeated ids; {len(twice)} subjects are excluded because "
+        "their rows contradict each other."
     )
     scans.attrs["warnings"] = [*walk.warnings, *([warning] if repeated else [])]
     return scans

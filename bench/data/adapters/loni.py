@@ -1,4 +1,4 @@
-"""Collections as downloaded from LONI: one row an image, whatever the folders are."""
+"""Collections as downloaded from LONI, in any structure of folders."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ _REPEAT = re.compile(r"mpr-?r(?![a-z])|repeat|_2$", re.IGNORECASE)
 
 
 def find_images(root: Path, subject_of: Callable[[str], str], what: str) -> pd.DataFrame:
-    """List every image below a folder: NIfTI files, and folders of DICOM slices.
+    """List all images in a directory: NIfTI files and folders of DICOM slices.
 
     Parameters
     ----------
     root : Path
-        One download, several beside each other, or a flat folder.
+        One or several downloads, nested or flat.
     subject_of : callable
-        Finds the subject in a path relative to the root, ``""`` when there is none.
+        Returns the subject in a path relative to the root, ``""`` if there is none.
     what : str
-        The cohort, for the error.
+        The cohort, for the error message.
 
     Returns
     -------
     DataFrame
-        ``path``, ``subject_id``, ``image_id`` (str of digits, ``""`` when the names have none),
-        ``date`` (YYYY-MM-DD of the folder, or ``""``), ``description``, ``words`` (all that the
-        path says below the subject's folder), ``space``, ``reason``; ``attrs["warnings"]``.
+        ``path``, ``subject_id``, ``image_id`` (str of digits, ``""`` if unknown), ``date``
+        (YYYY-MM-DD of the folder, or ``""``), ``description``, ``words`` (the path after the
+        subject), ``space``, ``reason``; ``attrs["warnings"]``.
 
     Raises
     ------
     UserError
-        When there is none.
+        If there is none.
     """
     rows, places = [], set[str]()
     walk = Walk(root)
@@ -60,8 +60,8 @@ def find_images(root: Path, subject_of: Callable[[str], str], what: str) -> pd.D
             rows.append({"path": path, "reason": entry.reason, **about})
     if not rows:
         raise walk.nothing(
-            f"There is no image of {what} in {root}: no .nii, .nii.gz or .dcm below it has a "
-            "subject's id in its path; --root is the folder that the downloads were unpacked in."
+            f"There is no image of {what} in {root}: no .nii, .nii.gz or .dcm file has the id of "
+            "a subject in its path; --root must be the directory with the unpacked downloads."
         )
     images = pd.DataFrame(rows)
     images.attrs["warnings"] = walk.warnings
@@ -69,7 +69,7 @@ def find_images(root: Path, subject_of: Callable[[str], str], what: str) -> pd.D
 
 
 def _about(entry: FoundFile, subject: str, subject_of: Callable[[str], str]) -> dict[str, str]:
-    """Return what the path of an image, or of the first slice of a series, says of it."""
+    """Return the information in the path of an image, or of the first slice of a series."""
     folders, name = entry.path.split("/")[:-1], entry.name
     found = _IMAGE_ID.search(name)
     ids = [match for part in folders if (match := _FOLDER_ID.match(part))]
@@ -78,7 +78,8 @@ def _about(entry: FoundFile, subject: str, subject_of: Callable[[str], str]) -> 
     at, date = dates[-1] if dates else (0, None)
     in_name = _IN_NAME.search(name)
     description = in_name.group(1) if in_name else ""
-    # LONI nests subject, description, date, image; elsewhere a folder may be called anything.
+    # LONI nests folders as subject, description, date, image. The folder is taken as description
+    # only in this structure, because other folders may have any name.
     if at > 1 and subject_of("/".join(folders[: at - 1]) + "/") == subject:
         description = folders[at - 1]
     return {
@@ -92,29 +93,29 @@ def _about(entry: FoundFile, subject: str, subject_of: Callable[[str], str]) -> 
 
 
 def leave_out_others(images: pd.DataFrame, root: Path) -> None:
-    """Give every image that is not a T1 image its reason, by its description and its words.
+    """Exclude images that are not T1 images according to their description and path.
 
     Raises
     ------
     UserError
-        When none is left.
+        If none is left.
     """
     pairs = zip(images["description"], images["words"], strict=True)
     reasons = pd.Series([why_not_t1(*pair) for pair in pairs], index=images.index)
     images["reason"] = images["reason"].where(images["reason"] != "", reasons)
     if (reasons != "").all():
         raise UserError(
-            f"None of the {len(images)} images in {root} is a T1 image, which is known by MPRAGE, "
-            "SPGR, spoiled gradient or T1 in its description; they are described as "
-            f"{listed(images['description'].unique())}."
+            f"None of the {len(images)} images in {root} is a T1 image, whose description must "
+            "contain MPRAGE, SPGR, spoiled gradient or T1; the descriptions are "
+            f"{listed(images['description'].unique())}. Check that --root contains T1 images."
         )
 
 
 def rank_images(images: pd.DataFrame, prefer: str) -> pd.Series:
     """Return the rank of each image within its visit; the lowest is used.
 
-    In MNI space before not; processed before raw, or as `prefer` says; the first before a repeat;
-    then the lowest image id.
+    Images in MNI space come first, then processed images (or raw ones, depending on `prefer`), then
+    originals before repeats, then the lowest image id.
     """
     processed = images["description"].str.contains(_PROCESSED)
     wanted = processed if prefer == "processed" else ~processed

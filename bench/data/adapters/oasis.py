@@ -1,4 +1,4 @@
-"""What the three OASIS cohorts share: the Clinical Dementia Rating, and folders of sessions."""
+"""Common parts of the three OASIS cohorts: the Clinical Dementia Rating, and session folders."""
 
 from __future__ import annotations
 
@@ -16,47 +16,48 @@ SEXES = {"1": "M", "2": "F"}
 
 
 def diagnoses(cdr: pd.Series, file: Path) -> pd.Series:
-    """Return the diagnosis that a Clinical Dementia Rating stands for, ``""`` where it is blank.
+    """Return the diagnosis for each Clinical Dementia Rating, ``""`` if it is blank.
 
-    0 is CN, 0.5 MCI (very mild), 1 and more AD. Young adults were not rated: blank is not 0.
+    0 is CN, 0.5 (very mild) is MCI, and 1 or more is AD. Young adults were not rated, so a blank
+    does not mean 0.
 
     Raises
     ------
     UserError
-        When a value is no rating.
+        If a value is not a rating.
     """
     rating = pd.to_numeric(cdr.str.replace(",", ".", regex=False), errors="coerce")
     wrong = (cdr != "") & ~rating.isin([0, 0.5, 1, 2, 3])
     if wrong.any():
         raise UserError(
-            f"{file} has values in the column {cdr.name!r} that are no CDR (0, 0.5, 1, 2, 3): "
-            f"{listed(cdr[wrong].unique())}; write n/a where it was not rated."
+            f"{file} has values in the column {cdr.name!r} that are not a CDR (0, 0.5, 1, 2, 3): "
+            f"{listed(cdr[wrong].unique())}; use n/a for subjects without a rating."
         )
     return rating.map({0: "CN", 0.5: "MCI", 1: "AD", 2: "AD", 3: "AD"}).fillna("").astype(str)
 
 
 def find_images(root: Path, session: re.Pattern[str], what: str) -> pd.DataFrame:
-    """List the images in the folders of sessions.
+    """List the images in session folders.
 
     Parameters
     ----------
     root : Path
-        Holds the folders of sessions, at any depth.
+        The directory that contains the session folders, at any depth.
     session : pattern
-        Finds subject and session in a path relative to the root.
+        Matches subject and session in a path relative to the root.
     what : str
-        The cohort, for the error.
+        The cohort, for the error message.
 
     Returns
     -------
     DataFrame
-        ``path`` (of a pair the ``.img``), ``subject_id``, ``session_id``, ``reason``;
+        ``path`` (the ``.img`` file of a pair), ``subject_id``, ``session_id``, ``reason``;
         ``attrs["warnings"]``.
 
     Raises
     ------
     UserError
-        When there is none.
+        If there is none.
     """
     rows = []
     walk = Walk(root)
@@ -66,8 +67,8 @@ def find_images(root: Path, session: re.Pattern[str], what: str) -> pd.DataFrame
             rows.append((path, match[1], match[2], reason or why_no_scan(name)))
     if not rows:
         raise walk.nothing(
-            f"There is no image of {what} in {root}: no path of a .img, .nii or .nii.gz file below "
-            f"it matches {session.pattern}."
+            f"There is no image of {what} in {root}: no path of a .img, .nii or .nii.gz file "
+            f"matches {session.pattern}; check --root."
         )
     images = pd.DataFrame(rows, columns=["path", "subject_id", "session_id", "reason"])
     images.attrs["warnings"] = walk.warnings
@@ -75,5 +76,5 @@ def find_images(root: Path, session: re.Pattern[str], what: str) -> pd.DataFrame
 
 
 def rank_of(name: str) -> str:
-    """Return a text that sorts images of one visit: MNI space first, then the lowest name."""
+    """Return the rank of an image within its visit: MNI space first, then the lowest name."""
     return ("0" if space_of(name) == "mni" else "1") + name

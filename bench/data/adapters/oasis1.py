@@ -1,4 +1,4 @@
-"""OASIS-1: one session of young, middle-aged and old adults, some demented, and 20 rescans."""
+"""OASIS-1: one session of adults of all ages, some with dementia, and 20 rescans."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ KINDS = {
     "SUBJ_111": r"_sbj_111",
     "RAW": r"_mpr-\d",
 }
-"""What an image is, its name says, wherever it lies; segmentations are none of these."""
+"""Patterns of file names for each kind of image, independent of the folder; segmentations match
+none of them."""
 
 MARKS = ("ID", "M/F", "Age", "CDR")
 
@@ -37,22 +38,22 @@ MARKS = ("ID", "M/F", "Age", "CDR")
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     """List the images of OASIS-1; see `bench.data.manifest.tidy`.
 
-    ``MR2`` is a rescan of the same person within 90 days; what its row in the table leaves blank,
-    or all if it has none, is taken from ``MR1``. None of the images is said to be in MNI space:
-    ``T88_111`` is in the atlas space of Talairach and Tournoux, and its header gives no
-    orientation. Of the two atlas images the one without skull is used, of raw repeats the first.
+    ``MR2`` is a rescan of the same subject within 90 days; values that are missing in its row of
+    the table are taken from ``MR1``. No image is declared to be in MNI space: ``T88_111`` is in
+    the atlas space of Talairach and Tournoux, and its header gives no orientation. Of the two
+    atlas images the skull-stripped one is used, and of raw repeats the first.
 
     Parameters
     ----------
     root : Path
-        Holds the folders ``OAS1_0001_MR1``, directly or within ``disc1`` and so on.
+        The directory that contains the folders ``OAS1_0001_MR1``, at any depth.
     options : mapping
         ``table`` and ``image``.
 
     Raises
     ------
     UserError
-        When there are no images or no table, or a CDR is none.
+        If there are no images or no table, or if a CDR is invalid.
     """
     scans = _find_scans(root, str(options["image"]))
     tables = tables_of(root, options)
@@ -81,7 +82,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     known = own_id.isin(rows.index) | first_id.isin(rows.index)
     scans["source"] = ("CDR " + rating + np.where(borrowed, " of MR1", "")).where(known, "")
     scans.loc[~known & (scans["reason"] == ""), "reason"] = NOT_LISTED
-    # Days since the first session; only rescans have any.
+    # Delay is the number of days since the first session; only rescans have one.
     delay = own_id.map(rows["Delay"]) if "Delay" in rows.columns else np.nan
     scans["day"] = pd.to_numeric(delay, errors="coerce")
     scans.loc[scans["session_id"] == "MR1", "day"] = 0.0
@@ -97,9 +98,9 @@ def _find_scans(root: Path, image: str) -> pd.DataFrame:
     scan = (kind != "") & ~names.str.contains("_fseg", case=False)
     if not scan.any():
         raise UserError(
-            f"None of the {len(scans)} images of OASIS-1 in {root} is named as the release names "
-            f"its scans (OAS1_*_mpr-*, OAS1_*_sbj_111*, OAS1_*_t88_*gfc*); the first is "
-            f"{scans['path'][0]}."
+            f"None of the {len(scans)} images of OASIS-1 in {root} has the name of a scan "
+            f"(OAS1_*_mpr-*, OAS1_*_sbj_111*, OAS1_*_t88_*gfc*), for example {scans['path'][0]}; "
+            "use the files as downloaded."
         )
     scans["space"] = names.map(space_of)
     skull = ~names.str.contains("_masked", case=False)

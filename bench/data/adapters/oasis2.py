@@ -1,4 +1,4 @@
-"""OASIS-2: old adults, demented or not, at two to five visits."""
+"""OASIS-2: older adults with and without dementia, at two to five visits."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from registry.cards import Value
 
 SESSION = re.compile(r"(OAS2_\d{4})_(MR\d+)(?=[/_.]).*mpr", re.IGNORECASE)
 MARKS = ("Subject ID", "MRI ID", "Group", "M/F", "Age", "CDR")
-GROUP = "Labels are the Group of the table, which is one for all visits."
+GROUP = "Labels are the Group of the table, which is the same for all visits of a subject."
 
 
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     """List the images of OASIS-2; see `bench.data.manifest.tidy`.
 
-    A visit has three or four scans, of which the first is used. Its diagnosis is the CDR of that
-    visit; the Group of the table is one for all visits of a subject.
+    A visit has three or four scans, of which the first is used. The diagnosis is the CDR of the
+    visit; the Group of the table is the same for all visits of a subject.
 
     Parameters
     ----------
     root : Path
-        Holds the folders ``OAS2_0001_MR1``, directly or within its two parts.
+        The directory that contains the folders ``OAS2_0001_MR1``, at any depth.
     options : mapping
         ``table`` and ``labels``.
 
     Raises
     ------
     UserError
-        When there are no images or no table, or a CDR is none.
+        If there are no images or no table, or if a CDR is invalid.
     """
     scans = find_images(root, SESSION, "OASIS-2")
     names = scans["path"].str.rpartition("/")[2]
@@ -65,7 +65,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     listed = scans["subject_id"].isin(rows["Subject ID"])
     scans.loc[~listed & (scans["reason"] == ""), "reason"] = NOT_LISTED
     scans["age"] = visit.map(parse_ages(rows["Age"], file))
-    # Sex and group are a person's, and known where the table lacks a visit.
+    # Sex and group are properties of the subject, known even if the table lacks the visit.
     people = rows[~rows["Subject ID"].duplicated()].set_index("Subject ID")
     scans["sex"] = scans["subject_id"].map(parse_sexes(people["M/F"], file, SEXES)).fillna("")
     warnings = list(scans.attrs["warnings"])

@@ -1,4 +1,4 @@
-"""OASIS-3: MRI sessions and clinical visits of the same people on different days."""
+"""OASIS-3: MRI sessions and clinical visits of the same subjects on different days."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ SESSION = re.compile(r"(OAS3\d{4})_(?:MR_|ses+-)(d\d+)(?=[/_.]).*(?i:T1w\.nii(?:
 RATINGS = (("OASISID", "CDRTOT"), ("Subject", "cdr"))
 ENTRIES = (("OASISID", "AgeatEntry"), ("Subject", "ageAtEntry"))
 GENDERS = (("OASISID", "GENDER"), ("Subject", "M/F"), ("Subject", "GENDER"))
-"""Columns by which a table is known: as released since 2022, and as exported from XNAT before."""
+"""Columns that identify a table: first of releases since 2022, then of earlier XNAT exports."""
 
 VISITS = ("OASIS_session_label", "ADRC_ADRCCLINICALDATA ID")
-"""Names of clinical visits, such as ``OAS30001_UDSb4_d0339``."""
+"""Columns with names of clinical visits, such as ``OAS30001_UDSb4_d0339``."""
 
 AGES = ("age at visit", "Age")
 
@@ -43,22 +43,23 @@ _FURTHER = re.compile(r"_(?!sub-|ses+-|space-|run-)[a-z]+-", re.IGNORECASE)
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     """List the T1w images of OASIS-3; see `bench.data.manifest.tidy`.
 
-    Days count from a subject's entry: a scan's are in the name of its session, and its age is the
-    age at entry and those days. Its diagnosis is the CDR of the nearest clinical visit, whatever
-    the dementia's cause; the clinician's ``dx1`` stands beside it in ``source``. Of several images
-    of a session one without entities besides ``run`` is used, then the lowest run.
+    Days are counted from the subject's entry into the study. The day of a scan is part of the name
+    of its session, and its age is the age at entry plus those days. The diagnosis is the CDR of
+    the nearest clinical visit, whatever the cause of the dementia; the clinician's ``dx1`` is
+    added to ``source``. Of several images of a session, one without entities other than ``run`` is
+    preferred, then the one with the lowest run.
 
     Parameters
     ----------
     root : Path
-        Holds the folders ``OAS30001_MR_d0757``, at any depth.
+        The directory that contains the folders ``OAS30001_MR_d0757``, at any depth.
     options : mapping
         ``table`` (demographics and clinical data), ``labels``, ``within_days``.
 
     Raises
     ------
     UserError
-        When there are no images, or a table is missing.
+        If there are no images, or if a table is missing.
     """
     if options["labels"] == "group":
         raise UserError("OASIS-3 has no research group; use labels=visit or labels=baseline.")
@@ -92,7 +93,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
 
 
 def _exams(tables: Sequence[Path], root: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Return every clinical visit, and the columns of their table."""
+    """Return all clinical visits, and the columns of their table."""
     wanted = ("days_to_visit", "dx1", *AGES, *VISITS)
     found = _first(tables, RATINGS, wanted)
     if found is None:
@@ -103,8 +104,8 @@ def _exams(tables: Sequence[Path], root: Path) -> tuple[pd.DataFrame, list[str]]
     named = [name for name in ("days_to_visit", *VISITS) if name in table.columns]
     if not named:
         raise UserError(
-            f"{file} does not say when its visits were: it has no column 'days_to_visit' or "
-            f"{VISITS[0]!r}; it has {listed(table.columns)}."
+            f"{file} lacks the days of its visits, in a column 'days_to_visit' or {VISITS[0]!r}; "
+            f"its columns are {listed(table.columns)}."
         )
     for name in named:
         # A visit's name ends with its day.
@@ -129,7 +130,7 @@ def _exams(tables: Sequence[Path], root: Path) -> tuple[pd.DataFrame, list[str]]
 
 
 def _entry_ages(tables: Sequence[Path], exams: pd.DataFrame, root: Path) -> pd.Series:
-    """Return years by subject: as the demographics say, else by the age at the first visit."""
+    """Return the age at entry by subject, from the demographics, else from the first visit."""
     visits = exams.dropna(subset="age").sort_values("day", kind="stable")
     visits = visits.drop_duplicates("subject_id").set_index("subject_id")
     by_visit = visits["age"] - visits["day"] / YEAR
@@ -154,7 +155,7 @@ def _sexes(tables: Sequence[Path]) -> pd.Series:
 def _first(
     tables: Sequence[Path], forms: Sequence[tuple[str, str]], wanted: Sequence[str] = ()
 ) -> tuple[Path, pd.DataFrame, tuple[str, str]] | None:
-    """Return the first table that has one of these pairs of columns, and which pair it is."""
+    """Return the first table with one of these pairs of columns, and that pair."""
     for form in forms:
         found = find_table(tables, form, wanted)
         if found is not None:
@@ -165,17 +166,17 @@ def _first(
 def _repeats(exams: pd.DataFrame) -> list[str]:
     days = exams[["subject_id", "day", "diagnosis"]].drop_duplicates()
     n = int(days.duplicated(["subject_id", "day"]).sum())
-    return [f"{n} clinical visits have two different CDR; the first row counts."] if n else []
+    return [f"{n} clinical visits have two different CDR; the first row is used."] if n else []
 
 
 def _other_dementias(scans: pd.DataFrame) -> list[str]:
-    """Say how many are AD by their CDR whom the clinician called something else."""
+    """Report how many scans are AD by their CDR but have another clinical diagnosis."""
     ill = scans.loc[scans["diagnosis"] == "AD", "source"]
     named = ill.str.extract(r"\((.*)\)", expand=False).dropna()
     others = named[~named.str.match(r"(?:AD|DAT|Alzheimer)", case=False)]
     if others.empty:
         return []
     return [
-        f"{len(others)} scans are AD by their CDR, but dx1 is something else: "
+        f"{len(others)} scans are AD by their CDR but have another diagnosis in dx1: "
         f"{listed(others.unique(), 4)}."
     ]

@@ -1,4 +1,4 @@
-"""Reading tables as people save them: ids stay text, what is missing is empty, codes are named."""
+"""Reading tables as users save them: ids stay text, and missing values become empty."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from registry.core import did_you_mean
 from registry.errors import UserError
 
 SUFFIXES = (*TEXT, ".parquet", *EXCEL)
-"""Of tables."""
+"""Suffixes of tables."""
 
 MISSING = frozenset(
     {
@@ -25,9 +25,10 @@ MISSING = frozenset(
         *("#n/a", "#n/a n/a", "#na", "#null!", "#div/0!", "#value!", "#ref!", "#name?", "#num!"),
     }
 )
-"""What counts as no value, in any case: what people, pandas, R and Excel write for it."""
+"""Representations of missing values by users, pandas, R and Excel, in lower case."""
 
 OLDEST = 130.0
+"""Largest valid age in years."""
 
 _SEXES = {"f": "F", "female": "F", "m": "M", "male": "M"}
 _OTHER_SEXES = {"o", "other", "u", "x"}
@@ -35,25 +36,25 @@ _MNI = re.compile(r"(^|_)space-MNI[A-Za-z0-9]*([_.]|$)")
 
 
 def tables_of(root: Path, options: Mapping[str, Value]) -> list[Path]:
-    """Return a cohort's tables: those that were named, then those that lie in its root.
+    """Return the tables of a cohort: those that were named, then those in its root.
 
     Parameters
     ----------
     root : Path
-        The cohort's folder; tables in folders below it must be named.
+        The root directory of the cohort; tables in its subdirectories must be named.
     options : mapping
-        ``table`` has one file a line.
+        ``table`` has one file per line.
 
     Raises
     ------
     UserError
-        When a named table does not exist.
+        If a named table does not exist or cannot be read.
     """
     named = [Path(line).expanduser() for line in str(options["table"]).splitlines() if line]
     for file in named:
         if not file.is_file():
-            raise UserError(f"The table {file} does not exist.")
-        columns_of(file)  # a table that was named must be readable, one that lies there need not
+            raise UserError(f"The table {file} does not exist; check --table.")
+        columns_of(file)  # raises if a named table cannot be read; other tables may be unreadable
     found = sorted(
         (file for file in root.iterdir() if file.suffix.lower() in SUFFIXES),
         key=lambda file: natural(file.name),
@@ -66,20 +67,20 @@ def tables_of(root: Path, options: Mapping[str, Value]) -> list[Path]:
 def find_table(
     tables: Sequence[Path], marks: Sequence[str], wanted: Sequence[str] = ()
 ) -> tuple[Path, pd.DataFrame] | None:
-    """Return the first table that has certain columns, whatever it is called.
+    """Return the first table that has certain columns, whatever its file name.
 
-    Names of columns are compared without case, spaces and punctuation (``Image Data ID``,
-    ``Image.Data.ID``); in the table that is returned those of `marks` and `wanted` are spelled as
-    here.
+    Case, spaces and punctuation in the names of columns are ignored (``Image Data ID`` is the same
+    as ``Image.Data.ID``). In the returned table, the columns in `marks` and `wanted` have the
+    names given here.
 
     Parameters
     ----------
     tables : sequence of Path
-        Where to look, in order.
+        The tables to search, in order.
     marks : sequence of str
-        Columns by which the table is known.
+        Columns that identify the table.
     wanted : sequence of str
-        Columns that are used if they are there.
+        Optional columns.
     """
     for file in tables:
         if {_plain(name) for name in marks} <= {_plain(name) for name in readable_columns(file)}:
@@ -95,12 +96,12 @@ def find_table(
 def need_table(
     tables: Sequence[Path], marks: Sequence[str], wanted: Sequence[str], what: str, root: Path
 ) -> tuple[Path, pd.DataFrame]:
-    """Return what `find_table` does.
+    """Return the result of `find_table`, or raise an error.
 
     Raises
     ------
     UserError
-        When there is none; the sentence says what the tables at hand lack.
+        If there is none; the message says which columns are missing in the closest table.
     """
     found = find_table(tables, marks, wanted)
     if found is not None:
@@ -114,12 +115,12 @@ def need_table(
             fewest = len(lacking)
             nearest = (
                 f" {file.name} has no column {listed(lacking)}"
-                f"{did_you_mean(lacking[0], columns)}; it has {listed(columns)}."
+                f"{did_you_mean(lacking[0], columns)}; its columns are {listed(columns)}."
             )
     looked = listed(file.name for file in tables)
     raise UserError(
-        f"{what} is needed, a table with the columns {listed(marks)}; there is none among "
-        f"{looked} (looked in {root} and at --table).{nearest} Name it with --table FILE."
+        f"{what} is needed, but no table has its columns {listed(marks)}; name it with --table "
+        f"FILE. Tables found in {root} and at --table: {looked}.{nearest}"
     )
 
 
@@ -128,7 +129,7 @@ def _plain(name: str) -> str:
 
 
 def readable_columns(file: Path) -> list[str]:
-    """Return what `columns_of` does, nothing for a table that cannot be read."""
+    """Return the result of `columns_of`, or an empty list if the table cannot be read."""
     try:
         return columns_of(file)
     except UserError:
@@ -136,7 +137,7 @@ def readable_columns(file: Path) -> list[str]:
 
 
 def columns_of(file: Path) -> list[str]:
-    """Return the names of a table's columns without reading its rows, where the format allows."""
+    """Return the names of a table's columns, without reading its rows if the format allows it."""
     if file.suffix.lower() in TEXT and not is_workbook(file):
         return [name.strip() for name in header_of(file)[0] if name.strip()]
     if file.suffix.lower() == ".parquet":
@@ -155,23 +156,23 @@ def by_id(table: pd.DataFrame, key: str, columns: Sequence[str], file: Path) -> 
     Raises
     ------
     UserError
-        When two rows of one id differ.
+        If two rows of an id differ.
     """
     rows = table.loc[table[key] != "", [key, *columns]].drop_duplicates()
     again = rows[key].duplicated()
     if again.any():
         raise UserError(
-            f"{file} has rows for {listed(rows.loc[again, key].unique())} that contradict each "
-            "other; keep one row each."
+            f"{file} has contradictory rows for {listed(rows.loc[again, key].unique())}; keep one "
+            "row for each."
         )
     return rows.set_index(key)
 
 
 def restore_zeros(ids: pd.Series, known: Iterable[str]) -> pd.Series:
-    """Return the ids of a table with the leading zeros that a spreadsheet took from them.
+    """Return the ids of a table with leading zeros that a spreadsheet program removed.
 
-    An id of digits that is none of those known, and differs from exactly one of them by leading
-    zeros, is that one; unless two ids of the table would be the same then.
+    A numeric id that is unknown, but differs from exactly one known id only by leading zeros, is
+    replaced by it, unless two ids of the table would then be equal.
     """
     names = set(known)
     full: dict[str, list[str]] = {}
@@ -189,13 +190,14 @@ def restore_zeros(ids: pd.Series, known: Iterable[str]) -> pd.Series:
 
 
 def refuse_disjoint(images: Iterable[str], rows: Iterable[str], root: Path, table: str) -> None:
-    """Raise UserError when no subject with images is in the table; the sentence shows both ids."""
+    """Raise UserError, with examples of ids, if no subject with images is in the table."""
     with_images, in_table = sorted(set(images)), sorted(set(rows))
     if set(with_images).isdisjoint(in_table):
         raise UserError(
             f"None of the {len(with_images)} subjects with images in {root} is among the "
-            f"{len(in_table)} of {table}: images have {listed(with_images[:2])}, the table has "
-            f"{listed(in_table[:2])}."
+            f"{len(in_table)} subjects of {table}: the images have ids such as "
+            f"{listed(with_images[:2])}, the table such as {listed(in_table[:2])}. Check that both "
+            "belong to the same cohort and use the same ids."
         )
 
 
@@ -208,39 +210,42 @@ def read_table(file: Path, columns: list[str] | None = None) -> pd.DataFrame:
         Its name ends in ``.csv`` or ``.txt`` (comma, semicolon or tab), ``.tsv`` or ``.tab``,
         ``.parquet``, ``.xls`` or ``.xlsx`` (the first sheet).
     columns : sequence of str, optional
-        Of a Parquet file only these.
+        Columns to read from a Parquet file; by default all.
 
     Returns
     -------
     DataFrame of str
-        Stripped cells, ``""`` where a value is missing; columns without a name are left out.
+        Stripped cells, ``""`` if a value is missing; columns without a name are omitted.
 
     Raises
     ------
     UserError
-        When it cannot be read; the sentence says why.
+        If the file cannot be read.
     """
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
-        raise UserError(f"The table {file} is none of {', '.join(SUFFIXES)}.")
+        raise UserError(
+            f"The format of the table {file} is not supported; save it as one of "
+            f"{', '.join(SUFFIXES)}."
+        )
     table = _read_parquet(file, columns) if suffix == ".parquet" else _read_rows(file)
     refuse_twice(table.columns, file)
     return pd.DataFrame({name: blanked(table[name]) for name in table.columns})
 
 
 def blanked(texts: pd.Series) -> pd.Series:
-    """Return cells without spaces around them, ``""`` where they say that there is no value."""
+    """Return stripped cells, with ``""`` for all representations of missing values."""
     cells = texts.fillna("").astype(str).str.strip()
     return cells.where(~cells.str.lower().isin(MISSING), "")
 
 
 def refuse_twice(columns: pd.Index, file: Path) -> None:
-    """Raise UserError when two columns have one name."""
+    """Raise UserError if two columns have the same name."""
     if not columns.is_unique:
         twice = columns[columns.duplicated()].unique()
         raise UserError(
-            f"The table {file} has columns of one name: {listed(twice)}; rename or remove all but "
-            "one."
+            f"The table {file} has several columns of the same name: {listed(twice)}; rename or "
+            "remove all but one."
         )
 
 
@@ -253,7 +258,7 @@ def _read_rows(file: Path) -> pd.DataFrame:
         if any(cell.strip() for cell in row[len(names) :]):
             raise UserError(
                 f"The table {file} cannot be read: the row that begins with {listed(row[:2])} has "
-                f"{len(row)} cells, and there are {len(names)} columns."
+                f"{len(row)} cells, but there are {len(names)} columns."
             )
     width = range(len(names))
     cells = [[row[at] if at < len(row) else "" for at in width] for row in rows[1:]]
@@ -276,11 +281,11 @@ def _read_parquet(file: Path, columns: list[str] | None) -> pd.DataFrame:
 
 
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """Return typed columns as text: whole numbers without a point, dates without a time."""
+    """Return typed columns as text: integers without decimal point, dates without time."""
     text = {}
     for name in table.columns:
         column = table[name]
-        # A column of whole numbers with gaps is stored as floats: 7.0 is the id 7.
+        # Integers with missing values are stored as floats, so that 7.0 may be the id 7.
         if column.dtype.kind == "f" and (column.dropna() % 1 == 0).all():
             column = column.astype("Int64")
         if column.dtype.kind == "M":
@@ -290,59 +295,60 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def parse_ages(texts: pd.Series, file: Path) -> pd.Series:
-    """Return ages in years: ``89+`` is 89, a comma may be the decimal sign, empty is NaN.
+    """Return ages in years: ``89+`` is 89, a decimal comma is allowed, empty is NaN.
 
     Raises
     ------
     UserError
-        When a value is no age between 0 and 130; the sentence lists such values.
+        If a value is not an age between 0 and 130; the message lists such values.
     """
     plain = texts.str.removesuffix("+").str.strip().str.replace(",", ".", regex=False)
     ages = pd.to_numeric(plain, errors="coerce").astype(float)
     wrong = (texts != "") & ~ages.between(0, OLDEST)
     if wrong.any():
         raise UserError(
-            f"{file} has values in the column {texts.name!r} that are no ages in years: "
-            f"{listed(texts[wrong].unique())}; write n/a where the age is unknown."
+            f"{file} has values in the column {texts.name!r} that are not ages in years: "
+            f"{listed(texts[wrong].unique())}; use n/a for unknown ages."
         )
     return ages
 
 
 def parse_sexes(texts: pd.Series, file: Path, codes: Mapping[str, str] | None = None) -> pd.Series:
-    """Return F or M, empty for other and unknown.
+    """Return F or M, or an empty string for other and unknown values.
 
     Parameters
     ----------
     texts : Series of str
         Words or codes.
     file : Path
-        Where they stand, for the error.
+        The table that contains them, for the error message.
     codes : mapping, optional
-        What numbers mean in this cohort (``{"1": "M", "2": "F"}``).
+        The meaning of numbers in this cohort (``{"1": "M", "2": "F"}``).
 
     Raises
     ------
     UserError
-        When a value is neither; numbers are never guessed, cohorts code them both ways.
+        If the meaning of a value is unknown. The meaning of numbers is never guessed, because it
+        differs between cohorts.
     """
     codes = {**_SEXES, **(codes or {})}
     lower = texts.str.lower().str.removesuffix(".0")
     wrong = ~lower.isin([*codes, *_OTHER_SEXES, ""])
     if wrong.any():
         raise UserError(
-            f"{file} has values in the column {texts.name!r} that do not say F or M: "
-            f"{listed(texts[wrong].unique())}; write F, M or n/a there."
+            f"{file} has values in the column {texts.name!r} that do not mean F or M: "
+            f"{listed(texts[wrong].unique())}; replace them by F, M or n/a."
         )
     return lower.map(codes).fillna("").astype(str)
 
 
 def space_of(file_name: str) -> str:
-    """Return ``"mni"`` when a file's name has a ``space-MNI*`` entity, else ``"unknown"``."""
+    """Return ``"mni"`` if a file name contains a ``space-MNI*`` entity, else ``"unknown"``."""
     return "mni" if _MNI.search(file_name) else "unknown"
 
 
 def listed(values: Iterable[str], most: int = 12) -> str:
-    """Return values as words, at most so many."""
+    """Return values as a comma-separated list for messages, shortened after `most` values."""
     names = [repr(str(value)) for value in values]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (", ".join(names[:most]) or "none") + more

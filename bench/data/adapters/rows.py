@@ -1,4 +1,4 @@
-"""Tables as rows of cells: text in any usual encoding, with any separator and quotes, and Excel."""
+"""Reading the cells of tables: Excel, and text with any common encoding, separator and quoting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXT = (".csv", ".txt", *TABBED)
 EXCEL = (".xls", ".xlsx")
 
 BLOCK = 1 << 22
-"""Bytes that hold the header of most tables."""
+"""Number of bytes that contain the header of most tables."""
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -26,22 +26,23 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""What a text begins with that says its encoding; in this order, one begins as another does."""
+"""Byte order marks of encodings. The order matters, because one is the beginning of another."""
 
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-"""What an Excel file begins with, whatever it is called."""
+"""First bytes of Excel files, whatever their names."""
 
 
 def rows_of(file: Path) -> list[list[str]]:
-    """Return every row of a table that is not empty, as text; the header is the first.
+    """Return all rows of a table that are not empty, as text, beginning with the header.
 
-    Of an Excel file this is the first sheet: text keeps its zeros, whole numbers have no point,
-    dates no time unless they have one. In text, a quote that no other closes is a character.
+    Of an Excel file, the first sheet is read: text keeps leading zeros, integers have no decimal
+    point, and dates have no time unless it differs from midnight. In text files, an unmatched
+    quote is an ordinary character.
 
     Raises
     ------
     UserError
-        When the file cannot be read; the sentence says why.
+        If the file cannot be read.
     """
     try:
         raw = file.read_bytes()
@@ -54,14 +55,14 @@ def rows_of(file: Path) -> list[list[str]]:
 
 
 def header_of(file: Path) -> tuple[list[str], str, str, int]:
-    """Return the columns of a text table, its separator, its encoding, and the lines of its header.
+    """Return the columns of a text table, its separator, its encoding, and its header length.
 
-    No more is read than that takes.
+    Only the beginning of the file is read. The length is the number of lines before the data.
 
     Raises
     ------
     UserError
-        When the file cannot be read; the sentence says why.
+        If the file cannot be read.
     """
     try:
         with open(file, "rb") as stream:
@@ -77,7 +78,7 @@ def header_of(file: Path) -> tuple[list[str], str, str, int]:
 
 
 def is_workbook(file: Path) -> bool:
-    """Tell whether a file is of Excel's kind, by its name or by how it begins."""
+    """Tell whether a file is an Excel file, by its name or its first bytes."""
     if file.suffix.lower() in EXCEL:
         return True
     try:
@@ -88,16 +89,19 @@ def is_workbook(file: Path) -> bool:
 
 
 def _encoding(raw: bytes, file: Path, *, whole: bool) -> str:
-    """Return the encoding of a text, of which `raw` is the beginning if not the whole."""
+    """Return the encoding of a text; `raw` is all of it if `whole`, otherwise its beginning."""
     for mark, name in _MARKS.items():
         if raw.startswith(mark):
             return name
     if 0 in raw:
         even, odd = raw[::2].count(0), raw[1::2].count(0)
         if max(even, odd) < len(raw) / 8:
-            raise UserError(f"The table {file} is not text, though its name says so.")
+            raise UserError(
+                f"The table {file} is not a text file, although its name ends in {file.suffix}; "
+                "save it as CSV or rename it."
+            )
         return "utf-16-le" if odd > even else "utf-16-be"
-    # What is not UTF-8 was most likely saved by Windows; latin-1 has a character for every byte.
+    # Text that is not UTF-8 was most likely saved on Windows; latin-1 can decode any bytes.
     for name in ("utf-8", "cp1252"):
         try:
             codecs.getincrementaldecoder(name)().decode(raw, final=whole)
@@ -108,16 +112,19 @@ def _encoding(raw: bytes, file: Path, *, whole: bool) -> str:
 
 
 def _lines(raw: bytes, file: Path, *, whole: bool = True) -> tuple[list[str], str, str, int]:
-    """Return a text's lines from the header on, its separator and encoding, and lines before."""
+    """Return the lines from the header on, separator, encoding, and number of lines before it."""
     encoding = _encoding(raw, file, whole=whole)
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(raw, final=whole)
     except UnicodeDecodeError:
-        raise UserError(f"The table {file} is damaged: it begins as {encoding} text.") from None
+        raise UserError(
+            f"The table {file} is damaged: it begins as {encoding} text but cannot be decoded; "
+            "save it again."
+        ) from None
     lines = [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
     hint = lines[0].lower() if lines else ""
     if len(hint) == 5 and hint.startswith("sep="):
-        # So Excel is told the separator; other programs take the line for the header.
+        # A first line such as "sep=;" tells Excel the separator and is not the header.
         return lines[1:], hint[4], encoding, 1
     before = next((n for n, line in enumerate(lines) if line.strip()), len(lines))
     header = lines[before] if before < len(lines) else ""
@@ -130,7 +137,7 @@ def _records(lines: Sequence[str], separator: str, file: Path) -> Iterator[list[
         records = [row for row, _ in _strictly(lines, separator)]
     except csv.Error:
         records = []
-    # As many as lines: no cell has a line break, so no quote was opened that was not meant.
+    # With as many records as lines, no cell contains a line break, so all quotes are matched.
     if len(records) == len(lines):
         yield from records
         return
@@ -142,12 +149,12 @@ def _records(lines: Sequence[str], separator: str, file: Path) -> Iterator[list[
         except csv.Error as error:
             if len(plain) != width:
                 raise UserError(
-                    f"The table {file} cannot be read: in line {at + 1} a quote is opened and not "
-                    f"closed ({error})."
+                    f"The table {file} cannot be read: a quote that is opened in line {at + 1} is "
+                    f"not closed ({error})."
                 ) from None
             row, used = [unquoted(cell) for cell in plain], 1
         if used > 1 and all(len(line.split(separator)) == width for line in lines[at : at + used]):
-            # Every line within the quotes is a row of its own.
+            # All lines within the quotes are complete rows, so the quote is an ordinary character.
             row, used = [unquoted(cell) for cell in plain], 1
         yield row
         at += used
@@ -156,7 +163,7 @@ def _records(lines: Sequence[str], separator: str, file: Path) -> Iterator[list[
 def _strictly(
     lines: Sequence[str], separator: str, start: int = 0
 ) -> Iterator[tuple[list[str], int]]:
-    """Yield rows, and how many lines were read to get there; csv.Error for what is no CSV."""
+    """Yield rows with the number of lines read so far; csv.Error if the text is not valid CSV."""
     rest = (lines[at] + "\n" for at in range(start, len(lines)))
     reader = csv.reader(rest, delimiter=separator, strict=True)
     for row in reader:

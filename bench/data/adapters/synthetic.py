@@ -1,4 +1,4 @@
-"""The embedded synthetic cohorts: BIDS folders in MNI space, read as any other BIDS folder."""
+"""The synthetic cohorts: BIDS directories in MNI space, read by the BIDS adapter."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from registry.cards import Value
 
 
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
-    """List the scans of a folder that `bench.data.synthetic.materialise` returned.
+    """List the scans of a directory returned by `bench.data.synthetic.materialise`.
 
     Parameters
     ----------
     root : Path
-        The cohort's folder.
+        The directory of the cohort.
     options : mapping
         The options of the BIDS adapter.
 
     Returns
     -------
     DataFrame
-        One row a scan, as `bench.data.adapters.bids.manifest` describes it.
+        One row per scan; see `bench.data.adapters.bids.manifest`.
 
     Raises
     ------
     UserError
-        When the folder is not complete.
+        If the directory is not complete.
     """
     return bids.manifest(root, options)

@@ -1,4 +1,4 @@
-"""Any table with one row a scan: a column of paths and columns of labels, named by options."""
+"""Tables with one row per scan: a column of paths and columns of labels, named by options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from registry.errors import UserError
 NO_PATH = "no path in the table"
 
 DEFAULTS = {"subject": "subject_id", "session": "session_id"}
-"""Columns that are not called as their options are."""
+"""Default names of columns that differ from the names of their options."""
 
 
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
@@ -29,10 +29,10 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     Parameters
     ----------
     root : Path
-        What relative paths are relative to.
+        The directory to which relative paths refer.
     options : mapping
         ``table`` is the file; ``path``, ``subject``, ``session``, ``age``, ``diagnosis``, ``sex``,
-        ``site``, ``family`` and ``split`` name its columns.
+        ``site``, ``family`` and ``split`` are the names of its columns.
 
     Returns
     -------
@@ -42,13 +42,13 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     Raises
     ------
     UserError
-        When there is no table, or it lacks the column of paths or subjects or one that was named.
+        If there is no table, or if it lacks the column of paths or subjects, or a named one.
     """
     file = Path(str(options.get("table", ""))).expanduser()
     if not str(options.get("table", "")):
-        raise UserError("The dataset `table` needs a table: --table FILE.")
+        raise UserError("The dataset `table` needs a table; name it with --table FILE.")
     if not file.is_file():
-        raise UserError(f"The table {file} does not exist.")
+        raise UserError(f"The table {file} does not exist; check --table.")
     rows = read_table(file)
 
     def get(option: str, *, needed: bool = False) -> pd.Series | None:
@@ -59,8 +59,8 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         if name in (default, "") and not needed:
             return None
         raise UserError(
-            f"{file} has no column {name!r}; it has {listed(rows.columns)}: say which one it is "
-            f"with --data-set {option}=COLUMN."
+            f"{file} has no column {name!r}; name the right one with --data-set {option}=COLUMN. "
+            f"The columns are {listed(rows.columns)}."
         )
 
     path, subject, session = get("path", needed=True), get("subject", needed=True), get("session")
@@ -78,8 +78,8 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     nobody = scans["subject_id"] == ""
     if nobody.any():
         raise UserError(
-            f"{file} has {int(nobody.sum())} rows without a subject; every scan needs one, or "
-            "scans of one person could end up on both sides of the split."
+            f"{file} has {int(nobody.sum())} rows without a subject. Every scan needs one, because "
+            "all scans of a subject must be in the same set; add the ids to the table."
         )
     for option in ("age", "diagnosis", "sex", "site", "family", "split"):
         texts = get(option)
@@ -93,7 +93,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
 
 
 def _relative(path: str, root: Path) -> str:
-    """Return a path relative to the root where it lies below it, so that the root may move."""
+    """Return a path relative to the root if it is inside, so that the root may be moved."""
     file = Path(path).expanduser()
     base = root.absolute()
     return (file.relative_to(base) if file.is_relative_to(base) else file).as_posix()

@@ -1,4 +1,4 @@
-"""UK Biobank: T1 images of the bulk field 20252, unzipped, flat or still zipped."""
+"""UK Biobank: T1 images of the bulk field 20252, as folders, flat files or zip archives."""
 
 from __future__ import annotations
 
@@ -47,28 +47,28 @@ _TITLES = {
     "age when attended assessment centre": AGE,
     "uk biobank assessment centre": CENTRE,
 }
-"""What the Showcase calls the fields; the Research Analysis Platform heads columns so, too."""
+"""Titles of the fields in the Showcase, also used by the Research Analysis Platform."""
 
 
 def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     """List the T1 scans of UK Biobank; see `bench.data.manifest.tidy`.
 
-    A scan is one imaging visit (2 the first, 3 the repeat) of one participant; its age is field
-    21003 at that visit. The tables may name fields as ukbconv, R, Stata or the Research Analysis
-    Platform do, and have any number of columns.
+    There is one scan per imaging visit (2 is the first, 3 the repeat) of a participant; its age is
+    field 21003 at that visit. The tables may have any number of columns, with names of fields as
+    written by ukbconv, R, Stata or the Research Analysis Platform.
 
     Parameters
     ----------
     root : Path
-        Holds ``<eid>_20252_2_0.zip``, ``<eid>_20252_2_0/T1/``, ``<eid>/T1/`` or files
-        ``<eid>_T1_brain_to_MNI.nii.gz``, at any depth.
+        The directory that contains ``<eid>_20252_2_0.zip``, ``<eid>_20252_2_0/T1/``, ``<eid>/T1/``
+        or files ``<eid>_T1_brain_to_MNI.nii.gz``, at any depth.
     options : mapping
-        ``table``, and ``image``: which file of a scan is used.
+        ``table``, and ``image``: the file of a scan that is used.
 
     Raises
     ------
     UserError
-        When there are no scans, or no table with ``eid`` and the fields 21003 or 31.
+        If there are no scans, or no table with ``eid`` and the fields 21003 or 31.
     """
     image = str(options["image"])
     scans = _scans(root, image)
@@ -83,12 +83,12 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
             return pd.Series("", index=scans.index)
         return scans["subject_id"].map(people[column]).fillna("")
 
-    scans["sex"] = parse_sexes(value(SEX, "0").rename("31"), Path("The tables"), SEXES)
+    scans["sex"] = parse_sexes(value(SEX, "0").rename("31"), Path("The UK Biobank table"), SEXES)
     scans["age"], scans["site"], scans["source"] = np.nan, "", ""
     for instance in sorted(scans["session_id"].unique()):
         here = scans["session_id"] == instance
         texts = value(AGE, instance).rename(f"{AGE}-{instance}.0")
-        scans.loc[here, "age"] = parse_ages(texts, Path("The tables"))[here]
+        scans.loc[here, "age"] = parse_ages(texts, Path("The UK Biobank table"))[here]
         scans.loc[here, "site"] = value(CENTRE, instance).str.removesuffix(".0")[here]
         scans.loc[here, "source"] = f"field {AGE} at instance {instance}"
     scans["space"] = "mni" if image.endswith("_to_MNI") else ""
@@ -96,27 +96,29 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     at = [name.removeprefix(f"{AGE}-") for name in people.columns if name.startswith(f"{AGE}-")]
     if scans["age"].isna().all() and at:
         warnings.append(
-            f"The tables have the age (field {AGE}) at instance {', '.join(sorted(at))}, and none "
-            f"at instance {', '.join(sorted(scans['session_id'].unique()))}, those of the scans."
+            f"The tables have the age (field {AGE}) at instance {', '.join(sorted(at))}, but not "
+            f"at instance {', '.join(sorted(scans['session_id'].unique()))}, at which the scans "
+            "were made."
         )
     if image == "T1_brain_to_MNI":
         warnings.append(
-            "T1_brain_to_MNI is warped to MNI space non-linearly, while the published models used "
-            "linear registration; --data-set image=T1_brain with --register affine is nearer to it."
+            "T1_brain_to_MNI is registered to MNI space non-linearly, while the published models "
+            "used linear registration; --data-set image=T1_brain with --register affine is closer "
+            "to that."
         )
     scans.attrs = {"columns": list(people.columns), "warnings": warnings}
     return scans
 
 
 def _scans(root: Path, image: str) -> pd.DataFrame:
-    """Return one row a scan and form on disk: the path of its image, or why there is none."""
+    """Return the image of each scan and form on disk (zipped or not), or why there is none."""
     rows, names = [], Counter[str]()
     walk = Walk(root)
     for (subject, instance, packed), files in _images(walk).items():
         usable = [file for file in files if "/unusable/" not in f"/{file[1]}"]
         names.update({name for name, *_ in usable})
         wanted = [file for file in usable if file[0] == image]
-        # Of several files of one name the first that is one.
+        # If several files have that name, files are preferred to broken links and folders.
         _, path, reason = min(wanted or files, key=lambda file: (file[2] != "", natural(file[1])))
         if not usable:
             reason = UNUSABLE
@@ -126,7 +128,8 @@ def _scans(root: Path, image: str) -> pd.DataFrame:
     if not rows:
         raise walk.nothing(
             f"There is no T1 scan of UK Biobank in {root}: no <eid>_20252_2_0.zip, no folder "
-            "<eid>_20252_2_0/T1 or <eid>/T1, and no file <eid>_T1_brain_to_MNI.nii.gz."
+            "<eid>_20252_2_0/T1 or <eid>/T1, and no file <eid>_T1_brain_to_MNI.nii.gz; check "
+            "--root."
         )
     scans = pd.DataFrame(rows, columns=["subject_id", "session_id", "path", "rank", "reason"])
     if not (scans["reason"] == "").any():
@@ -136,22 +139,22 @@ def _scans(root: Path, image: str) -> pd.DataFrame:
 
 
 def _refuse_other_images(names: Counter[str], n_scans: int, image: str) -> None:
-    """Raise UserError when no scan has the image that is asked for, though others are there."""
+    """Raise UserError if no scan has the requested image although there are others."""
     if not names:
         return
     others = [name for name in UKBB_IMAGES if name in names]
     counts = ", ".join(f"{name} ({n})" for name, n in names.most_common())
-    remedy = "none of these can be used"
+    remedy = "None of these can be used."
     if others:
-        remedy = f"choose one, as by --data-set image={others[0]}"
+        remedy = f"Choose one of them, for example with --data-set image={others[0]}."
     raise UserError(
-        f"None of the {n_scans} scans of UK Biobank has a file {image}; their files are {counts}: "
-        f"{remedy}."
+        f"None of the {n_scans} scans of UK Biobank has a file {image}; their files are {counts}. "
+        f"{remedy}"
     )
 
 
 def _images(walk: Walk) -> dict[tuple[str, str, bool], list[tuple[str, str, str]]]:
-    """Return the images (name, path, reason) of each participant, visit and form, packed or not."""
+    """Return the images (name, path, reason) by participant, visit, and whether they are zipped."""
     found: dict[tuple[str, str, bool], list[tuple[str, str, str]]] = {}
     for path, name, reason in walk:
         stem, end = _parted(name)
@@ -171,13 +174,13 @@ def _images(walk: Walk) -> dict[tuple[str, str, bool], list[tuple[str, str, str]
 
 
 def _parted(name: str) -> tuple[str, str]:
-    """Return the name without its ending, and the ending in lower case."""
+    """Split a name into its stem and its ending in lower case."""
     end = next((end for end in (*IMAGES, ".zip") if name.lower().endswith(end)), "")
     return name.removesuffix(name[len(name) - len(end) :]), end
 
 
 def _owner(path: str) -> tuple[str, str] | None:
-    """Return participant and visit of a file below ``<eid>[_20252_2_0]/T1``."""
+    """Return participant and visit of a file in ``<eid>[_20252_2_0]/T1``."""
     for part in reversed(path.split("/")[:-1]):
         match = _BULK.match(part)
         if match:
@@ -188,7 +191,10 @@ def _owner(path: str) -> tuple[str, str] | None:
 
 
 def _members(root: Path, path: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the images in an archive; one that cannot be opened yields one, to fail the check."""
+    """Yield the images in an archive.
+
+    If the archive cannot be opened, yield one image, so that the scan is listed as unusable.
+    """
     reason = ""
     try:
         with zipfile.ZipFile(root / path) as archive:
@@ -205,7 +211,7 @@ def _members(root: Path, path: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _people(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
-    """Return the fields that are needed, by participant, of all tables: columns ``21003-2``."""
+    """Return the fields needed from all tables by participant, with columns such as ``21003-2``."""
     parts = []
     tables = tables_of(root, options)
     for file in tables:
@@ -220,9 +226,9 @@ def _people(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         parts.append(rows.rename(columns=fields))
     if not parts:
         raise UserError(
-            "UK Biobank needs a table with eid and the fields 21003 (age) and 31 (sex), such as "
-            "21003-2.0, f.21003.2.0, 21003_2_0 or p21003_i2; there is none among "
-            f"{listed(file.name for file in tables)}: name it with --table FILE.{_nearest(tables)}"
+            "UK Biobank needs a table with eid and the fields 21003 (age) and 31 (sex), in columns "
+            "such as 21003-2.0, f.21003.2.0, 21003_2_0 or p21003_i2; name it with --table FILE. "
+            f"Tables found: {listed(file.name for file in tables)}.{_nearest(tables)}"
         )
     people = parts[0]
     for more in parts[1:]:
@@ -231,17 +237,17 @@ def _people(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
 
 
 def _nearest(tables: Sequence[Path]) -> str:
-    """Say what columns the first table has, when there is one that can be read."""
+    """Report the columns of the first table that can be read, if there is one."""
     for file in tables:
         if columns := readable_columns(file):
-            return f" {file.name} has {listed(columns)}."
+            return f" The columns of {file.name} are {listed(columns)}."
     return ""
 
 
 def _fields(columns: Sequence[str]) -> dict[str, str]:
-    """Return those columns that are needed fields at their first value, and these as ``21003-2``.
+    """Return the columns that contain needed fields (array index 0), with names as ``21003-2``.
 
-    A column headed by a field's number goes before one headed by its title.
+    A column named by the number of a field takes precedence over one named by its title.
     """
     coded = {name: match for name in columns if (match := _FIELD.match(name))}
     titled = {}

@@ -1,4 +1,4 @@
-"""Joining scans to exams in time: which exam labels a scan, and how old its subject was."""
+"""Matching scans with exams by date, to label scans."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from registry.cards import Value
 from registry.errors import UserError
 
 YEAR = 365.25
-"""Days."""
+"""Length of a year in days."""
 
 NOT_LISTED = "subject not in the table"
-"""Why a scan is left out whose subject no table knows."""
+"""Reason for excluding a scan whose subject is in no table."""
 
 
 _TIME = r"[T ]\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:\s?[AP]M)?(?:Z|[+-]\d{2}:?\d{2})?$"
 
 OLDEST, NEWEST = 1900, 2100
-"""Years between which a date is one; others stand for none (9999) or are slips (0207)."""
+"""Range of valid years; others mean that the date is missing (9999) or are typing errors (0207)."""
 
 
 def parse_days(texts: pd.Series, formats: tuple[str, ...]) -> pd.Series:
-    """Return dates as days since 1970, NaN for what is no date of these forms and years.
+    """Return dates as days since 1970, NaN for texts that are no date of these forms and years.
 
-    A time of day is left out (``2012-03-01 00:00:00``).
+    The time of day (``2012-03-01 00:00:00``) is ignored.
     """
     plain = texts.str.replace(_TIME, "", regex=True)
     days = pd.Series(np.nan, index=texts.index)
@@ -42,28 +42,28 @@ def parse_days(texts: pd.Series, formats: tuple[str, ...]) -> pd.Series:
 
 
 def days_of(texts: pd.Series, file: Path, formats: tuple[str, ...]) -> pd.Series:
-    """Return dates as days since 1970, NaN where there is none.
+    """Return dates as days since 1970, NaN if there is none.
 
     Parameters
     ----------
     texts : Series of str
-        Dates, ``""`` for none.
+        Dates, ``""`` if missing.
     file : Path
-        Where they stand, for the error.
+        The table that contains them, for the error message.
     formats : tuple of str
-        What `strptime` calls their forms; the first that fits a date counts.
+        Possible formats, as for `strptime`; the first that matches a date is used.
 
     Raises
     ------
     UserError
-        When a text is no date in any of these forms, or of no year that anybody was scanned in.
+        If a text is not a date in any of these formats, or not in the range of valid years.
     """
     days = parse_days(texts, formats)
     wrong = days.isna() & (texts != "")
     if wrong.any():
         raise UserError(
-            f"{file} has values in the column {texts.name!r} that are no dates: "
-            f"{listed(texts[wrong].unique())}; correct them in the table, or write n/a."
+            f"{file} has values in the column {texts.name!r} that are not dates: "
+            f"{listed(texts[wrong].unique())}; correct them or replace them by n/a."
         )
     return days
 
@@ -76,16 +76,17 @@ def nearest_exam(scans: pd.DataFrame, exams: pd.DataFrame, within: float) -> pd.
     scans : DataFrame
         ``subject_id`` and ``day`` of each scan.
     exams : DataFrame
-        ``subject_id``, ``day`` and whatever else an exam says; exams that say nothing of use must
-        be left out before, or they hide those that do.
+        ``subject_id``, ``day`` and other columns. Exams without a diagnosis must be removed
+        before, because a nearer exam without a diagnosis would be preferred to one with.
     within : float
-        Days at most between the two.
+        Largest number of days between scan and exam.
 
     Returns
     -------
     DataFrame
-        The exams' columns besides ``subject_id``, and ``distance`` (days, exam minus scan), indexed
-        as `scans`; NaN where no exam is near enough. Of two exams as near the earlier one counts.
+        The columns of the exams other than ``subject_id``, and ``distance`` (days, exam minus
+        scan), with the index of `scans`; NaN if no exam is near enough. Of two exams at the same
+        distance, the earlier one is used.
     """
     columns = [name for name in exams.columns if name != "subject_id"]
     left = scans[["subject_id", "day"]].rename(columns={"day": "scan_day"})
@@ -98,7 +99,7 @@ def nearest_exam(scans: pd.DataFrame, exams: pd.DataFrame, within: float) -> pd.
 
 
 def sources(near: pd.DataFrame, within: float) -> pd.Series:
-    """Return where each label came from: the exam's ``source``, and how far it is from the scan."""
+    """Return the source of each label: the exam's ``source``, and its distance from the scan."""
     days = near["distance"].fillna(0).round().astype(int)
     words = {-1: "{} days before", 0: "on the day", 1: "{} days after"}
     when = [words[int(np.sign(n))].format(abs(n)) for n in days]
@@ -110,16 +111,16 @@ BASELINE = "Labels are those at the subject's baseline, not at the scan."
 
 
 def label(scans: pd.DataFrame, exams: pd.DataFrame, options: Mapping[str, Value]) -> list[str]:
-    """Give scans the ``diagnosis`` and ``source`` of an exam; return what a user must know of that.
+    """Add the ``diagnosis`` and ``source`` of an exam to each scan; return warnings.
 
     Parameters
     ----------
     scans : DataFrame
-        ``subject_id`` and ``day``; the two columns are added.
+        Scans with ``subject_id`` and ``day``; the two columns are added in place.
     exams : DataFrame
-        ``subject_id, day, diagnosis, source`` of every exam that has a diagnosis.
+        ``subject_id, day, diagnosis, source`` of all exams with a diagnosis.
     options : mapping
-        ``labels``: of the nearest exam within ``within_days`` (visit), or of the first (baseline).
+        ``labels``: ``visit`` uses the nearest exam within ``within_days``, ``baseline`` the first.
     """
     if options["labels"] == "baseline":
         first = exams.sort_values("day").drop_duplicates("subject_id").set_index("subject_id")

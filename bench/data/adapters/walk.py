@@ -1,4 +1,4 @@
-"""Walking a cohort's folder: every visible file once, in an order that does not vary."""
+"""Walking a cohort's directory: each visible file once, in a reproducible order."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from bench.data.formats import BROKEN_LINK, why_absent
 from registry.errors import UserError
 
 IMAGES = (".nii", ".nii.gz", ".img", ".img.gz")
-"""How the names of images end, in any case; of a pair the ``.img`` stands for both."""
+"""Endings of the names of images in lower case; the ``.img`` file represents a pair."""
 
 HIDDEN = (".", "~$")
-"""How names begin that are no data: ``._scan.nii`` of macOS, ``.git``, a lock of Excel."""
+"""Beginnings of names of hidden files: ``._scan.nii`` (macOS), ``.git``, lock files of Excel."""
 
 SYSTEM = frozenset(
     {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 )
-"""Folders that a file system, a file server or an archive program keeps for itself."""
+"""Folders that are used internally by file systems, file servers and archive programs."""
 
 NOT_UTF8 = "its path is not UTF-8 text; rename it"
-"""The reason to leave out what no table can name."""
+"""Reason for excluding a scan whose path cannot be written to a table."""
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder of this name is no data."""
+    """Tell whether a file or folder of this name is ignored."""
     return name.startswith(HIDDEN) or name in SYSTEM
 
 
 def is_image(name: str) -> bool:
-    """Tell by its name whether a file is an image."""
+    """Tell whether a file is an image by its name."""
     return name.lower().endswith(IMAGES)
 
 
 def natural(name: str) -> str:
-    """Return a text that sorts as the name, numbers counting as numbers: ``run-2``, ``run-10``."""
+    """Return a sorting key that compares numbers as numbers: ``run-2`` precedes ``run-10``."""
     return re.sub(r"\d+", lambda number: number[0].zfill(20), name)
 
 
 class FoundFile(NamedTuple):
     """A file of a cohort: its path relative to the cohort's folder, and its name.
 
-    ``reason`` says why it cannot hold a scan if that is known without reading it: it is a link to
-    nothing, or a folder that has the name of an image. It is empty otherwise.
+    ``reason`` says why the file cannot contain a scan, if that is known without reading it: because
+    it is a broken link, or a folder that has the name of an image. Otherwise it is empty.
     """
 
     path: str
@@ -54,19 +54,19 @@ class FoundFile(NamedTuple):
 
 
 class Walk:
-    """The files below a folder.
+    """The files in a directory and its subdirectories.
 
-    Hidden files and folders are left out. Links are followed, and each real folder is visited once,
-    under its own place rather than that of a link, so that links to a folder above (DataLad's
-    ``sourcedata/raw``) neither repeat scans nor keep the walk from ending.
+    Hidden files and folders are ignored. Links are followed, and each folder is visited once, under
+    its own path rather than that of a link. Therefore links to a parent folder (DataLad's
+    ``sourcedata/raw``) neither repeat scans nor cause infinite loops.
 
     Parameters
     ----------
     root : Path
-        Where to begin.
+        The directory.
     within : str, optional
-        A regular expression of the folders that are entered, as paths relative to the root;
-        default: all.
+        A regular expression for paths, relative to the root, of the folders that are entered; by
+        default all.
     """
 
     def __init__(self, root: Path, within: str = ".*") -> None:
@@ -80,14 +80,14 @@ class Walk:
         Raises
         ------
         UserError
-            When the root itself cannot be read.
+            If the root cannot be read.
         """
         self._closed = []
         root = os.path.realpath(self.root)
         visited: set[str] = set()
         folders, links = [("", root)], list[tuple[str, str]]()
         while folders or links:
-            # Links wait for the end: what they lead to may be found at its own place.
+            # Links are followed last, because their target may be found under its own path.
             place, real = folders.pop() if folders else links.pop(0)
             if real in visited:
                 continue
@@ -98,7 +98,9 @@ class Walk:
             except OSError as error:
                 why = error.strerror or str(error)
                 if not place:
-                    raise UserError(f"The folder {self.root} cannot be read: {why}.") from None
+                    raise UserError(
+                        f"The directory {self.root} cannot be read: {why}; check its permissions."
+                    ) from None
                 self._closed.append((_printable(place), why))
                 continue
             below = []
@@ -128,17 +130,17 @@ class Walk:
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence on the folders that could not be read, once the walk is over; or nothing."""
+        """A message on folders that could not be read, if any, after the walk."""
         if not self._closed:
             return []
         n, (place, why) = len(self._closed), self._closed[0]
         return [
-            f"{n} folder{'s' if n > 1 else ''} in {self.root} cannot be read, so nothing is known "
-            f"of the scans in {'them' if n > 1 else 'it'}; the first is {place}: {why}."
+            f"{n} folder{'s' if n > 1 else ''} in {self.root} cannot be read, so any scans in "
+            f"{'them' if n > 1 else 'it'} are missing; the first is {place}: {why}."
         ]
 
     def nothing(self, sentence: str) -> UserError:
-        """Return the error that there is no scan; it ends with what could not be read."""
+        """Return an error that no scan was found, with a note on folders that could not be read."""
         return UserError(" ".join([sentence, *self.warnings]))
 
 
@@ -147,5 +149,5 @@ def _is_above(folder: str, other: str) -> bool:
 
 
 def _printable(path: str) -> str:
-    """Return a path as text; bytes that are none of UTF-8 are written in hexadecimal."""
+    """Return a path as text; bytes that are not UTF-8 are written in hexadecimal."""
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")

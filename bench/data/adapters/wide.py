@@ -1,4 +1,4 @@
-"""A few columns of a table that has thousands: a stream, never the whole."""
+"""Reading a few columns of a table with thousands of columns, without loading all of it."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from bench.data.adapters.rows import TEXT, header_of, is_workbook, unquoted
 from registry.errors import UserError
 
 BLOCK = 1 << 24
-"""Bytes of the table in memory at a time."""
+"""Number of bytes of the table that are in memory at a time."""
 
 
 def read_columns(file: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
-    """Read those columns of a table whose names are wanted, as text.
+    """Read selected columns of a table as text.
 
     Parameters
     ----------
     file : Path
         CSV, TSV, Parquet or Excel.
     wanted : callable
-        Tells by its name whether a column is read.
+        Returns whether a column of a given name is read.
 
     Returns
     -------
     DataFrame of str
-        ``""`` where a value is missing; without columns when none is wanted.
+        The columns, with ``""`` if a value is missing; without columns if none is wanted.
 
     Raises
     ------
     UserError
-        When the table cannot be read.
+        If the table cannot be read.
     """
     if file.suffix.lower() in TEXT and not is_workbook(file):
         return _stream(file, wanted)
@@ -55,7 +55,7 @@ def _stream(file: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
     refuse_twice(pd.Index(names.values()), file)
 
     def parse(encoding: str, *, quotes: bool) -> pd.DataFrame:
-        """Read by the number of a column: names may have spaces, or occur twice."""
+        """Read columns by their number, because names may contain spaces or occur twice."""
         texts = {str(at): pyarrow.string() for at in names}
         reader = arrow.open_csv(
             file,
@@ -68,7 +68,7 @@ def _stream(file: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
             arrow.ParseOptions(
                 delimiter=separator,
                 quote_char='"' if quotes else False,
-                # Free text fields have line breaks within quotes.
+                # Free text in quotes may contain line breaks.
                 newlines_in_values=quotes,
             ),
             arrow.ConvertOptions(
@@ -80,7 +80,7 @@ def _stream(file: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
 
     likely = "utf8" if encoding.startswith("utf-8") else encoding
     first = ""
-    # Where every line has as many cells as the header, a quote opens nothing that goes beyond it.
+    # If each line has as many cells as the header, no quoted cell extends over several lines.
     for name, quotes in itertools.product((likely, "latin-1"), (False, True)):
         try:
             table = parse(name, quotes=quotes)
