@@ -1,9 +1,9 @@
-"""The brain-age gap: predicted minus true age, how it leans on age, and its correction.
+"""The brain-age gap (predicted minus true age), its dependence on age, and its correction.
 
-A model that is unsure predicts towards the mean, so its gap falls with age. Group analyses take
-that out by a correction fitted on validation subjects. A corrected prediction knows the true age:
-it is a column for group analyses, never ranked on and never quoted as accuracy. Beheshti's turns
-even a constant predictor into a mean absolute error of 0.
+Predictions regress to the mean, so the gap decreases with age. For group analyses, this is removed
+by a correction that is fitted on validation subjects. Corrected predictions depend on the true age,
+so they must not be used to rank models or to report accuracy: with Beheshti's correction, even a
+constant prediction has a mean absolute error of 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.stats.metric import CONSTANT, Floats, is_constant
 from bench.stats.metrics import checked, compute
 
 FEW_SUBJECTS = 30
-"""With fewer validation subjects a correction is itself uncertain."""
+"""With fewer validation subjects, corrections are flagged as uncertain."""
 
 METHODS = ("beheshti", "cole")
 
@@ -27,7 +27,7 @@ _NAN = float("nan")
 
 
 class Line(NamedTuple):
-    """A least-squares line, with confidence bounds of its slope; NaN where `reason` says why."""
+    """A least-squares line with confidence bounds of its slope; NaN for the reason in `reason`."""
 
     slope: float
     intercept: float
@@ -37,21 +37,21 @@ class Line(NamedTuple):
 
 
 class GapSummary(NamedTuple):
-    """The uncorrected gap of one run; what is undefined is NaN, and `reason` says why.
+    """The uncorrected gap of one run; undefined values are NaN, with the reason in `reason`.
 
     Parameters
     ----------
     mae, mean_gap : float
-        In years; the mean gap is positive where brains look too old.
+        Mean absolute error and mean gap in years; the gap is positive if brains look older.
     slope, low, high : float
-        Of the gap on age, in years a year, with its confidence bounds; 0 leans on nothing.
+        Slope of the gap on age, in years per year, with its confidence bounds.
     r : float
         Pearson correlation of gap and age.
     youngest, oldest : float
-        The cohort's range of age.
+        The age range of the subjects.
     n_subjects : int
     level : float
-        Of the bounds.
+        Confidence level of the bounds.
     reason : str
     """
 
@@ -70,16 +70,17 @@ class GapSummary(NamedTuple):
 
 @dataclass(frozen=True)
 class Correction:
-    """A correction of one run's predicted ages, as fitted on that run's validation subjects.
+    """A correction of the predicted ages of a run, fitted on its validation subjects.
 
     Parameters
     ----------
     method : str
-        ``"beheshti"``: the gap is slope * age + intercept. ``"cole"``: the prediction is.
+        With ``"beheshti"``, slope * age + intercept is the expected gap; with ``"cole"``, it is the
+        expected prediction.
     slope, intercept : float
     n_validation : int
     reason : str
-        Why it is undefined; then everything corrected is NaN.
+        Why it is undefined; corrected predictions are then NaN.
     flags : tuple of str
     """
 
@@ -91,9 +92,9 @@ class Correction:
     flags: tuple[str, ...] = ()
 
     def apply(self, age: ArrayLike, prediction: ArrayLike) -> Floats:
-        """Return corrected predictions (N,) of test subjects of the same run.
+        """Return corrected predictions (N,) for test subjects of the same run.
 
-        For group analyses only: see the head of this file.
+        They are meant for group analyses only, see the docstring of this module.
         """
         true, predicted = checked("mae", age, prediction)
         if self.reason:
@@ -110,23 +111,23 @@ def fit_line(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Line:
     ----------
     x, y : array (N,)
     level : float
-        Between 0 and 1.
+        Confidence level, between 0 and 1.
 
     Returns
     -------
     Line
-        NaN for x that does not vary or values that are not finite; without bounds for two points.
+        NaN if x is constant or a value is not finite; without bounds for two points.
 
     Raises
     ------
     ValueError
-        When the lengths differ or `level` is not between 0 and 1.
+        If the lengths differ or `level` is not between 0 and 1.
     """
     if not 0 < level < 1:
-        raise ValueError(f"the level of an interval lies between 0 and 1, not at {level}")
+        raise ValueError(f"level must be between 0 and 1, got {level}")
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(f"a line needs x and y of one length, not {x.shape} and {y.shape}")
+        raise ValueError(f"x and y must have the same length, got shapes {x.shape} and {y.shape}")
     if len(x) < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
         reason = "fewer than two subjects" if len(x) < 2 else "a value is not finite"
         return Line(_NAN, _NAN, _NAN, _NAN, reason)
@@ -151,18 +152,18 @@ def gap_summary(age: ArrayLike, prediction: ArrayLike, level: float = 0.95) -> G
     age, prediction : array (N,)
         In years.
     level : float
-        Of the slope's interval, between 0 and 1.
+        Confidence level of the slope, between 0 and 1.
 
     Raises
     ------
     ValueError
-        When the lengths differ, an age is not finite, or `level` is not between 0 and 1.
+        If the lengths differ, an age is not finite, or `level` is not between 0 and 1.
     """
     true, predicted = checked("mae", age, prediction)
     mae, gap = compute("mae", true, predicted), predicted - true
     line = fit_line(true, gap, level)
     r = _NAN
-    # A gap that varies only by the noise of subtracting ages has no correlation.
+    # The correlation is undefined if the gap varies only by rounding errors.
     if not mae.reason and np.ptp(gap) > CONSTANT * np.abs(predicted).max():
         r = compute("r", true, gap).value
     return GapSummary(
@@ -181,9 +182,9 @@ def gap_summary(age: ArrayLike, prediction: ArrayLike, level: float = 0.95) -> G
 
 
 def fit_correction(method: str, age: ArrayLike, prediction: ArrayLike) -> Correction:
-    """Fit a correction on the VALIDATION predictions of a run, to be applied to its test ones.
+    """Fit a correction on the VALIDATION predictions of a run, for its test predictions.
 
-    ``"beheshti"`` fits gap = s age + i and takes it off the prediction (Beheshti et al.,
+    ``"beheshti"`` fits gap = s age + i and subtracts it from the prediction (Beheshti et al.,
     NeuroImage: Clinical 24, 2019). ``"cole"`` fits prediction = a age + b and inverts it, to
     (prediction - b) / a (Cole et al., Molecular Psychiatry 23, 2018).
 
@@ -191,18 +192,18 @@ def fit_correction(method: str, age: ArrayLike, prediction: ArrayLike) -> Correc
     ----------
     method : str
     age, prediction : array (N,)
-        Of the validation subjects, in years.
+        Ages of the validation subjects, in years.
 
     Returns
     -------
     Correction
-        Undefined where no line can be fitted. Cole's is undefined too where the 95 % interval of
-        a reaches down to 0: it would divide by what may be nothing.
+        Undefined if no line can be fitted. Cole's correction divides by a and is also undefined if
+        the 95 % interval of a includes 0.
 
     Raises
     ------
     ValueError
-        When there is no such method, the lengths differ or an age is not finite.
+        If there is no such method, the lengths differ, or an age is not finite.
     """
     if method not in METHODS:
         raise ValueError(f"there is no correction {method!r}; choose {' or '.join(METHODS)}")

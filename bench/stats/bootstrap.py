@@ -1,8 +1,8 @@
-"""Learning curves, resampled over training runs and subjects at once.
+"""Bootstrap of learning curves over training runs and subjects.
 
-Runs and subjects are crossed, so both are drawn with replacement, independently of each other: the
-pigeonhole bootstrap of Owen (Annals of Applied Statistics 1, 2007). One draw serves every size and
-every arm, so that their differences keep the pairing.
+Runs and subjects are crossed, so both are sampled with replacement, independently of each other
+(pigeonhole bootstrap; Owen, Annals of Applied Statistics 1, 2007). The same resamples are used for
+all training sizes and arms, so that their differences remain paired.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NAN = float("nan")
 
 @dataclass(frozen=True, eq=False)
 class LearningCurve:
-    """The predictions of one arm at several training sizes, from the same seeds at each.
+    """The predictions of one arm at several training sizes, with the same seeds at each.
 
     Parameters
     ----------
@@ -34,20 +34,20 @@ class LearningCurve:
         Training sizes in subjects, ascending.
     truth : array (N,)
     stacks : tuple of array (S, N) or (S, N, K)
-        One a size: the predictions of S runs for the N test subjects.
+        For each size, the predictions of S runs for the N test subjects.
     seeds : tuple of int
         The S seeds.
     dropped : tuple of int
-        Seeds left out because a size lacks them.
+        Seeds that were excluded because a size lacks them.
     one_fit : bool
-        The seed changes nothing at any size; then S = 1.
+        Whether the arm is a single fit at all sizes; then S = 1.
     threshold : float
         As for `metrics.compute`.
 
     Raises
     ------
     ValueError
-        When the sizes do not ascend or the shapes do not agree.
+        If the sizes are not in ascending order or the shapes do not match.
     """
 
     metric: str
@@ -62,16 +62,20 @@ class LearningCurve:
     def __post_init__(self) -> None:
         ascending_sizes(self.sizes)
         if len(self.stacks) != len(self.sizes):
-            raise ValueError(f"{len(self.sizes)} sizes need as many stacks of predictions")
+            raise ValueError(
+                f"got {len(self.stacks)} stacks of predictions for {len(self.sizes)} sizes"
+            )
         shape = (len(self.seeds), len(self.truth))
         if any(stack.shape[:2] != shape for stack in self.stacks):
-            raise ValueError(f"every stack must hold {shape[0]} runs of {shape[1]} subjects")
+            raise ValueError(f"every stack must contain {shape[0]} runs of {shape[1]} subjects")
         if not self.seeds or (self.one_fit and len(self.seeds) > 1):
-            raise ValueError("a curve has at least one run a size, and one fit has exactly one")
+            raise ValueError(
+                "a curve must have at least one run per size, and a single fit exactly one"
+            )
 
     @cached_property
     def values(self) -> Floats:
-        """The metric of every run at every size (S, n_sizes), NaN where undefined."""
+        """The metric of every run at every size (S, n_sizes); NaN if undefined."""
         return np.array(
             [
                 [compute(self.metric, self.truth, row, self.threshold).value for row in stack]
@@ -81,11 +85,11 @@ class LearningCurve:
 
     @property
     def means(self) -> Floats:
-        """The mean over seeds at every size (n_sizes,); NaN where a run is undefined."""
+        """The mean over seeds at every size (n_sizes,); NaN if a run is undefined."""
         return np.asarray(self.values.mean(axis=0))
 
     def only(self, seeds: Sequence[int]) -> LearningCurve:
-        """Return the runs of these seeds; an arm of one fit goes with any seeds as it is."""
+        """Return the runs of these seeds; a single fit is returned unchanged."""
         if self.one_fit:
             return self
         rows = [self.seeds.index(seed) for seed in seeds]
@@ -95,7 +99,7 @@ class LearningCurve:
 
 
 class Resamples(NamedTuple):
-    """How often each seed (B, S) and each subject (B, N) is drawn in each of B resamples."""
+    """How often each seed (B, S) and each subject (B, N) occurs in each of B resamples."""
 
     seeds: Floats
     subjects: Floats
@@ -103,7 +107,7 @@ class Resamples(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """Percentile bounds, the resamples they are from and those in which nothing is defined."""
+    """Percentile bounds, with the numbers of used resamples and of undefined ones."""
 
     low: Floats
     high: Floats
@@ -113,22 +117,22 @@ class Bounds(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ResampledCurve:
-    """The height of a learning curve at every size: as observed, and in every resample.
+    """The means of a learning curve at every size, as observed and in every resample.
 
     Parameters
     ----------
     metric : str
     sizes : tuple of int
     means : array (n_sizes,)
-        Means over seeds.
+        Observed means over seeds.
     resampled : array (B, n_sizes)
-        NaN where a resample has no value.
+        Means in every resample; NaN if undefined.
     seeds : tuple of int
     one_fit : bool
-        As of the curve.
+        As for the learning curve.
     n_subjects, rng_seed : int
     reason : str
-        Why there are no intervals, empty where there are.
+        Why there are no intervals; empty if there are.
     """
 
     metric: str
@@ -148,18 +152,20 @@ def ascending_sizes(sizes: Sequence[int]) -> Floats:
     Raises
     ------
     ValueError
-        When there is none, one is not positive or they do not ascend.
+        If there are none, one is not positive, or they are not in ascending order.
     """
     found = np.asarray(sizes, dtype=np.float64)
     if found.ndim != 1 or not len(found) or not found[0] > 0 or not (np.diff(found) > 0).all():
-        raise ValueError(f"training sizes are positive and ascend, unlike {tuple(sizes)}")
+        raise ValueError(
+            f"training sizes must be positive and in ascending order, got {tuple(sizes)}"
+        )
     return found
 
 
 def learning_curve(
     name: str, truth: ArrayLike, by_size: Mapping[int, RunPredictions], threshold: float = 0.5
 ) -> LearningCurve:
-    """Return the curve of an arm, over the seeds that all its sizes have.
+    """Return the learning curve of an arm, with the seeds that all its sizes share.
 
     Parameters
     ----------
@@ -168,20 +174,20 @@ def learning_curve(
     truth : array (N,)
         Ages in years, or class indices.
     by_size : mapping of int to RunPredictions
-        The runs at each training size. At a size where the arm is one fit it goes with every seed
-        of the others.
+        The runs at each training size. If the arm is a single fit at a size, this fit is used for
+        every seed of the other sizes.
     threshold : float
         As for `metrics.compute`.
 
     Returns
     -------
     LearningCurve
-        Its seeds ascend, so the order in which runs were given changes nothing.
+        With seeds in ascending order, so that it does not depend on the order of the runs.
 
     Raises
     ------
     ValueError
-        When there is no size, the sizes share no seed, or the metric does not fit the shapes.
+        If there is no size, the sizes do not share a seed, or the metric does not match the shapes.
     """
     sizes = tuple(sorted(by_size))
     ascending_sizes(sizes)
@@ -191,7 +197,7 @@ def learning_curve(
     present = set[int]().union(*several)
     seeds = tuple(sorted(present.intersection(*several)))
     if several and not seeds:
-        raise ValueError("the sizes share no seed")
+        raise ValueError("the training sizes do not share a seed")
     stacks = []
     for size in sizes:
         runs = by_size[size]
@@ -215,12 +221,14 @@ def learning_curve(
 def draw_resamples(
     n_seeds: int, n_subjects: int, n_boot: int = 1000, rng_seed: int = 0
 ) -> Resamples:
-    """Draw seeds and subjects with replacement, independently: one draw for all sizes and arms.
+    """Sample seeds and subjects with replacement, independently of each other.
+
+    The same resamples are meant to be used for all training sizes and arms.
 
     Raises
     ------
     ValueError
-        When one of the numbers is not positive.
+        If one of the numbers is not positive.
     """
     if min(n_seeds, n_subjects, n_boot) < 1:
         raise ValueError("a bootstrap needs at least one seed, one subject and one resample")
@@ -235,30 +243,30 @@ def draw_resamples(
 def crossed_means(curve: LearningCurve, resamples: Resamples) -> Floats:
     """Return the mean over seeds of each run's metric at every size in every resample.
 
-    The metric is computed anew from how often each subject was drawn, never linearised.
+    The metric is computed for the weights of each resample; it is not linearised.
 
     Parameters
     ----------
     curve : LearningCurve
     resamples : Resamples
-        Of as many seeds and subjects as the curve has. An arm of one fit draws subjects only.
+        With as many seeds and subjects as the curve. For a single fit, only subjects are resampled.
 
     Returns
     -------
     array (B, n_sizes)
-        NaN in resamples where the metric is undefined, such as the AUC where a class is absent,
-        and everywhere at a size with an undefined run.
+        NaN in resamples in which the metric is undefined, such as the AUC if a class is absent,
+        and in all resamples at a size with an undefined run.
 
     Raises
     ------
     ValueError
-        When the numbers of seeds or subjects differ, or the metric has no weighted form.
+        If the numbers of seeds or subjects differ.
     """
     n_seeds, n_subjects = resamples.seeds.shape[1], resamples.subjects.shape[1]
     if len(curve.truth) != n_subjects or not (curve.one_fit or len(curve.seeds) == n_seeds):
         raise ValueError(
-            f"the resamples are of {n_seeds} seeds and {n_subjects} subjects, the curve has"
-            f" {len(curve.seeds)} and {len(curve.truth)}; keep the seeds that all arms have"
+            f"the resamples have {n_seeds} seeds and {n_subjects} subjects, but the curve has"
+            f" {len(curve.seeds)} and {len(curve.truth)}; keep only the seeds that all arms share"
         )
     drawn = resamples.seeds[:, :1] * 0 + 1 if curve.one_fit else resamples.seeds
     means = np.full((len(drawn), len(curve.sizes)), _NAN)
@@ -268,21 +276,21 @@ def crossed_means(curve: LearningCurve, resamples: Resamples) -> Floats:
         values = weighted_values(
             curve.metric, curve.truth, stack, resamples.subjects, curve.threshold
         )
-        # A run that was not drawn may be undefined without harm.
+        # Runs that are not in a resample may be undefined.
         means[:, size] = np.where(drawn > 0, drawn * values, 0).sum(axis=1) / drawn.shape[1]
     return means
 
 
 def resample_curve(curve: LearningCurve, resamples: Resamples) -> ResampledCurve:
-    """Return the curve's means over seeds, as observed and in every resample.
+    """Return the means of the curve over seeds, as observed and in every resample.
 
-    A single run has no interval: what training anew would change cannot be drawn from it. Few
-    seeds give an interval that is too narrow, as bootstraps of few do; say how many there were.
+    There is no interval for a single run, because it does not show the variance of training runs.
+    With few seeds, bootstrap intervals are too narrow, so the number of seeds should be reported.
 
     Raises
     ------
     ValueError
-        As `crossed_means`.
+        As for `crossed_means`.
     """
     resampled, reason = crossed_means(curve, resamples), ""
     if len(curve.seeds) == 1 and not curve.one_fit:
@@ -303,30 +311,31 @@ def resample_curve(curve: LearningCurve, resamples: Resamples) -> ResampledCurve
 
 
 def percentile_bounds(values: ArrayLike, level: float = 0.95) -> Bounds:
-    """Return percentile bounds over resamples, as order statistics so that infinities may occur.
+    """Return percentile bounds over resamples.
 
-    With k = floor((B + 1)(1 - level) / 2) they are the k-th smallest and the k-th largest value
-    (Davison and Hinkley, Bootstrap Methods and their Application, 1997).
+    With k = floor((B + 1)(1 - level) / 2), they are the k-th smallest and the k-th largest value
+    (Davison and Hinkley, Bootstrap Methods and their Application, 1997). They are not interpolated,
+    so that values may be infinite.
 
     Parameters
     ----------
     values : array (B,) or (B, M)
-        Resamples in which a value is NaN are dropped, and counted.
+        Resamples with NaN are excluded and counted.
     level : float
         Between 0 and 1.
 
     Returns
     -------
     Bounds
-        NaN where k is 0: there are too few resamples for this level.
+        NaN if k is 0, because there are too few resamples for this level.
 
     Raises
     ------
     ValueError
-        When `level` is not between 0 and 1.
+        If `level` is not between 0 and 1.
     """
     if not 0 < level < 1:
-        raise ValueError(f"the level of an interval lies between 0 and 1, not at {level}")
+        raise ValueError(f"level must be between 0 and 1, got {level}")
     given = np.asarray(values, dtype=np.float64)
     rows = given.reshape(len(given), -1)
     defined = ~np.isnan(rows).any(axis=1)

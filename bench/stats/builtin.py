@@ -1,4 +1,4 @@
-"""The built-in metrics: of each its value, its parts and what it may be used for."""
+"""The built-in metrics."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from bench.stats.weighted import (
 )
 
 ECE_BINS = 15
-"""Bins of equal width over the probability of the positive class."""
+"""The number of bins of equal width for the probability of the positive class."""
 
-PROBABILITY_FLOOR = 1e-7  # float32 sigmoids reach 0 and 1; one confident error is not infinite
+PROBABILITY_FLOOR = 1e-7
+"""Keeps log losses finite, because float32 sigmoids can reach 0 and 1."""
 
 _CLASSES = ("binary", "multiclass")
 _ERROR = (0.0, np.inf)
@@ -33,7 +34,7 @@ _ERROR = (0.0, np.inf)
 
 @cache
 def auc_of_class(label: int) -> Metric:
-    """Return the AUC of one of several classes against the rest."""
+    """Return the AUC of one of several classes against all others."""
 
     def sides(truth: Floats, prediction: Floats) -> dict[str, Mask]:
         return {"positive": truth == label, "negative": truth != label}
@@ -234,7 +235,7 @@ BUILT_IN: tuple[Metric, ...] = (
         "",
         True,
         ("binary",),
-        value=_correlation,  # of two binary variables it is Matthews' coefficient
+        value=_correlation,  # For two binary variables, it is Matthews' coefficient.
         of_classes=True,
         groups=_both_classes,
         undefined=_one_class_called,
@@ -265,4 +266,4 @@ BUILT_IN: tuple[Metric, ...] = (
         tested=False,
     ),
 )
-"""The primary one of each task comes before its others."""
+"""The primary metric of each task comes before its other metrics."""

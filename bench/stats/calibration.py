@@ -1,4 +1,4 @@
-"""Whether predicted probabilities of two classes are those that come true."""
+"""Calibration of predicted probabilities of two classes."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ _STEPS = 100
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """A reliability curve: what share came true among subjects of about one probability.
+    """A reliability curve: observed proportions of positives by predicted probability.
 
     Parameters
     ----------
     edges : array (bins + 1,)
-        Of equal width; each bin holds its lower edge, the last one 1 too.
+        Edges of bins of equal width; a bin includes its lower edge, and the last one also 1.
     counts : int array (bins,)
+        Number of subjects.
     predicted : array (bins,)
-        Mean probability, NaN in an empty bin.
+        Mean predicted probability; NaN in empty bins.
     observed : tuple of Proportion
-        The share of positives with its Wilson interval, NaN in an empty bin.
+        Proportion of positives with its Wilson interval; NaN in empty bins.
     reason : str
-        Why there is no curve; then every bin is empty.
+        Why there is no curve; all bins are then empty.
     """
 
     edges: Floats
@@ -43,7 +44,7 @@ class Reliability:
 
 
 class Estimate(NamedTuple):
-    """A coefficient with its Wald bounds."""
+    """A coefficient with its Wald confidence bounds."""
 
     value: float
     low: float
@@ -57,13 +58,15 @@ class CalibrationLine:
     Parameters
     ----------
     intercept, slope : Estimate
-        Fitted together; 0 and 1 are perfect. A slope below 1 means probabilities too extreme.
+        Fitted together; perfect calibration has an intercept of 0 and a slope of 1. A slope below
+        1 means that probabilities are too extreme.
     in_the_large : Estimate
-        The intercept where the slope is held at 1: above 0, probabilities are too low on the
-        whole.
+        The intercept with the slope fixed at 1; it is positive if probabilities are too low on
+        average.
     level : float
+        Confidence level of the bounds.
     reason : str
-        Why all is NaN.
+        Why all values are NaN.
     """
 
     intercept: Estimate
@@ -81,18 +84,18 @@ def reliability(
     Parameters
     ----------
     truth : array (N,)
-        Class indices, 1 the positive one.
+        Class indices, with 1 as the positive class.
     probability : array (N,)
         P(positive).
     n_bins : int
-        Of equal width over 0 to 1.
+        The number of bins of equal width from 0 to 1.
     level : float
-        Of the Wilson intervals, between 0 and 1.
+        Confidence level of the Wilson intervals, between 0 and 1.
 
     Raises
     ------
     ValueError
-        When the shapes do not fit, the truth is no class index, there is no bin, or `level` is
+        If the shapes do not match, the truth is not a class index, there is no bin, or `level` is
         not between 0 and 1.
     """
     if n_bins < 1:
@@ -125,21 +128,22 @@ def calibration_line(
     truth, probability : array (N,)
         As for `reliability`; probabilities are clipped 1e-7 from 0 and 1.
     level : float
-        Of the Wald intervals, between 0 and 1.
+        Confidence level of the Wald intervals, between 0 and 1.
 
     Returns
     -------
     CalibrationLine
-        NaN with the reason where a class is absent, all predictions are one number, or some
-        probability separates the classes, so that the best slope is infinite.
+        NaN with the reason if a class is absent, all predictions are equal, or a probability
+        separates the classes, so that the slope is infinite.
 
     Raises
     ------
     ValueError
-        When the shapes do not fit, the truth is no class index or `level` is not between 0 and 1.
+        If the shapes do not match, the truth is not a class index, or `level` is not between 0
+        and 1.
     """
     if not 0 < level < 1:
-        raise ValueError(f"the level of an interval lies between 0 and 1, not at {level}")
+        raise ValueError(f"level must be between 0 and 1, got {level}")
     truth, probability = checked("brier", truth, probability)
     x = logit(np.clip(probability, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR))
     reason = compute("auc", truth, probability).reason or _no_line(truth, x)
@@ -158,18 +162,18 @@ def calibration_line(
 
 
 def _no_line(truth: Floats, x: Floats) -> str:
-    """Return why the slope has no finite best value, or an empty text."""
+    """Return why there is no finite estimate of the slope, or an empty text."""
     if is_constant(x):
         return "the prediction is constant"
     positive, negative = x[truth == 1], x[truth == 0]
-    # On one axis the best slope is finite just where the two classes overlap.
+    # With one predictor, the estimate is finite if and only if the two classes overlap.
     if negative.max() <= positive.min() or positive.max() <= negative.min():
         return "a probability separates the classes: the slope is infinite"
     return ""
 
 
 def _newton(truth: Floats, design: Floats, offset: Floats) -> tuple[Floats, Floats] | None:
-    """Return coefficients (P,) and standard errors of a logistic regression on design (P, N)."""
+    """Return coefficients (P,) and standard errors of a logistic regression on a design (P, N)."""
     beta = np.zeros(len(design))
 
     def loss(at: Floats) -> float:
@@ -183,10 +187,10 @@ def _newton(truth: Floats, design: Floats, offset: Floats) -> tuple[Floats, Floa
         if not np.linalg.cond(information) < 1e14:
             return None
         step, before = np.linalg.solve(information, gradient), loss(beta)
-        # Newton's decrement is what the step still gains; from there one more step is exact.
+        # Stop if the Newton decrement is negligible; the last step makes the result exact.
         if gradient @ step <= 1e-12 * (1 + before):
             return beta + step, np.sqrt(np.diag(np.linalg.inv(information)))
-        # Far from the best a full step may overshoot; the loss is convex, so halving helps.
+        # Far from the optimum, a full step may overshoot; halving helps, as the loss is convex.
         while loss(beta + step) > before and np.abs(step).max() > 1e-12:
             step = step / 2
         beta = beta + step

@@ -1,8 +1,8 @@
-"""Tests of two trained networks, for new subjects but no new training runs.
+"""Tests of two trained networks, which generalise to new subjects but not to new training runs.
 
-One seed at a time, one p a seed. They answer whether these two files differ, not whether their
-architectures do: averaged over seeds DeLong's test calls equal architectures different .2 to .4 of
-the time. So all are listed and they are never combined.
+There is one p-value per seed. It concerns two sets of weights and not their architectures: with
+predictions averaged over seeds, DeLong's test rejects the null hypothesis of equal architectures in
+20 to 40 % of cases. Therefore, the p-values of all seeds are listed and not combined.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _NAN = float("nan")
 
 @dataclass(frozen=True)
 class CheckpointTest:
-    """A two-sided test of two checkpoints on the same subjects.
+    """A two-sided test of two trained networks (checkpoints) on the same subjects.
 
     Parameters
     ----------
     name, conditions_on : str
-        The test, and what it takes as given.
+        The name of the test, and what it takes as fixed.
     n : int
-        Subjects.
+        The number of subjects.
     p : float
-        NaN where there is none; `note` says why.
+        NaN if there is no test, for the reason in `note`.
     note : str
     """
 
@@ -48,25 +48,25 @@ class CheckpointTest:
 def delong(truth: ArrayLike, a: ArrayLike, b: ArrayLike) -> CheckpointTest:
     """DeLong's test of two AUCs of the same subjects (Biometrics 44, 1988).
 
-    z is the difference over its standard error, from the placements of every subject; two-sided
-    normal p, in O(N log N).
+    z is the difference divided by its standard error, computed from the placements of all subjects
+    in O(N log N); p is two-sided from the normal distribution.
 
     Parameters
     ----------
     truth : array (N,)
-        1 for a positive subject, else 0.
+        1 for positive subjects, 0 for others.
     a, b : array (N,)
-        P(positive) by either checkpoint.
+        P(positive) predicted by each checkpoint.
 
     Returns
     -------
     CheckpointTest
-        Without p where a class has fewer than two subjects, or no placement differs.
+        Without p if a class has fewer than two subjects or no placement differs.
 
     Raises
     ------
     ValueError
-        When the arrays do not fit each other or the truth is no class index.
+        If the arrays do not match or the truth is not a class index.
     """
     name = "DeLong"
     target, first, second, note = _both("auc", truth, a, b)
@@ -86,26 +86,27 @@ def delong(truth: ArrayLike, a: ArrayLike, b: ArrayLike) -> CheckpointTest:
 def mcnemar(truth: ArrayLike, a: ArrayLike, b: ArrayLike, threshold: float = 0.5) -> CheckpointTest:
     """McNemar's exact test of two accuracies on the same subjects (Psychometrika 12, 1947).
 
-    Of the subjects that one checkpoint alone classifies rightly, half are expected to be either's.
+    Under the null hypothesis, each checkpoint is expected to be right for half of the subjects that
+    only one of them classifies correctly.
 
     Parameters
     ----------
     truth : array (N,)
         Class indices.
     a, b : array (N,) or (N, K)
-        P(positive), or the probabilities of K classes, by either checkpoint.
+        P(positive), or the probabilities of K classes, predicted by each checkpoint.
     threshold : float
         As for `metrics.compute`.
 
     Returns
     -------
     CheckpointTest
-        Without p where no pair is discordant.
+        Without p if no pair is discordant.
 
     Raises
     ------
     ValueError
-        As `delong`.
+        As for `delong`.
     """
     name = "exact McNemar"
     target, first, second, note = _both("accuracy", truth, a, b)
@@ -128,17 +129,17 @@ def absolute_error_t(truth: ArrayLike, a: ArrayLike, b: ArrayLike) -> Checkpoint
     truth : array (N,)
         Ages in years.
     a, b : array (N,)
-        Predicted by either checkpoint.
+        Ages predicted by each checkpoint.
 
     Returns
     -------
     CheckpointTest
-        Without p for fewer than two subjects or where the differences do not vary.
+        Without p for fewer than two subjects or constant differences.
 
     Raises
     ------
     ValueError
-        When the arrays do not fit each other or the truth is not finite.
+        If the arrays do not match or the truth is not finite.
     """
     name = "paired t over subjects"
     target, first, second, note = _both("mae", truth, a, b)
@@ -166,27 +167,27 @@ def checkpoint_tests(
         ``"auc"``, ``"accuracy"`` or ``"mae"``.
     truth : array (N,)
     a, b : array (S, N) or (S, N, K)
-        Predictions of either arm on the seeds that both have, in one order.
+        Predictions of each arm for the seeds that both share, in the same order.
     seeds : sequence of int
         The S seeds.
 
     Returns
     -------
     dict
-        Seed to its test: all to be listed, never combined.
+        Seed to its test. The tests should all be listed and not be combined.
 
     Raises
     ------
     ValueError
-        When there is no such test of the metric, a seed is there twice, or the arrays do not fit.
+        If there is no test for the metric, a seed occurs twice, or the arrays do not match.
     """
     if metric not in _TESTS:
-        raise ValueError(f"checkpoints are tested by {', '.join(_TESTS)}, not by {metric}")
+        raise ValueError(f"metric must be one of {', '.join(_TESTS)}, got {metric}")
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if len(set(seeds)) != len(seeds):
-        raise ValueError("a seed is there twice; keep one run of each seed")
+        raise ValueError("a seed occurs twice; pass one run per seed")
     if not len(first) == len(second) == len(seeds):
-        raise ValueError(f"{len(seeds)} seeds need as many runs, not {len(first)}, {len(second)}")
+        raise ValueError(f"got {len(first)} and {len(second)} runs for {len(seeds)} seeds")
     test = _TESTS[metric]
     return {seed: test(truth, x, y) for seed, x, y in zip(seeds, first, second, strict=True)}
 
@@ -194,10 +195,10 @@ def checkpoint_tests(
 def _both(
     metric: str, truth: ArrayLike, a: ArrayLike, b: ArrayLike
 ) -> tuple[Floats, Floats, Floats, str]:
-    """Return the checked arrays and, where a metric has no value, why."""
+    """Return the checked arrays and, if a metric is undefined, the reason."""
     target, first = checked(metric, truth, a)
     _, second = checked(metric, truth, b)
-    # No metric tested here is undefined by its threshold.
+    # The threshold does not matter for whether these metrics are defined.
     notes = [undefined(metric, target, each, 0.5) for each in (first, second)]
     return target, first, second, notes[0] or notes[1]
 

@@ -1,7 +1,7 @@
-"""Tests over runs alone, shown beside the headline test for what they condition on.
+"""Tests over runs alone, which are reported in addition to the headline test.
 
-They take the test set for the whole population: with new subjects their type-I error at .05 is .08
-to .33, so they never carry a claim about architectures.
+They take the test set as fixed. For new subjects, their type I error at .05 is .08 to .33, so they
+do not support claims about architectures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bench.stats.metric import CONSTANT, Floats
 from bench.stats.metrics import SMALLEST_P
 
 MOST_ENUMERATED = 20
-"""Up to this many pairs all 2^n sign patterns are looked at; beyond it there is no p."""
+"""Up to this number of pairs, all 2^n sign patterns are enumerated; above, there is no p."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class SeedTest:
     Parameters
     ----------
     name, conditions_on : str
-        The test, and what it takes as given.
+        The name of the test, and what it takes as fixed.
     n : int
-        Pairs.
+        The number of pairs.
     p : float
-        NaN where there is none; `note` says why.
+        NaN if there is no test, for the reason in `note`.
     floor : float
-        The smallest p that differences of these sizes can give, whatever their signs; pairs
-        without a difference lower nothing. At a floor above the chosen level print "cannot reject
-        at this n", not "not significant".
+        The smallest possible p-value for differences of these sizes, whatever their signs; pairs
+        without a difference do not lower it. If it is above the significance level, the test
+        cannot reject at all, which is not the same as "not significant".
     note : str
     """
 
@@ -48,12 +48,12 @@ class SeedTest:
     note: str = ""
 
     def can_reject(self, alpha: float = 0.05, m: int = 1) -> bool:
-        """Whether the pairs could give a p of at most `alpha`, after Holm over m comparisons.
+        """Whether p could be at most `alpha`, after Holm's adjustment for m comparisons.
 
-        A sign or rank test needs 1 + log2(m / alpha) pairs that differ.
+        Sign and rank tests need 1 + log2(m / alpha) pairs with a difference.
         """
         if m < 1:
-            raise ValueError(f"a family has one pair or more, not {m}")
+            raise ValueError(f"m must be at least 1, got {m}")
         return self.floor * m <= alpha
 
 
@@ -71,12 +71,12 @@ def paired_t(a: ArrayLike, b: ArrayLike) -> SeedTest:
     Returns
     -------
     SeedTest
-        Without p for fewer than two pairs, an undefined value, or differences that do not vary.
+        Without p for fewer than two pairs, undefined values, or constant differences.
 
     Raises
     ------
     ValueError
-        When the two are not of one length.
+        If the lengths differ.
     """
     first, second = _pairs(a, b)
     gaps = first - second
@@ -89,8 +89,8 @@ def paired_t(a: ArrayLike, b: ArrayLike) -> SeedTest:
 def sign_flip(a: ArrayLike, b: ArrayLike) -> SeedTest:
     """Exact sign-flip permutation test over seeds of the mean difference.
 
-    All 2^n ways to swap the two arms within seeds are counted; p is the share of them whose mean
-    difference is at least as large as the observed one, and cannot be below 2 / 2^k with k pairs
+    All 2^n ways to swap the two arms within seeds are enumerated. p is the proportion of them with
+    a mean difference at least as large as the observed one; it is at least 2 / 2^k with k pairs
     that differ.
 
     Parameters
@@ -101,12 +101,12 @@ def sign_flip(a: ArrayLike, b: ArrayLike) -> SeedTest:
     Returns
     -------
     SeedTest
-        Without p for fewer than two pairs, more than 20, or an undefined value.
+        Without p for fewer than two pairs, more than 20, or undefined values.
 
     Raises
     ------
     ValueError
-        When the two are not of one length.
+        If the lengths differ.
     """
     first, second = _pairs(a, b)
     gaps = first - second
@@ -116,7 +116,7 @@ def sign_flip(a: ArrayLike, b: ArrayLike) -> SeedTest:
         note = f"more than {MOST_ENUMERATED} pairs are not enumerated"
     p, floor = float("nan"), _two_sided_floor(n)
     if not note:
-        sums = gaps[:1]  # flipping every sign changes no absolute sum, so the first one stays
+        sums = gaps[:1]  # The first sign is kept, because flipping all signs does not change |sum|.
         for gap in gaps[1:]:
             sums = np.concatenate([sums + gap, sums - gap])
         size = np.abs(first).sum() + np.abs(second).sum()
@@ -128,7 +128,7 @@ def sign_flip(a: ArrayLike, b: ArrayLike) -> SeedTest:
 def wilcoxon(a: ArrayLike, b: ArrayLike) -> SeedTest:
     """Wilcoxon's signed-rank test over seeds (`scipy.stats.wilcoxon`, ``method="auto"``).
 
-    Pairs without a difference are left out; differences that agree to a relative 1e-12 are ties.
+    Pairs without a difference are excluded; differences equal to a relative 1e-12 are ties.
 
     Parameters
     ----------
@@ -138,25 +138,25 @@ def wilcoxon(a: ArrayLike, b: ArrayLike) -> SeedTest:
     Returns
     -------
     SeedTest
-        Without p for fewer than two pairs, an undefined value, or no difference at all.
+        Without p for fewer than two pairs, undefined values, or if no pair differs.
 
     Raises
     ------
     ValueError
-        When the two are not of one length.
+        If the lengths differ.
     """
     first, second = _pairs(a, b)
     note, p, n = _no_test(first - second), float("nan"), len(first)
     floor = _two_sided_floor(n)
     if not note:
         p, note = signed_rank_p(first, second)
-        # With all signs alike the ranks are as far from balance as these sizes allow.
+        # p is smallest if all differences have the same sign.
         floor = 1.0 if note else _signed_rank_p(np.abs(_steps(first, second)))
     return SeedTest("Wilcoxon signed ranks over seeds", _GIVEN, n, p, floor, note)
 
 
 def signed_rank_p(a: Floats, b: Floats) -> tuple[float, str]:
-    """Return Wilcoxon's two-sided p of finite paired values, or NaN and why there is none."""
+    """Return Wilcoxon's two-sided p for finite paired values, or NaN and the reason."""
     steps = _steps(a, b)
     if not steps.any():
         return float("nan"), "no pair differs"
@@ -166,34 +166,34 @@ def signed_rank_p(a: Floats, b: Floats) -> tuple[float, str]:
 def superiority_interval(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Return the interval of P(A>B), the probability that a new pair of runs favours A.
 
-    Wilson's score interval of a proportion (Journal of the American Statistical Association 22,
-    1927), with half a win for a tie, which varies less than a win or a loss, so that the interval
-    is then wide rather than narrow. It takes the test set as given and is for runs paired by seed:
-    the pairs of all runs with all are no independent trials.
+    This is Wilson's score interval of a proportion (Journal of the American Statistical Association
+    22, 1927). Ties count as half a win, which makes the interval conservative. The test set is
+    taken as fixed. Runs must be paired by seed, because pairs of every run with every other run
+    are not independent.
 
     Parameters
     ----------
     share : float
-        Wins and half the ties, over n.
+        The proportion of wins, with ties counted one half.
     n : int
-        Pairs of runs.
+        The number of pairs of runs.
     level : float
-        Between 0 and 1.
+        Confidence level, between 0 and 1.
 
     Returns
     -------
     low, high : float
-        NaN where there is no share or fewer than two pairs.
+        NaN if the share is NaN or there are fewer than two pairs.
 
     Raises
     ------
     ValueError
-        When the share or the level is not between 0 and 1.
+        If the share or the level is not between 0 and 1.
     """
     if share < 0 or share > 1:
-        raise ValueError(f"a share lies between 0 and 1, not at {share}")
+        raise ValueError(f"share must be between 0 and 1, got {share}")
     if not 0 < level < 1:
-        raise ValueError(f"the level of an interval lies between 0 and 1, not at {level}")
+        raise ValueError(f"level must be between 0 and 1, got {level}")
     if np.isnan(share) or n < 2:
         return float("nan"), float("nan")
     z = float(ndtri(0.5 + level / 2))
@@ -205,7 +205,9 @@ def superiority_interval(share: float, n: int, level: float = 0.95) -> tuple[flo
 def _pairs(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.ndim != 1 or first.shape != second.shape:
-        raise ValueError(f"paired values need one length, not {first.shape} and {second.shape}")
+        raise ValueError(
+            f"paired values must have the same length, got shapes {first.shape} and {second.shape}"
+        )
     return first, second
 
 
@@ -222,16 +224,16 @@ def _no_spread(first: Floats, second: Floats) -> str:
 
 
 def _steps(first: Floats, second: Floats) -> Floats:
-    """Return the differences in units of float noise, rounded: what agrees is equal."""
+    """Return the differences, rounded so that those equal up to rounding errors are ties."""
     noise = CONSTANT * max(np.abs(first).max(), np.abs(second).max())
     return np.round((first - second) / noise) if noise > 0 else np.zeros(len(first))
 
 
 def _signed_rank_p(steps: Floats) -> float:
-    # "exact" takes its table for untied ranks also where ranks are tied; "auto" does not.
+    # "exact" would use the distribution for untied ranks even if there are ties.
     return max(float(signed_ranks(steps, method="auto").pvalue), SMALLEST_P)
 
 
 def _two_sided_floor(n: int) -> float:
-    """Return the share of sign patterns of n pairs that are as extreme as the most extreme one."""
+    """Return the proportion of the 2^n sign patterns that are as extreme as the most extreme."""
     return min(1.0, 2 / 2**n)

@@ -1,7 +1,7 @@
-"""Learning curves: their area, a power law through them, and how many subjects an arm saves.
+"""Learning curves: area under the curve, fitted power laws, and data efficiency.
 
-What is compared with a p is the area, by the headline test. Fits and data efficiency carry
-percentile intervals of the crossed bootstrap in `bench.stats.bootstrap`.
+Areas are compared by the headline test. Fits and data efficiency have percentile intervals from
+the crossed bootstrap in `bench.stats.bootstrap`.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from bench.stats.metric import CONSTANT, Floats
 from bench.stats.metrics import metric_of
 
 SIZES_FOR_POWER_LAW = 5
-"""Three parameters need more sizes than three."""
+"""The minimum number of training sizes for fitting the three parameters of a power law."""
 
 STEEPEST = 5.0
-"""The largest exponent looked at; a curve beyond it is flat after its smallest size."""
+"""The largest exponent; curves with a larger one are flat beyond the smallest size."""
 
 _NAN = float("nan")
-_GRID = 201  # exponents tried before the best is refined
+_GRID = 201  # Exponents on the grid of the initial search.
 _GOLDEN_STEPS = 60
 
 
 @dataclass(frozen=True)
 class CurveFit:
-    """A curve error(n) = a n^-b + c; of a metric that is better when higher, error = 1 - metric.
+    """A fitted curve error(n) = a n^-b + c, with error = 1 - metric if higher is better.
 
     Parameters
     ----------
     kind : str
-        ``"power law"``; ``"log-log line"``, with c = 0 and b of either sign; ``"none"``.
+        ``"power law"``, ``"log-log line"`` (with c = 0 and b of either sign) or ``"none"``.
     a, b, c : float
     higher_is_better : bool
     reason : str
-        Why there is no fit, or what to know of the one there is.
+        Why there is no fit, or a warning on the fit.
     """
 
     kind: str
@@ -51,14 +51,14 @@ class CurveFit:
     reason: str = ""
 
     def at(self, n: ArrayLike) -> Floats:
-        """Return the metric that the fit expects at n training subjects."""
+        """Return the metric expected at n training subjects."""
         return _height((self.a, self.b, self.c), n, self.higher_is_better)
 
 
 class FitBand(NamedTuple):
-    """A fit, its values at some sizes and percentile bounds of refits in every resample.
+    """A fit and its values at some sizes, with percentile bounds from refits in every resample.
 
-    `exponent` and `plateau` are the bounds of b and of the metric at n without end.
+    `exponent` and `plateau` are the bounds of b and of the metric for infinitely many subjects.
     """
 
     fit: CurveFit
@@ -76,20 +76,21 @@ class FitBand(NamedTuple):
 
 @dataclass(frozen=True)
 class Efficiency:
-    """The training size at which arm B reaches the value that arm A has at `n_a`.
+    """The training size at which arm B reaches the value of arm A at `n_a`.
 
     Parameters
     ----------
     n, low, high : float
-        The size and its percentile bounds: -inf below B's smallest size, inf where B does not
-        reach the value up to its largest, NaN where it cannot be told.
+        The size and its percentile bounds: -inf below B's smallest size, inf if B does not reach
+        the value up to its largest size, and NaN if unknown.
     n_a : int
-        A's size.
+        The training size of A.
     n_min, n_max : int
         B's smallest and largest size.
     level : float
+        Confidence level of the bounds.
     n_boot, n_dropped, rng_seed : int
-        Resamples used, those in which nothing is defined, and the seed they were drawn with.
+        The numbers of used and undefined resamples, and the random seed of the resamples.
     reason : str
         Why there is no value or no interval.
     """
@@ -108,7 +109,7 @@ class Efficiency:
 
     @property
     def ratio(self) -> float:
-        """How many subjects B needs for one of A's; infinite as `n` is."""
+        """The number of subjects that B needs per subject of A."""
         return self.n / self.n_a
 
     @property
@@ -118,27 +119,27 @@ class Efficiency:
 
 
 def area(parts: Sequence[MeasuredRuns], sizes: Sequence[int]) -> MeasuredRuns:
-    """Return the mean height of every run's learning curve over the logarithm of n.
+    """Return the mean of every run's learning curve over the logarithm of n.
 
-    It is the area under the straight lines between the points on log n, divided by
-    log(n_max / n_min), so it has the metric's own unit. `compare` of two arms' areas is the one
-    headline test of the whole curve.
+    It is the area under the linearly interpolated curve over log n, divided by
+    log(n_max / n_min), so it is in units of the metric. Comparing the areas of two arms with
+    `compare` is the headline test of the whole curve.
 
     Parameters
     ----------
     parts : sequence of MeasuredRuns
-        One a size, on the same test subjects.
+        One per size, on the same test subjects.
     sizes : sequence of int
-        Training sizes, ascending.
+        Training sizes in ascending order.
 
     Raises
     ------
     ValueError
-        When there are fewer than two sizes, they do not ascend, or `combine` refuses.
+        If there are fewer than two sizes, they are not in ascending order, or as for `combine`.
     """
     steps = np.diff(np.log(ascending_sizes(sizes)))
     if not len(steps):
-        raise ValueError("the area under a curve needs two sizes or more")
+        raise ValueError("the area under a curve needs at least two sizes")
     weights = np.zeros(len(steps) + 1)
     weights[:-1] += steps / 2
     weights[1:] += steps / 2
@@ -146,36 +147,36 @@ def area(parts: Sequence[MeasuredRuns], sizes: Sequence[int]) -> MeasuredRuns:
 
 
 def fit_curve(sizes: Sequence[int], means: ArrayLike, higher_is_better: bool) -> CurveFit:
-    """Fit a learning curve: a power law from five sizes on, else a line in log-log.
+    """Fit a power law to five or more training sizes, or a log-log line to fewer.
 
-    The power law a n^-b + c with a, b, c >= 0 is fitted to the errors by least squares, each size
-    counting the same. For a given b it is linear in a and c; b is searched on a grid from 0 to 5
-    and refined by golden section, so there are no starts and nothing is random.
+    The power law a n^-b + c with a, b, c >= 0 is fitted to the errors by least squares with equal
+    weights. It is linear in a and c for a given b, which is searched on a grid from 0 to 5 and
+    refined by golden-section search, so that no starting values are needed.
 
     Parameters
     ----------
     sizes : sequence of int
-        Training sizes, ascending.
+        Training sizes in ascending order.
     means : array (n_sizes,)
         The metric at each size.
     higher_is_better : bool
-        Then 1 - metric is the error; the best value of such a metric is 1.
+        Whether the error is 1 - metric, for metrics with a best value of 1.
 
     Returns
     -------
     CurveFit
-        Of kind ``"none"``, with the reason, for one size, an undefined mean, or a line in log-log
-        through an error that is not positive.
+        Of kind ``"none"``, with the reason, for a single size, an undefined mean, or a log-log line
+        with an error that is not positive.
 
     Raises
     ------
     ValueError
-        When the sizes do not ascend or the lengths differ.
+        If the sizes are not in ascending order or the lengths differ.
     """
     n = ascending_sizes(sizes)
     errors = _errors(means, higher_is_better)
     if errors.shape != n.shape:
-        raise ValueError(f"{len(n)} sizes need as many means, not {errors.shape}")
+        raise ValueError(f"means must have shape ({len(n)},), like sizes, got {errors.shape}")
     reason = ""
     if len(n) < 2:
         reason = "a curve needs two sizes or more"
@@ -196,25 +197,25 @@ def fit_curve(sizes: Sequence[int], means: ArrayLike, higher_is_better: bool) ->
 
 
 def fit_interval(curve: ResampledCurve, at: ArrayLike, level: float = 0.95) -> FitBand:
-    """Fit a curve, and fit it again in every resample.
+    """Fit a learning curve, and refit it in every resample.
 
     Parameters
     ----------
     curve : ResampledCurve
     at : array (M,)
-        Training sizes at which the fit is wanted.
+        Training sizes at which the fit is evaluated.
     level : float
-        Between 0 and 1.
+        Confidence level, between 0 and 1.
 
     Returns
     -------
     FitBand
-        Resamples that cannot be fitted are dropped and counted; without a fit all is NaN.
+        Resamples that cannot be fitted are excluded and counted; all is NaN without a fit.
 
     Raises
     ------
     ValueError
-        When `level` is not between 0 and 1.
+        If `level` is not between 0 and 1.
     """
     higher = metric_of(curve.metric).higher_is_better
     fit = fit_curve(curve.sizes, curve.means, higher)
@@ -249,35 +250,37 @@ def fit_interval(curve: ResampledCurve, at: ArrayLike, level: float = 0.95) -> F
 def data_efficiency(
     a: ResampledCurve, b: ResampledCurve, n_a: int, level: float = 0.95
 ) -> Efficiency:
-    """Return the training size at which arm B reaches the value that arm A has at `n_a`.
+    """Return the training size at which arm B reaches the value of arm A at `n_a`.
 
-    B's means over seeds are joined by straight lines over log n. Going up in n, the first size at
-    which they are as good as A's value is taken, also where B falls behind again later. The
-    interval is of the same search in every resample.
+    B's means over seeds are interpolated linearly in log n, and the first size at which they are as
+    good as A's value is returned, even if B is worse again at larger sizes. The interval is
+    computed by the same search in every resample.
 
     Parameters
     ----------
     a, b : ResampledCurve
-        From the same resamples.
+        Learning curves with the same resamples.
     n_a : int
-        A size of arm A.
+        A training size of arm A.
     level : float
-        Of the percentile interval, between 0 and 1.
+        Confidence level of the percentile interval, between 0 and 1.
 
     Raises
     ------
     ValueError
-        When A has no such size, the metrics differ, or the resamples are not the same.
+        If A has no such size, or the metrics or the resamples differ.
     """
     if a.metric != b.metric:
         raise ValueError(f"{a.metric} cannot be compared with {b.metric}")
     if n_a not in a.sizes:
-        raise ValueError(f"arm A has no size {n_a}, only {', '.join(map(str, a.sizes))}")
+        raise ValueError(
+            f"n_a must be a training size of arm A ({', '.join(map(str, a.sizes))}), got {n_a}"
+        )
     drawn = [(len(arm.resampled), arm.n_subjects, arm.rng_seed) for arm in (a, b)]
     if drawn[0] != drawn[1]:
-        raise ValueError("the two curves are not from the same resamples")
+        raise ValueError("the two curves do not have the same resamples")
     if a.seeds != b.seeds and not (a.one_fit or b.one_fit):
-        raise ValueError("the two curves are of different seeds; keep those that both have")
+        raise ValueError("the two curves have different seeds; keep only the seeds that both share")
     higher, column = metric_of(a.metric).higher_is_better, a.sizes.index(n_a)
     sizes = ascending_sizes(b.sizes)
 
@@ -287,7 +290,7 @@ def data_efficiency(
     n = float(reached(a.means[None], b.means[None])[0])
     bounds = percentile_bounds(reached(a.resampled, b.resampled), level)
     low, high = (_NAN, _NAN) if np.isnan(n) else (float(bounds.low), float(bounds.high))
-    # A may be undefined at a size that is not asked for.
+    # A may be undefined at other sizes.
     known = not np.isnan([n, low, high]).any()
     return Efficiency(
         n=n,
@@ -305,7 +308,7 @@ def data_efficiency(
 
 
 def bound_words(n: float, n_min: int, n_max: int) -> str:
-    """Return a size in words: ``"610"``, ``"< 50"`` below `n_min`, ``"> 1000"`` above `n_max`."""
+    """Return a size as text, such as ``"610"``, ``"< 50"`` (`n_min`) or ``"> 1000"`` (`n_max`)."""
     if np.isnan(n):
         return "n/a"
     if n < n_min:
@@ -327,7 +330,7 @@ def _height(
 
 
 def _first_crossing(sizes: Floats, errors: Floats, targets: Floats) -> Floats:
-    """Return (B,) where errors (B, n_sizes) first come down to targets (B,), NaN where unknown."""
+    """Return sizes (B,) at which errors (B, n_sizes) first reach targets (B,); NaN if unknown."""
     gaps = errors - targets[:, None]
     noise = CONSTANT * np.maximum(np.abs(errors), np.abs(targets)[:, None])
     gaps = np.where(np.abs(gaps) <= noise, 0.0, gaps)
@@ -339,7 +342,7 @@ def _first_crossing(sizes: Floats, errors: Floats, targets: Floats) -> Floats:
     share = np.divide(above, fall, out=np.ones_like(fall), where=fall > 0)
     steps = np.log(sizes)
     found = np.exp(steps[before] + share * (steps[first] - steps[before]))
-    found[below == 0] = sizes[first[below == 0]]  # exactly, not through a logarithm
+    found[below == 0] = sizes[first[below == 0]]  # Exact, without rounding errors of the logarithm.
     found[(first == 0) & (below < 0)] = -np.inf
     found[~reached.any(axis=1)] = np.inf
     found[np.isnan(gaps).any(axis=1)] = _NAN
@@ -347,7 +350,7 @@ def _first_crossing(sizes: Floats, errors: Floats, targets: Floats) -> Floats:
 
 
 def _fit(sizes: Floats, errors: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return a, b, c (B,) of the fits to finite errors (B, n_sizes)."""
+    """Return a, b and c (B,) fitted to finite errors (B, n_sizes)."""
     if len(sizes) < SIZES_FOR_POWER_LAW:
         return _log_log_line(sizes, errors)
     return _power_law(sizes, errors)
@@ -361,8 +364,8 @@ def _log_log_line(sizes: Floats, errors: Floats) -> tuple[Floats, Floats, Floats
 
 
 def _power_law(sizes: Floats, errors: Floats) -> tuple[Floats, Floats, Floats]:
-    """Search the exponent of every row, with the best a and c for each exponent."""
-    scaled = np.log(sizes / sizes[0])  # exp(-b * scaled) is 1 at the smallest size
+    """Search for the best exponent of every row; a and c are linear for a given exponent."""
+    scaled = np.log(sizes / sizes[0])  # exp(-b * scaled) is 1 at the smallest size.
     grid = np.linspace(0, STEEPEST, _GRID)
     misfits = np.stack([_linear(np.exp(-b * scaled)[None], errors)[2] for b in grid])
     best = misfits.argmin(axis=0)
@@ -377,7 +380,7 @@ def _power_law(sizes: Floats, errors: Floats) -> tuple[Floats, Floats, Floats]:
         nearer = misfit(left) <= misfit(right)
         low, high = np.where(nearer, low, left), np.where(nearer, right, high)
     b = (low + high) / 2
-    # The ends of the range are exact only where the search cannot leave them.
+    # The search cannot return the ends of the range exactly, so the grid is kept if better.
     refined = misfit(b) <= misfits[best, np.arange(len(b))]
     b = np.where(refined, b, grid[best])
     a, c, _ = _linear(np.exp(-b[:, None] * scaled), errors)
@@ -386,7 +389,7 @@ def _power_law(sizes: Floats, errors: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _linear(x: Floats, errors: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return a, c >= 0 of the least squares of errors (B, n) on x (B or 1, n), and the misfit."""
+    """Regress errors (B, n) on x (B or 1, n) with a, c >= 0; return a, c and the misfit."""
     x_mean, y_mean = x.mean(axis=1), errors.mean(axis=1)
     centred = x - x_mean[:, None]
     spread = np.sum(centred**2, axis=1) + np.zeros(len(errors))
@@ -395,7 +398,7 @@ def _linear(x: Floats, errors: Floats) -> tuple[Floats, Floats, Floats]:
     )
     through_zero = np.maximum(np.sum(x * errors, axis=1) / np.sum(x**2, axis=1), 0)
     level = np.maximum(y_mean, 0)
-    # The best of the feasible corners: both free, no plateau, no fall.
+    # The solution is the best feasible one of: no plateau, no decrease, both unconstrained.
     candidates = [(through_zero, 0 * level), (0 * level, level), (free, y_mean - free * x_mean)]
     best_a, best_c = candidates[0]
     best = np.full(len(errors), np.inf)

@@ -1,10 +1,10 @@
-"""Whether a difference matters: the headline test set against a margin chosen before the run.
+"""Equivalence tests with a margin that was chosen before the runs.
 
-A difference that is not significant is no evidence of none. Two architectures are the same for
-practical purposes where two one-sided tests together reject that the difference is as large as the
-margin in either direction (TOST; Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15,
-1987). Both use the standard error and the degrees of freedom of the headline test, so what they
-say covers new training runs and new subjects alike.
+The absence of a significant difference is not evidence of equivalence. Two architectures are
+equivalent if two one-sided tests both reject that the difference is as large as the margin (TOST;
+Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987). Both tests use the standard
+error and degrees of freedom of the headline test, so they generalise to new training runs and new
+subjects.
 """
 
 from __future__ import annotations
@@ -30,26 +30,27 @@ NO_TEST = "n/a"
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Arm A against arm B and a margin; everything is NaN where there is no test.
+    """The equivalence tests of arm A and arm B; all values are NaN if there is no test.
 
     Parameters
     ----------
     margin : float
-        The largest difference that does not matter, in the metric's units.
+        The largest negligible difference, in units of the metric.
     alpha : float
-        The level of each one-sided test.
+        The significance level of each one-sided test.
     p_not_inferior : float
         One-sided p against "A is worse by the margin or more".
     p_not_superior : float
         One-sided p against "A is better by the margin or more".
     p : float
-        The larger of the two: at most `alpha` where the arms are equivalent.
+        The larger of the two, which is less than `alpha` if the arms are equivalent.
     p_inside : float
-        P(inside the margin): what lies between -margin and margin of the t distribution centred
-        at the estimate and scaled by its standard error; the posterior under a flat prior.
+        The posterior probability, with a flat prior, that the difference is within the margin. It
+        is computed from the t distribution centred at the estimate and scaled by its standard
+        error.
     low, high : float
-        Bounds of the improvement at level 1 - 2 alpha, which lie inside the margin exactly where
-        p < alpha.
+        Confidence bounds of the improvement at level 1 - 2 alpha, which are within the margin if
+        and only if p < alpha.
     """
 
     margin: float
@@ -63,20 +64,20 @@ class Equivalence:
 
 
 def equivalence(comparison: Comparison, margin: float, alpha: float = 0.05) -> Equivalence:
-    """Test whether the improvement of A over B lies between -margin and margin.
+    """Test whether the improvement of A over B is between -margin and margin.
 
     Parameters
     ----------
     comparison : Comparison
     margin : float
-        Above 0, in the metric's units; fixed before the run.
+        A positive number in units of the metric, fixed before the runs.
     alpha : float
-        Of each of the two one-sided tests, between 0 and one half.
+        The significance level of each one-sided test, between 0 and 0.5.
 
     Raises
     ------
     ValueError
-        When the margin is not a positive number, or `alpha` is out of range.
+        If the margin is not a positive number, or `alpha` is out of range.
     """
     _check(margin, alpha)
     estimate, se, df = comparison.improvement, comparison.se, comparison.df
@@ -97,23 +98,22 @@ def equivalence(comparison: Comparison, margin: float, alpha: float = 0.05) -> E
 
 
 def verdict(comparison: Comparison, margin: float, alpha: float = 0.05) -> str:
-    """Return in words what the comparison says about A, given the margin.
+    """Return the verdict on A given the margin.
 
-    Two intervals of the improvement decide, as is standard: that of level 1 - alpha whether there
-    is a difference and whether it exceeds the margin, that of level 1 - 2 alpha whether the
-    margin's bounds are ruled out. The first of these that holds is said:
+    The verdict depends on two confidence intervals of the improvement. The interval of level
+    1 - alpha shows whether there is a difference and whether it exceeds the margin; the interval of
+    level 1 - 2 alpha shows equivalence and non-inferiority. The verdict is the first that applies:
 
-    1. "better by more than the margin", "worse by more than the margin": the 1 - alpha interval
-       lies beyond the margin;
-    2. "equivalent within the margin": the 1 - 2 alpha interval lies inside the margin; where the
-       1 - alpha interval leaves 0 out, "(difference is real)" is added, because a difference that
-       was declared too small to matter does not come to matter by being certain;
-    3. "better", "worse": the 1 - alpha interval leaves 0 out;
+    1. "better by more than the margin" or "worse by more than the margin": the 1 - alpha interval
+       is beyond the margin;
+    2. "equivalent within the margin": the 1 - 2 alpha interval is within the margin. If the
+       1 - alpha interval excludes 0, "(difference is real)" is added, because a difference that
+       was declared negligible remains so even if it is significant;
+    3. "better" or "worse": the 1 - alpha interval excludes 0;
     4. "not inferior": the lower bound of the 1 - 2 alpha interval is above -margin;
     5. "undecided".
 
-    "n/a" is said where there is no test. Verdicts are of one pair: they are not adjusted for the
-    number of pairs.
+    The verdict is "n/a" if there is no test. Verdicts are not adjusted for the number of pairs.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def verdict(comparison: Comparison, margin: float, alpha: float = 0.05) -> str:
     Raises
     ------
     ValueError
-        As `equivalence`.
+        As for `equivalence`.
     """
     _check(margin, alpha)
     low, high = _bounds(comparison, 1 - alpha)
@@ -144,12 +144,12 @@ def verdict(comparison: Comparison, margin: float, alpha: float = 0.05) -> str:
 
 def _check(margin: float, alpha: float) -> None:
     if not 0 < margin < np.inf:
-        raise ValueError(f"a margin is a positive number in the metric's units, not {margin}")
+        raise ValueError(f"margin must be a positive number in units of the metric, got {margin}")
     if not 0 < alpha < 0.5:
-        raise ValueError(f"alpha lies between 0 and 0.5, not at {alpha}")
+        raise ValueError(f"alpha must be between 0 and 0.5, got {alpha}")
 
 
 def _bounds(comparison: Comparison, level: float) -> tuple[float, float]:
-    """Return the bounds of the improvement; NaN without a test."""
+    """Return confidence bounds of the improvement; NaN if there is no test."""
     half = float(stdtrit(comparison.df, 0.5 + level / 2) * comparison.se)
     return comparison.improvement - half, comparison.improvement + half

@@ -1,10 +1,10 @@
-"""The headline test of two architectures, over training runs and subjects at once.
+"""The headline test of two architectures, which generalises to new training runs and subjects.
 
-All seeds of a benchmark share one test set, so runs and subjects are crossed: the design of
+All runs of a benchmark share one test set, so runs and subjects are crossed. This is the design of
 multi-reader multi-case studies, with the architecture as modality, the seed as reader and the
-subject as case. A test over seeds alone, or over subjects alone, takes the other for fixed and
-rejects too often. This is the test of Obuchowski and Rockette (Communications in Statistics 24,
-1995) for two modalities with the degrees of freedom of Hillis (Statistics in Medicine 26, 2007).
+subject as case. A test over seeds or subjects alone takes the other factor as fixed and rejects too
+often. The test is that of Obuchowski and Rockette (Communications in Statistics 24, 1995) for two
+modalities, with the degrees of freedom of Hillis (Statistics in Medicine 26, 2007).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from bench.stats.metric import CONSTANT, Floats
 from bench.stats.metrics import SMALLEST_P, metric_of
 
 FEW_SUBJECTS = 30
-"""Below this many subjects the covariance over subjects is itself uncertain."""
+"""With fewer subjects, the covariance over subjects is itself uncertain."""
 
 _NAN = float("nan")
 
 
 class TTest(NamedTuple):
-    """Degrees of freedom, two-sided p and confidence bounds of a difference."""
+    """Degrees of freedom, two-sided p-value and confidence bounds of a difference."""
 
     df: float
     p: float
@@ -38,10 +38,10 @@ class TTest(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """What the variance of the difference is made of; the three add up to 1.
+    """The variance components of the difference as proportions, which add up to 1.
 
-    `seeds` shrinks with more seeds, `subjects` with more test subjects, `residual` (runs and
-    subjects together) with either.
+    `seeds` decreases with more seeds, `subjects` with more test subjects, and `residual` (the
+    interaction of runs and subjects) with either.
     """
 
     seeds: float
@@ -60,46 +60,50 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Arm A against arm B by one metric. What cannot be claimed is NaN, with a flag saying why.
+    """The comparison of arm A with arm B by one metric; values are NaN if there is no test.
 
-    `difference`, `se`, `t`, `low`, `high`, `d_z` and `g_z` are about A - B in the metric's own
-    direction; `improvement` and `p_superior` are about A being better.
+    `difference`, `se`, `t`, `low`, `high`, `d_z` and `g_z` refer to A - B, whatever the direction
+    of the metric; `improvement` and `p_superior` refer to A being better.
 
     Parameters
     ----------
     metric : str
     difference, improvement : float
-        Mean of A - B over runs; the same, signed so that positive means A is better.
+        Mean of A - B over runs; the same with the sign such that positive values favour A.
     se, df, t, p, low, high : float
-        Standard error, degrees of freedom, statistic, two-sided p, confidence bounds.
+        Standard error, degrees of freedom, statistic, two-sided p-value, confidence bounds.
     level : float
-        The level of the bounds.
+        Confidence level of the bounds.
     paired : bool
         Whether runs were paired by seed.
     n_seeds : int
-        Pairs of runs. Unpaired: the smaller number of runs. One fit against S runs: S.
+        The number of pairs of runs. It is the smaller number of runs if these are not paired, and
+        S if a single fit is compared with S runs.
     n_seeds_a, n_seeds_b : int
-        Runs used of each arm; 1 where it is one fit.
+        The number of runs of each arm; 1 for a single fit.
     one_fit_a, one_fit_b : bool
-        Whether the arm is one fit whatever the seed: print "1 fit" for its n.
+        Whether the arm is a single fit, independent of the seed.
     n_subjects, n_smallest : int
-        Test subjects; those in the smallest group over which the metric averages.
+        The numbers of test subjects in total, and in the smallest group over which the metric
+        averages.
     dropped : tuple of int
-        Seeds left out because only one arm, or not every part of a sum, has them.
+        Seeds that were excluded because one arm, or a part of a sum, lacks them.
     v_seed, c : float
-        Variance of the difference over runs; its covariance between runs, as estimated, which is
-        the part due to the test set. The squared standard error is ``v_seed + max(c, 0)``.
+        Variance of the difference over runs, and estimated covariance of the difference between
+        runs, which is due to the test set. The squared standard error is ``v_seed + max(c, 0)``.
     d_z, g_z : float
-        Mean over standard deviation of the paired differences; the same, corrected for few seeds.
+        Mean divided by the standard deviation of the paired differences, without and with
+        correction for few seeds.
     p_superior : float
-        Share of the pairs of runs (unpaired: of all pairs) in which A is better, ties one half.
+        The proportion of pairs of runs (of all pairs, if unpaired) in which A is better; ties
+        count one half.
     shares : Shares
-        Of the squared standard error.
+        Components of the squared standard error.
     few_subjects : TTest or None
-        With fewer than 30 subjects in the smallest group: the more cautious test, whose degrees of
-        freedom also count the uncertainty of `c`.
+        With fewer than 30 subjects in the smallest group, a more conservative test, with degrees
+        of freedom that account for the uncertainty of `c`.
     flags : tuple of str
-        What a reader must know.
+        Limitations of the comparison.
     """
 
     metric: str
@@ -132,7 +136,7 @@ class Comparison:
 
     @property
     def n_dropped(self) -> int:
-        """How many seeds were left out."""
+        """The number of excluded seeds."""
         return len(self.dropped)
 
     @property
@@ -144,42 +148,42 @@ class Comparison:
 
 
 def compare(a: MeasuredRuns, b: MeasuredRuns, level: float = 0.95) -> Comparison:
-    """Test whether arms A and B differ, for new training runs and new subjects alike.
+    """Test whether arms A and B differ; generalises to new training runs and new subjects.
 
     With S seeds paired by id and d_s = A_s - B_s::
 
         v = var(d, ddof=1) / S,   C = mean covariance over subjects of two different d_s,
         V = v + max(C, 0),   t = mean(d) / sqrt(V),   df = V^2 / (v^2 / (S - 1))
 
-    Arms that share fewer than two seeds are compared unpaired: v = v_A + v_B, the variances of
-    the two means, C = C_AA + C_BB - 2 C_AB, df = V^2 / (v_A^2/(S_A - 1) + v_B^2/(S_B - 1)). Where
-    v = 0 the t has n_smallest - 1 degrees of freedom. An arm of one fit is set against every run
-    of the other.
+    Arms that share fewer than two seeds are compared unpaired, with v = v_A + v_B, the sum of the
+    variances of the two means, C = C_AA + C_BB - 2 C_AB, and
+    df = V^2 / (v_A^2/(S_A - 1) + v_B^2/(S_B - 1)). If v = 0, t has n_smallest - 1 degrees of
+    freedom. An arm that is a single fit is compared with every run of the other arm.
 
     Parameters
     ----------
     a, b : MeasuredRuns
-        By the same metric on the same subjects.
+        Measurements by the same metric on the same subjects.
     level : float
-        Of the confidence interval, between 0 and 1.
+        Confidence level, between 0 and 1.
 
     Returns
     -------
     Comparison
-        One run of either arm gives the difference and no test; so does an undefined metric.
+        Without a test if an arm has a single run or the metric is undefined.
 
     Raises
     ------
     ValueError
-        When the metrics or the truths differ, or `level` is not between 0 and 1.
+        If the metrics or the truths differ, or `level` is not between 0 and 1.
     """
     if a.metric != b.metric:
         raise ValueError(f"{a.metric.name} cannot be compared with {b.metric.name}")
     shapes = a.predictions.shape[1:], b.predictions.shape[1:]
     if shapes[0] != shapes[1] or not np.array_equal(a.truth, b.truth):
-        raise ValueError("the two arms were tested on different subjects or labels")
+        raise ValueError("the two arms have different test subjects or labels")
     if not 0 < level < 1:
-        raise ValueError(f"the level of an interval lies between 0 and 1, not at {level}")
+        raise ValueError(f"level must be between 0 and 1, got {level}")
     a, b, paired, dropped = _joined(a, b)
     gaps = a.values - b.values if paired else np.subtract.outer(a.values, b.values).ravel()
     better = gaps if a.metric.higher_is_better else -gaps
@@ -239,23 +243,23 @@ def interval_over_seeds(values: ArrayLike, level: float = 0.95) -> Interval:
     Parameters
     ----------
     values : array (S,)
-        One value a seed.
+        One value per seed.
     level : float
-        Between 0 and 1.
+        Confidence level, between 0 and 1.
 
     Returns
     -------
     Interval
-        The bounds are NaN for one seed and for values that do not vary. A value that is NaN makes
-        the mean NaN: an undefined run is never averaged over.
+        The bounds are NaN for a single seed or constant values. If a value is NaN, so is the mean,
+        because undefined runs must not be omitted.
 
     Raises
     ------
     ValueError
-        When `level` is not between 0 and 1.
+        If `level` is not between 0 and 1.
     """
     if not 0 < level < 1:
-        raise ValueError(f"the level of an interval lies between 0 and 1, not at {level}")
+        raise ValueError(f"level must be between 0 and 1, got {level}")
     found = np.asarray(values, dtype=np.float64)
     n = len(found)
     if not n or not np.isfinite(found).all():
@@ -268,7 +272,7 @@ def interval_over_seeds(values: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def holm(p: ArrayLike) -> Floats:
-    """Return Holm's adjusted p-values (family-wise error); NaN stays NaN and is not counted.
+    """Return Holm's adjusted p-values (family-wise error rate); NaN remains and is not counted.
 
     Parameters
     ----------
@@ -277,13 +281,13 @@ def holm(p: ArrayLike) -> Floats:
     Raises
     ------
     ValueError
-        When a p is outside 0 to 1.
+        If a p-value is not between 0 and 1.
     """
     return _adjusted(p, _step_down)
 
 
 def benjamini_hochberg(p: ArrayLike) -> Floats:
-    """Return Benjamini-Hochberg adjusted p-values (false discovery rate); NaN as in `holm`.
+    """Return Benjamini-Hochberg adjusted p-values (false discovery rate), with NaN as in `holm`.
 
     Parameters
     ----------
@@ -292,18 +296,18 @@ def benjamini_hochberg(p: ArrayLike) -> Floats:
     Raises
     ------
     ValueError
-        When a p is outside 0 to 1.
+        If a p-value is not between 0 and 1.
     """
     return _adjusted(p, false_discovery_control)
 
 
 class _Parts(NamedTuple):
-    """What the variance of a difference is made of; all NaN where it cannot be known."""
+    """Variance components of a difference; NaN if unknown."""
 
     seeds: float
     c: float
-    residual: float  # the part of `seeds` that more subjects would shrink too
-    seeds_per_df: float  # sum of squared variance / its degrees of freedom
+    residual: float  # The part of `seeds` that also decreases with more subjects.
+    seeds_per_df: float  # Sum of squared variances divided by their degrees of freedom.
 
     @property
     def subjects(self) -> float:
@@ -323,7 +327,7 @@ _UNKNOWN = _Parts(_NAN, _NAN, _NAN, _NAN)
 def _joined(
     a: MeasuredRuns, b: MeasuredRuns
 ) -> tuple[MeasuredRuns, MeasuredRuns, bool, tuple[int, ...]]:
-    """Pair the runs by seed where two seeds are shared; return whether, and the seeds left out."""
+    """Pair runs by seed if two seeds are shared; also return whether, and the excluded seeds."""
     lost = {*a.dropped, *b.dropped}
     paired = a.one_fit or b.one_fit
     if not paired:
@@ -336,7 +340,7 @@ def _joined(
 
 
 def _scale(a: MeasuredRuns, b: MeasuredRuns) -> float:
-    """Return the size of the numbers that were subtracted, against which float noise is judged."""
+    """Return the magnitude of the values, which determines the size of rounding errors."""
     return float(np.concatenate([a.sizes, b.sizes]).max())
 
 
@@ -369,7 +373,7 @@ def _unpaired_parts(a: MeasuredRuns, b: MeasuredRuns, noise: float) -> _Parts:
 
 
 def _covariance(deviations: Floats) -> tuple[float, float]:
-    """Return the mean variance of a run over subjects and the mean covariance of two runs."""
+    """Return the mean variance of a run and the mean covariance of two runs, over subjects."""
     n = len(deviations)
     diagonal = float(np.sum(deviations**2))
     everything = float(np.sum(deviations.sum(axis=0) ** 2))
@@ -377,7 +381,7 @@ def _covariance(deviations: Floats) -> tuple[float, float]:
 
 
 def _beyond(variance: float, noise: float) -> float:
-    """Return the variance, or 0 where it is float noise."""
+    """Return the variance, or 0 if it is due to rounding errors."""
     return 0.0 if abs(variance) <= noise**2 else variance
 
 
@@ -388,7 +392,7 @@ def _t_test(difference: float, se: float, df: float, level: float) -> TTest:
 
 
 def _small_sample(n: int) -> float:
-    """Return Hedges' exact correction of d_z from n pairs; NaN below three, where it is 0."""
+    """Return Hedges' exact correction of d_z from n pairs; NaN for fewer than three."""
     df = n - 1
     if df < 2:
         return _NAN
@@ -398,7 +402,7 @@ def _small_sample(n: int) -> float:
 def _flags(
     a: MeasuredRuns, b: MeasuredRuns, parts: _Parts, paired: bool, dropped: tuple[int, ...]
 ) -> tuple[str, ...]:
-    """Return in plain phrases what a reader of the comparison must know."""
+    """Return the limitations of the comparison."""
     arms = (("A", a), ("B", b))
     flags = [
         f"{letter}: undefined in seed {seed}, {reason}"
@@ -436,7 +440,7 @@ def _flags(
 
 
 def _seeds_alike(a: MeasuredRuns, b: MeasuredRuns) -> str:
-    """Return the seeds in which the two arms predict exactly the same, in words."""
+    """Return a list of seeds in which both arms have identical predictions."""
     axes = tuple(range(1, a.predictions.ndim))
     alike = (a.predictions == b.predictions).all(axis=axes)
     seeds = a.seeds if len(a.seeds) >= len(b.seeds) else b.seeds
@@ -444,11 +448,11 @@ def _seeds_alike(a: MeasuredRuns, b: MeasuredRuns) -> str:
 
 
 def _adjusted(p: ArrayLike, adjust: Callable[[Floats], Floats]) -> Floats:
-    """Adjust what is known; NaN stays where it was and is not counted."""
+    """Adjust p-values; NaN remains and is not counted."""
     given = np.asarray(p, dtype=np.float64)
     known = ~np.isnan(given)
     if ((given[known] < 0) | (given[known] > 1)).any():
-        raise ValueError("a p-value lies between 0 and 1")
+        raise ValueError("p-values must be between 0 and 1")
     adjusted = np.full(given.shape, _NAN)
     if known.any():
         adjusted[known] = adjust(given[known])
@@ -456,7 +460,7 @@ def _adjusted(p: ArrayLike, adjust: Callable[[Floats], Floats]) -> Floats:
 
 
 def _step_down(p: Floats) -> Floats:
-    # statsmodels has Holm too, and collects the garbage of the whole process at every call.
+    # statsmodels provides Holm's method too, but runs the garbage collector with every call.
     order = np.argsort(p)
     steps = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
     adjusted = np.empty(len(p))

@@ -1,4 +1,4 @@
-"""Metrics with each subject left out in turn, in O(N) or O(N log N) instead of one by one."""
+"""Metrics with each subject left out in turn, computed together in O(N) or O(N log N)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def rmse_without(truth: Floats, prediction: Floats) -> Floats:
 
 
 def r2_without(truth: Floats, prediction: Floats) -> Floats:
-    """Return R2 without each subject; NaN where the others have one age."""
+    """Return R2 without each subject; NaN if all others have the same age."""
     squares = (prediction - truth) ** 2
     return 1 - (squares.sum() - squares) / _spread_without(truth)
 
 
 def r_without(truth: Floats, prediction: Floats) -> Floats:
-    """Return Pearson's r without each subject; NaN where the others have one age."""
+    """Return Pearson's r without each subject; NaN if all others have the same age."""
     spreads = np.sqrt(_spread_without(truth)) * np.sqrt(_spread_without(prediction))
     return _products_without(prediction, truth) / spreads
 
@@ -33,13 +33,13 @@ def r_without(truth: Floats, prediction: Floats) -> Floats:
 def average_precision_without(truth: Floats, prediction: Floats) -> Floats:
     """Return average precision without each subject, in O(N log N).
 
-    Leaving a subject out changes the counts of its own threshold and of those below, by one: the
-    terms above stay and are a prefix sum, those below are a suffix sum of changed terms.
+    Leaving a subject out reduces the counts at its own and all lower thresholds by one. Terms above
+    are unchanged, so their sum is a prefix sum; the sum of changed terms below is a suffix sum.
     """
     positive = truth == 1
     step, hits, called = precision_steps(positive, prediction)
     true, all_called = hits.cumsum(), called.cumsum()
-    fewer = np.maximum(all_called - 1, 1)  # where it is 0 no subject is left to be counted
+    fewer = np.maximum(all_called - 1, 1)  # At 0, no subject is left.
     above = _before(hits * true / all_called)
     without_hit = above + (hits - 1) * (true - 1) / fewer + _after(hits * (true - 1) / fewer)
     without_miss = above + hits * true / fewer + _after(hits * true / fewer)
@@ -62,7 +62,7 @@ def _after(terms: Floats) -> Floats:
 
 
 def _spread_without(x: Floats) -> Floats:
-    """Return the sum of squares around the mean without each subject; NaN where that is noise."""
+    """Return the sum of squares around the mean without each subject; NaN if negligible."""
     spreads = _products_without(x, x)
     return np.where(spreads > CONSTANT * np.sum((x - x.mean()) ** 2), spreads, _NAN)
 

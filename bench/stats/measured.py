@@ -1,6 +1,7 @@
-"""Runs of an arm, measured: the metric of every run, and each subject's part in its error.
+"""The metric of every run of an arm, and the contribution of each subject to its error.
 
-What a comparison needs of an arm is here; what it does with it is in `bench.stats.inference`.
+The measurements of two arms are compared in `bench.stats.inference`. An arm is one of the models
+that are compared, with its settings.
 """
 
 from __future__ import annotations
@@ -25,24 +26,25 @@ _NAN = float("nan")
 
 @dataclass(frozen=True, eq=False)
 class RunPredictions:
-    """The predictions of one arm on the test set, one run a seed.
+    """The predictions of one arm for the test set, with one run per seed.
 
     Parameters
     ----------
     predictions : array (S, N) or (S, N, K)
-        Of S runs for N subjects (and K classes), the subjects in the order of the truth.
+        Predictions of S runs for N subjects (and K classes), with subjects in the order of the
+        truth.
     seeds : tuple of int
         The S different seeds.
     deterministic : bool
-        The arm's estimator draws nothing at random. Where its S predictions are also the same, the
-        seed changes nothing and the arm counts as one fit, set against every run of the other arm.
-        With S = 1 that is taken on trust, so leave it False where only one training subset of
-        several was used.
+        Whether the arm's estimator is deterministic. If its S predictions are also identical, the
+        seed has no effect: the arm counts as a single fit, which is compared with every run of
+        the other arm. With S = 1 this cannot be verified, so it must be False if only one of
+        several training subsets was used.
 
     Raises
     ------
     ValueError
-        When there is no run, a seed is there twice, or the shapes do not agree.
+        If there is no run, a seed occurs twice, or the shapes do not match.
     """
 
     predictions: Floats
@@ -52,16 +54,18 @@ class RunPredictions:
     def __post_init__(self) -> None:
         shape = self.predictions.shape
         if len(shape) not in (2, 3):
-            raise ValueError(f"predictions must be (S, N) or (S, N, K), not {shape}")
+            raise ValueError(f"predictions must have shape (S, N) or (S, N, K), got {shape}")
         if not self.seeds or len(self.seeds) != shape[0]:
-            raise ValueError(f"{shape[0]} runs need as many seeds, not {len(self.seeds)}")
+            raise ValueError(
+                f"got {len(self.seeds)} seeds for {shape[0]} runs; pass one seed per run"
+            )
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("a seed is there twice; keep one run of each seed")
+            raise ValueError("a seed occurs twice; pass one run per seed")
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredRuns:
-    """One arm measured by one metric: all that a comparison needs of it.
+    """The runs of one arm measured by one metric, with all that a comparison needs.
 
     Parameters
     ----------
@@ -70,21 +74,23 @@ class MeasuredRuns:
     predictions : array (S, N) or (S, N, K)
     seeds : tuple of int
     values : array (S,)
-        The metric of every run, NaN where undefined.
+        The metric of every run, NaN if undefined.
     reasons : tuple of str
-        Why a run's value is undefined, empty where it is defined.
+        Why a run's value is undefined; empty if it is defined.
     deviations : array (S, N)
-        Each subject's part in the error of each value, scaled so that ``deviations @
-        deviations.T`` is the covariance of the values over test sets. NaN where the test set is
-        too small to tell.
+        The contribution of each subject to the error of each value, scaled such that
+        ``deviations @ deviations.T`` is the covariance of the values over test sets. NaN if the
+        test set is too small.
     sizes : array (S,)
-        The size of the numbers that each value was computed from; float noise is judged by it.
+        The magnitude of the numbers from which each value was computed, which determines the size
+        of rounding errors.
     n_smallest : int
-        Subjects in the smallest group over which the metric averages.
+        The number of subjects in the smallest group over which the metric averages.
     deterministic, one_fit : bool
-        As said by the caller, and as found: one fit whatever the seed (then S = 1).
+        Whether the estimator is deterministic, as stated by the caller, and whether all runs were
+        found to be the same fit (then S = 1).
     dropped : tuple of int
-        Seeds left out because not every part of a sum has them.
+        Seeds that were excluded because a part of a sum lacks them.
     """
 
     metric: Metric
@@ -105,7 +111,7 @@ class MeasuredRuns:
         return self._rows([self.seeds.index(seed) for seed in seeds], seeds)
 
     def _rows(self, rows: list[int], seeds: Sequence[int]) -> MeasuredRuns:
-        """Return these rows under these seeds."""
+        """Return these rows, with these seeds."""
         return replace(
             self,
             predictions=self.predictions[rows],
@@ -120,13 +126,13 @@ class MeasuredRuns:
 def measure_runs(
     name: str, truth: ArrayLike, runs: RunPredictions, threshold: float = 0.5
 ) -> MeasuredRuns:
-    """Measure every run of an arm, with what each subject contributes to its uncertainty.
+    """Compute the metric of every run of an arm, and each subject's contribution to its error.
 
-    The covariance over subjects is, for mean absolute error, Brier score, log loss and accuracy,
-    the sample covariance of the per-subject losses / N; for the AUC that of DeLong (Biometrics
-    44, 1988); for balanced accuracy, sensitivity and specificity that of the class-wise means;
-    for RMSE, R2, r, average precision and plugins' metrics that are no means over subjects the
-    delete-one-subject jackknife.
+    The covariance over subjects is the sample covariance of the losses of subjects divided by N
+    for mean absolute error, Brier score, log loss and accuracy; that of DeLong (Biometrics 44,
+    1988) for the AUC; that of the class-wise means for balanced accuracy, sensitivity and
+    specificity; and the delete-one-subject jackknife for RMSE, R2, r, average precision, and
+    metrics of plugins that are not means over subjects.
 
     Parameters
     ----------
@@ -141,11 +147,11 @@ def measure_runs(
     Raises
     ------
     ValueError
-        When the metric does not exist, is never tested, or does not fit the shapes.
+        If the metric does not exist, is not tested, or does not match the shapes.
     """
     kind = metric_of(name)
     if not kind.tested:
-        raise ValueError(f"{name} is shown but never tested; choose another metric")
+        raise ValueError(f"differences in {name} are not tested; choose another metric")
     rows, seeds = runs.predictions, runs.seeds
     same = np.allclose(rows, rows[:1], rtol=CONSTANT, atol=0, equal_nan=True)
     one_fit = runs.deterministic and bool(same)
@@ -173,49 +179,52 @@ def measure_runs(
 def combine(
     parts: Sequence[MeasuredRuns], weights: Sequence[float], *, disjoint: bool
 ) -> MeasuredRuns:
-    """Return a weighted sum of measurements of one arm, run by run, to be compared as any other.
+    """Return a weighted sum of measurements of one arm, run by run.
 
-    With the weights of a trapezoid it is the area under a learning curve, its parts the training
-    sizes; with weights 1 and -1 it is the contrast of two groups of subjects, and comparing two
-    arms by it tests the interaction of arm and group.
+    The sum can be compared like any other measurement. With the measurements at several training
+    sizes and the weights of the trapezoidal rule, it is the area under the learning curve. With
+    two groups of subjects and weights 1 and -1, it is their contrast, and comparing two arms tests
+    the interaction of arm and group.
 
     Parameters
     ----------
     parts : sequence of MeasuredRuns
-        By one metric. Only seeds that all parts have are kept; a part of one fit goes with every
-        seed of the others.
+        Measurements by one metric. Only seeds that all parts share are kept; a part that is a
+        single fit is combined with every seed of the others.
     weights : sequence of float
-        One a part.
+        One weight per part.
     disjoint : bool
-        Whether the parts were measured on different subjects, instead of all on the same.
+        Whether the parts were measured on different subjects instead of the same ones.
 
     Returns
     -------
     MeasuredRuns
-        Of one fit only where every part is.
+        A single fit only if every part is a single fit.
 
     Raises
     ------
     ValueError
-        When there is no part, a weight is missing or not finite, the metrics differ, no seed is
-        shared, or parts that are said to be of the same subjects are not.
+        If there is no part, a weight is missing or not finite, the metrics differ, no seed is
+        shared, or the subjects differ although `disjoint` is False.
     """
     if not parts:
-        raise ValueError("there is nothing to add")
+        raise ValueError("there are no measurements to combine")
     if len(parts) != len(weights):
-        raise ValueError(f"{len(parts)} parts need as many weights, not {len(weights)}")
+        raise ValueError(
+            f"got {len(weights)} weights for {len(parts)} parts; pass one weight per part"
+        )
     if not np.isfinite(weights).all():
-        raise ValueError(f"weights are finite numbers, unlike {list(weights)}")
+        raise ValueError(f"weights must be finite, got {list(weights)}")
     if len({part.metric for part in parts}) > 1:
-        raise ValueError("measurements by different metrics cannot be added")
+        raise ValueError("measurements by different metrics cannot be combined")
     if not disjoint and any(not np.array_equal(p.truth, parts[0].truth) for p in parts):
         raise ValueError("the parts were measured on different subjects")
     several = [part for part in parts if not part.one_fit] or list(parts[:1])
     seeds = tuple(s for s in several[0].seeds if all(s in part.seeds for part in several))
     if not seeds:
-        raise ValueError("the parts share no seed")
+        raise ValueError("the parts do not share a seed")
     lost = {s for part in several for s in (*part.seeds, *part.dropped)} - set(seeds)
-    # One row a seed: the single row of one fit is repeated.
+    # A single fit has one row, which is repeated for each seed.
     rows = [p._rows([0] * len(seeds), seeds) if p.one_fit else p.only(seeds) for p in parts]
     weighted = list(zip(weights, rows, strict=True))
     deviations = [w * row.deviations for w, row in weighted]
@@ -247,8 +256,8 @@ def _measure_run(
     if kind.terms is None:
         return score, _jackknife(values_without_each(name, truth, prediction, threshold))
     members = kind.groups(truth, prediction).values()
-    # The components of a two-sample statistic have its value as the mean within either group; any
-    # other metric is the mean of its groups' means.
+    # The mean of the components of a two-sample statistic within either group is its value; other
+    # metrics are means over the means of their groups.
     weight = 1.0 if kind.two_sample else 1 / len(members)
     terms = terms_of(name, truth, prediction, threshold)
     return score, _group_deviations(terms, members, weight)

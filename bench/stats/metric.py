@@ -1,4 +1,4 @@
-"""What a metric is: one object with everything that tables, tests and resampling need of it."""
+"""The class of metrics, with everything that tables, tests and resampling need."""
 
 from __future__ import annotations
 
@@ -13,81 +13,82 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 CONSTANT = 1e-12
-"""A spread below this fraction of the values is float noise, not variation."""
+"""Variation below this fraction of the values is attributed to rounding errors."""
 
 
 class Score(NamedTuple):
-    """A metric's value; where it is undefined, NaN and the reason in words."""
+    """The value of a metric; if it is undefined, NaN with the reason."""
 
     value: float
     reason: str = ""
 
 
 def everyone(truth: Floats, prediction: Floats) -> dict[str, Mask]:
-    """Return all subjects as the one group over which a metric is averaged."""
+    """Return all subjects as a single group over which a metric is averaged."""
     return {"there": np.ones(len(truth), dtype=bool)}
 
 
 def always_defined(truth: Floats, prediction: Floats) -> str:
-    """Return no reason why a metric would be undefined."""
+    """Return an empty text, because the metric is defined for all predictions."""
     return ""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: its value, each subject's part in it, and what it may be used for.
+    """A metric: its value, the contributions of subjects, and what it can be used for.
 
-    Exactly one of `terms` and `value` is given. All functions take checked arrays: the truth (N,)
-    and predicted ages (N,), probabilities of the positive class (N,) or of every class (N, K); a
-    metric `of_classes` is given the class (N,) that each subject is put into in their place.
+    Exactly one of `terms` and `value` must be given. All functions receive checked arrays: the
+    truth (N,), and predicted ages (N,), probabilities of the positive class (N,), or probabilities
+    of all classes (N, K). With `of_classes`, they receive predicted classes (N,) instead of
+    probabilities.
 
     Parameters
     ----------
     name, label : str
-        The name in the database and on the command line, and the one in a table's head.
+        The name in the database and on the command line, and the label in reports.
     unit : str
-        Empty for a number without a unit.
+        The unit; empty if there is none.
     higher_is_better : bool
-        The declared direction.
+        Whether higher values are better.
     tasks : tuple of str
-        Of ``"regression"``, ``"binary"``, ``"multiclass"``: where it is defined.
+        The tasks for which it is defined: ``"regression"``, ``"binary"``, ``"multiclass"``.
     terms : callable, optional
-        Each subject's contribution (N,). The metric is the mean over `groups` of the mean within
-        each, and its covariance over test sets that of these means.
+        The contribution of each subject (N,). The metric is the mean over `groups` of the mean
+        contribution within each group, and its covariance over test sets is that of these means.
     value : callable, optional
-        The value of a metric that is no mean over subjects. Its covariance over test sets comes
-        from the delete-one-subject jackknife, which is right for smooth functions of the data and
-        wrong for a median (Efron, 1982): such a metric is not `tested`.
+        The value of a metric that is not a mean over subjects. Its covariance over test sets is
+        computed by the delete-one-subject jackknife, which is valid for smooth functions of the
+        data but not for a median (Efron, 1982), for which `tested` must be False.
     of_classes : bool
-        Whether the functions are given classes instead of probabilities.
+        Whether the functions receive classes instead of probabilities.
     groups : callable
-        From truth and prediction to the groups of subjects that must not be empty, named in words.
+        From truth and prediction to the groups of subjects that must not be empty, by name.
     undefined : callable
-        Why there is no value although no group is empty; an empty text where there is one.
+        Why there is no value although no group is empty; an empty text if there is a value.
     without_each : callable, optional
-        The values (N,) with each subject left out in turn; computed one by one by default.
+        The values (N,) with each subject left out in turn; by default computed one by one.
     weighted : callable, optional
         From the truth (N,), a stack of predictions (S, N[, K]) and weights (B, N) to the values
-        (B, S) where each subject counts by its weight. By default a mean is weighted, and any
-        other value computed on subjects repeated as often as their weight says.
+        (B, S) in which each subject counts by its weight. By default, means are weighted, and
+        other values are computed on subjects repeated as often as their weights say.
     two_sample : bool
-        Whether the terms are the structural components of a two-sample U-statistic: the mean
-        within either group is the whole value (DeLong, Biometrics 44, 1988).
+        Whether the terms are the structural components of a two-sample U-statistic, whose mean
+        within either group is the value of the metric (DeLong, Biometrics 44, 1988).
     ranked : bool
-        Whether models may be ranked by it. Sensitivity alone is not: all positive has 1; nor is
-        ECE: the prior has 0.
+        Whether models can be ranked by it. This excludes sensitivity, which is 1 if all subjects
+        are called positive, and ECE, which is 0 for the prior.
     tested : bool
-        Whether differences may be tested.
+        Whether differences can be tested.
     bounds : tuple of float
-        The smallest and the largest value there can be.
+        The smallest and the largest possible value.
     stored : bool
-        Whether its values are kept in the database. Those of a plugin's metric are computed from
-        the predictions whenever they are asked for, so that an edited plugin leaves none behind.
+        Whether its values are stored in the database. Those of a plugin's metric are computed from
+        the predictions for each report, so that they are up to date if the plugin is edited.
 
     Raises
     ------
     ValueError
-        When neither or both of `terms` and `value` are given.
+        If neither or both of `terms` and `value` are given.
     """
 
     name: str
@@ -111,25 +112,25 @@ class Metric:
     def __post_init__(self) -> None:
         if (self.terms is None) == (self.value is None):
             raise ValueError(
-                f"the metric {self.name} needs a value or terms of subjects, not both or neither"
+                f"the metric {self.name} must have either a value or terms, not both or neither"
             )
 
     @property
     def title(self) -> str:
-        """The label with its unit, if there is one."""
+        """The label with the unit, if there is one."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     def given(self, prediction: Floats, threshold: float) -> Floats:
-        """Return what its functions are given: the prediction, or the classes (N,) it means."""
+        """Return the input of the metric's functions: predictions, or predicted classes (N,)."""
         return classes_of(prediction, threshold) if self.of_classes else prediction
 
 
 def classes_of(prediction: Floats, threshold: float) -> Floats:
-    """Return the class (N,) every subject is put into: the most probable, or by the threshold."""
+    """Return predicted classes (N,): the most probable class, or that given by the threshold."""
     guess = prediction >= threshold if prediction.ndim == 1 else prediction.argmax(axis=1)
     return guess.astype(np.float64)
 
 
 def is_constant(values: Floats) -> bool:
-    """Whether the values vary by no more than float noise; one value alone does not vary."""
+    """Whether the values vary by no more than rounding errors, or there is only one value."""
     return bool(np.ptp(values) <= CONSTANT * np.abs(values).max())

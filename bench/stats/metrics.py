@@ -1,6 +1,6 @@
-"""Metrics of one run on one set of subjects, with their undefined cases.
+"""Compute metrics of one run on one set of subjects.
 
-A metric that cannot be computed is NaN together with the reason; it is never a substitute number.
+A metric that cannot be computed is NaN, together with the reason.
 Predictions are ages (N,), probabilities of the positive class (N,) or of every class (N, K).
 """
 
@@ -17,23 +17,23 @@ from bench.stats.metric import Floats, Mask, Metric, Score
 from bench.stats.weighted import ratio
 
 SMALLEST_P = float(np.finfo(np.float64).tiny)
-"""A p too small for a float is still not zero."""
+"""The smallest p-value; those too small for a float are not reported as zero."""
 
 _ONE_AGAINST_REST = re.compile(r"auc_(\d+)")
 _NAN = float("nan")
 
 METRICS: dict[str, Metric] = {each.name: each for each in BUILT_IN}
-"""The metrics by name, the primary one of each task before its others, plugins' metrics last;
-`metric` also knows the one-against-rest ``auc_<class index>``."""
+"""The metrics by name. The primary metric of each task comes first, metrics of plugins come last.
+`metric_of` also returns the one-against-rest ``auc_<class index>``."""
 
 
 def metric_of(name: str) -> Metric:
-    """Return the metric called `name`, a one-against-rest ``auc_<class index>`` included.
+    """Return a metric by name, including the one-against-rest ``auc_<class index>``.
 
     Raises
     ------
     ValueError
-        When there is no such metric.
+        If there is no such metric.
     """
     if name in METRICS:
         return METRICS[name]
@@ -43,20 +43,20 @@ def metric_of(name: str) -> Metric:
 
 
 def add_metric(added: Metric) -> None:
-    """Make a plugin's metric known, in place of an earlier one of its name that is no built-in.
+    """Register the metric of a plugin, replacing an earlier one with the same name.
 
     Raises
     ------
     ValueError
-        When a built-in metric has the name.
+        If there is a built-in metric with this name.
     """
     if added.name in {each.name for each in BUILT_IN} or _ONE_AGAINST_REST.fullmatch(added.name):
-        raise ValueError(f"there is a built-in metric {added.name!r}; choose another name")
+        raise ValueError(f"{added.name!r} is the name of a built-in metric; choose another name")
     METRICS[added.name] = added
 
 
 def metrics_for(kind: str, n_classes: int = 0) -> tuple[str, ...]:
-    """Return the names of the metrics of a task, the primary one first.
+    """Return the names of the metrics of a task, the primary metric first.
 
     Parameters
     ----------
@@ -68,14 +68,14 @@ def metrics_for(kind: str, n_classes: int = 0) -> tuple[str, ...]:
     Raises
     ------
     ValueError
-        When the kind is neither, or there are fewer than two classes.
+        If the kind is neither of these, or there are fewer than two classes.
     """
     if kind == "regression":
         return tuple(m.name for m in METRICS.values() if "regression" in m.tasks)
     if kind != "classification":
-        raise ValueError(f"a task is regression or classification, not {kind!r}")
+        raise ValueError(f"kind must be 'regression' or 'classification', got {kind!r}")
     if n_classes < 2:
-        raise ValueError(f"classification needs at least two classes, not {n_classes}")
+        raise ValueError(f"classification needs at least two classes, got {n_classes}")
     task = "binary" if n_classes == 2 else "multiclass"
     names = tuple(m.name for m in METRICS.values() if task in m.tasks)
     columns = () if task == "binary" else tuple(f"auc_{k}" for k in range(n_classes))
@@ -88,7 +88,7 @@ def primary_metric(kind: str, n_classes: int = 0) -> str:
     Raises
     ------
     ValueError
-        As `metrics_for`.
+        As for `metrics_for`.
     """
     return metrics_for(kind, n_classes)[0]
 
@@ -103,39 +103,42 @@ def compute(name: str, truth: ArrayLike, prediction: ArrayLike, threshold: float
     truth : array (N,)
         Ages in years, or class indices.
     prediction : array (N,) or (N, K)
-        Predicted ages; P(positive); or the probabilities of K classes.
+        Predicted ages, P(positive), or the probabilities of K classes.
     threshold : float
-        Two classes: positive if P(positive) >= threshold. More classes: the most probable one.
+        With two classes, a subject is positive if P(positive) >= threshold. With more classes,
+        the most probable class is predicted.
 
     Returns
     -------
     Score
-        Value and reason. Undefined, hence NaN: R2 of a constant target, r of a constant target or
-        prediction; AUC, average precision, MCC, F1 and balanced accuracy where a class is absent,
-        sensitivity and specificity where theirs is; MCC where every subject is put into one
-        class; and everything where a prediction is not finite or no probability.
+        Value and reason. The following are undefined and hence NaN: R2 of a constant target, r of
+        a constant target or prediction; AUC, average precision, MCC, F1 and balanced accuracy if a
+        class is absent, sensitivity and specificity if their class is absent; MCC if all subjects
+        are assigned to one class; and all metrics if a prediction is not finite or not a
+        probability.
 
     Raises
     ------
     ValueError
-        When the metric does not exist or does not fit the shapes, or the truth is not finite or
-        no class index.
+        If the metric does not exist or does not match the shapes, or the truth is not finite or
+        not a class index.
 
     Notes
     -----
     Log loss is unweighted, with probabilities floored at 1e-7. AUC is the Mann-Whitney form with
     ties counted one half; it is not flipped when below one half. Average precision is the sum over
-    thresholds of the gain in recall times the precision, without interpolation and with subjects
-    of one score at one threshold; at chance it is about the prevalence. ECE is the expected
-    calibration error: over 15 bins of equal width of P(positive), 1 in the last of them, the mean
-    distance between the predicted and the observed share of positives, weighted by subjects.
+    thresholds of the gain in recall times the precision, without interpolation; subjects with the
+    same score share a threshold, and at chance it is about the prevalence. ECE is the expected
+    calibration error: the mean distance between predicted and observed proportion of positives
+    over 15 bins of P(positive) of equal width (the last of which includes 1), weighted by the
+    number of subjects.
     """
     truth, prediction = checked(name, truth, prediction)
     return score_of(name, truth, prediction, threshold)
 
 
 def score_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> Score:
-    """Return the value of checked arrays, or why there is none."""
+    """Return the value for checked arrays, or the reason why it is undefined."""
     if reason := undefined(name, truth, prediction, threshold):
         return Score(_NAN, reason)
     value = value_of(name, truth, prediction, threshold)
@@ -143,40 +146,44 @@ def score_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> 
 
 
 def checked(name: str, truth: ArrayLike, prediction: ArrayLike) -> tuple[Floats, Floats]:
-    """Return truth and prediction as float64 arrays that fit each other and the metric.
+    """Return truth and prediction as float64 arrays that match each other and the metric.
 
     Raises
     ------
     ValueError
-        As `compute`.
+        As for `compute`.
     """
     tasks = metric_of(name).tasks
     truth = np.asarray(truth, dtype=np.float64)
     prediction = np.asarray(prediction, dtype=np.float64)
     if truth.ndim != 1 or prediction.ndim not in (1, 2) or len(truth) != len(prediction):
         raise ValueError(
-            f"{name} needs truth (N,) and prediction (N,) or (N, K),"
-            f" not {truth.shape} and {prediction.shape}"
+            f"{name} needs truth of shape (N,) and prediction of shape (N,) or (N, K),"
+            f" got {truth.shape} and {prediction.shape}"
         )
     if not np.isfinite(truth).all():
-        raise ValueError("the truth has missing values; leave those subjects out first")
+        raise ValueError("the truth has missing values; exclude these subjects first")
     fitting = {"multiclass"} if prediction.ndim == 2 else {"regression", "binary"}
     if not fitting & set(tasks):
-        raise ValueError(f"{name} is for {' or '.join(tasks)}, not predictions {prediction.shape}")
+        raise ValueError(
+            f"{name} is for {' or '.join(tasks)}, got predictions of shape {prediction.shape}"
+        )
     if tasks != ("regression",):
         n_classes = prediction.shape[1] if prediction.ndim == 2 else 2
         if n_classes < 2:
-            raise ValueError("two classes are predicted as P(positive), of shape (N,), not (N, 1)")
+            raise ValueError(
+                "with two classes, predictions must be P(positive) of shape (N,), got (N, 1)"
+            )
         one_against_rest = _ONE_AGAINST_REST.fullmatch(name)
         if one_against_rest and int(one_against_rest[1]) >= n_classes:
-            raise ValueError(f"{name} does not exist: the classes are 0 to {n_classes - 1}")
+            raise ValueError(f"{name} does not exist, because the classes are 0 to {n_classes - 1}")
         if not np.isin(truth, np.arange(n_classes)).all():
             raise ValueError(f"the truth must be class indices from 0 to {n_classes - 1}")
     return truth, prediction
 
 
 def undefined(name: str, truth: Floats, prediction: Floats, threshold: float) -> str:
-    """Return why the metric has no value on these checked arrays, or an empty text."""
+    """Return why the metric is undefined for these checked arrays, or an empty text."""
     kind = metric_of(name)
     if not len(truth):
         return "no subjects"
@@ -194,7 +201,7 @@ def undefined(name: str, truth: Floats, prediction: Floats, threshold: float) ->
 
 
 def value_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> float:
-    """Return the metric of checked arrays on which it is defined."""
+    """Return the metric of checked arrays for which it is defined."""
     kind = metric_of(name)
     if kind.value is not None:
         return float(kind.value(truth, kind.given(prediction, threshold)))
@@ -213,7 +220,7 @@ def terms_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> 
     Raises
     ------
     ValueError
-        For a metric that is no mean over subjects, such as RMSE.
+        If the metric is not a mean over subjects, such as RMSE.
     """
     kind = metric_of(name)
     if kind.terms is None:
@@ -224,7 +231,7 @@ def terms_of(name: str, truth: Floats, prediction: Floats, threshold: float) -> 
 def values_without_each(name: str, truth: Floats, prediction: Floats, threshold: float) -> Floats:
     """Return the values (N,) of checked arrays with each subject left out in turn.
 
-    NaN where the metric is undefined without a subject.
+    A value is NaN if the metric is undefined without the subject.
     """
     kind = metric_of(name)
     if kind.without_each is not None:
@@ -240,7 +247,7 @@ def values_without_each(name: str, truth: Floats, prediction: Floats, threshold:
 def weighted_values(
     name: str, truth: Floats, stack: Floats, weights: Floats, threshold: float = 0.5
 ) -> Floats:
-    """Return the metric of every run where each subject counts as often as it was drawn.
+    """Return the metric of every run in which each subject counts by its weight.
 
     Parameters
     ----------
@@ -248,21 +255,21 @@ def weighted_values(
         A name of `METRICS`.
     truth : array (N,)
     stack : array (S, N) or (S, N, K)
-        On which the metric is defined.
+        Predictions for which the metric is defined.
     weights : array (B, N)
-        Not negative.
+        Non-negative weights.
     threshold : float
         As for `compute`.
 
     Returns
     -------
     array (B, S)
-        NaN where the metric is undefined under the weights.
+        NaN if the metric is undefined with the weights.
 
     Raises
     ------
     ValueError
-        When weights of a metric without a weighted form are no whole numbers.
+        If weights are not integers, for a metric without a weighted form.
     """
     kind = metric_of(name)
     if kind.weighted is not None:
@@ -280,7 +287,9 @@ def _repeated(
 ) -> Floats:
     counts = weights.astype(int)
     if (counts != weights).any():
-        raise ValueError(f"{kind.label} has no form with weights that are no whole numbers")
+        raise ValueError(
+            f"the weights of {kind.label} must be integers, because it has no weighted form"
+        )
     values = np.full((len(weights), len(stack)), _NAN)
     for resample, count in enumerate(counts):
         drawn = np.repeat(np.arange(len(truth)), count)

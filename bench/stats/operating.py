@@ -1,7 +1,7 @@
-"""Operating points of a two-class model: thresholds, what they give, and ROC curves.
+"""Thresholds, operating points and ROC curves of models with two classes.
 
-A threshold is chosen on VALIDATION predictions and used on test ones. Chosen on the test set it
-would flatter the model.
+Thresholds are chosen on VALIDATION predictions and applied to test predictions. If they were chosen
+on the test set, results would be too optimistic.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RULE = re.compile(r"(sensitivity|specificity)>=(0?\.\d+|0|1(?:\.0*)?)")
 
 
 class Proportion(NamedTuple):
-    """A share of n subjects with its Wilson interval; NaN where `reason` says why."""
+    """A proportion of n subjects with its Wilson interval; NaN for the reason in `reason`."""
 
     value: float
     low: float
@@ -33,7 +33,7 @@ class Proportion(NamedTuple):
 
 
 class Threshold(NamedTuple):
-    """A threshold with what it gave where it was chosen; NaN where `reason` says why."""
+    """A threshold, with its results on the subjects on which it was chosen; NaN with a `reason`."""
 
     rule: str
     value: float
@@ -44,7 +44,7 @@ class Threshold(NamedTuple):
 
 
 class OperatingPoint(NamedTuple):
-    """What a threshold gives. PPV and NPV hold for a population with this prevalence only."""
+    """Results with a threshold. PPV and NPV apply to populations with this prevalence only."""
 
     threshold: float
     sensitivity: Proportion
@@ -56,12 +56,12 @@ class OperatingPoint(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Roc:
-    """A ROC curve, from (0, 0) at the threshold infinity on; empty where `reason` says why.
+    """A ROC curve that starts at (0, 0) with threshold infinity; empty for the reason in `reason`.
 
     Parameters
     ----------
     fpr, tpr, thresholds : array (T,)
-        Subjects of one score share a point.
+        Subjects with the same score share a point.
     reason : str
     """
 
@@ -73,13 +73,13 @@ class Roc:
 
 @dataclass(frozen=True, eq=False)
 class MeanRoc:
-    """The mean over seeds of ROC curves, with a t interval over seeds only.
+    """The mean of ROC curves over seeds, with a t interval over seeds only.
 
     Parameters
     ----------
     fpr, tpr, low, high : array (G,)
-        The bounds are clipped to 0 and 1. They are NaN for one seed, and tell what new training
-        runs would do on these subjects, not what new subjects would.
+        The bounds are clipped to 0 and 1, and are NaN for a single seed. They generalise to new
+        training runs but not to new subjects.
     n_seeds : int
     level : float
     reason : str
@@ -112,47 +112,48 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Proportion:
     Raises
     ------
     ValueError
-        When `successes` is not between 0 and `n`, or `level` not between 0 and 1.
+        If `successes` is not between 0 and `n`, or `level` is not between 0 and 1.
     """
     if not 0 <= successes <= n:
-        raise ValueError(f"{successes} of {n} is no proportion")
+        raise ValueError(f"successes must be between 0 and n, got {successes} of {n}")
     if not 0 < level < 1:
-        raise ValueError(f"the level of an interval lies between 0 and 1, not at {level}")
+        raise ValueError(f"level must be between 0 and 1, got {level}")
     if n == 0:
         return Proportion(_NAN, _NAN, _NAN, 0, 0, "no subjects")
     share, z = successes / n, float(ndtri(0.5 + level / 2))
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # At 0 and n the bound is the share itself; rounding must not put it beyond.
+    # With 0 or n successes, a bound equals the proportion; avoid rounding errors.
     low = 0.0 if successes == 0 else max(float(middle - half), 0.0)
     high = 1.0 if successes == n else min(float(middle + half), 1.0)
     return Proportion(share, low, high, int(successes), int(n))
 
 
 def choose_threshold(truth: ArrayLike, score: ArrayLike, rule: str = "youden") -> Threshold:
-    """Choose a threshold on VALIDATION predictions; a subject is positive if score >= threshold.
+    """Choose a threshold on VALIDATION predictions; subjects are positive if score >= threshold.
 
     Parameters
     ----------
     truth : array (N,)
-        Class indices, 1 the positive one.
+        Class indices, with 1 as the positive class.
     score : array (N,)
         P(positive).
     rule : str
-        ``"youden"``: the largest sensitivity + specificity, the lowest such threshold.
-        ``"sensitivity>=x"``: the highest threshold that reaches x, so the best specificity.
-        ``"specificity>=x"``: the lowest that reaches x, so the best sensitivity.
+        ``"youden"``: the lowest threshold that maximises sensitivity + specificity.
+        ``"sensitivity>=x"``: the highest threshold with this sensitivity, which has the best
+        specificity. ``"specificity>=x"``: the lowest threshold with this specificity, which has the
+        best sensitivity.
 
     Returns
     -------
     Threshold
-        One of the scores. NaN where a class is absent or a score is no probability, and where
-        only calling nobody positive would reach x.
+        One of the scores. NaN if a class is absent, a score is not a probability, or the
+        specificity is reached only if no subject is called positive.
 
     Raises
     ------
     ValueError
-        When there is no such rule, the shapes do not fit or the truth is no class index.
+        If there is no such rule, the shapes do not match, or the truth is not a class index.
     """
     asked = _RULE.fullmatch(rule)
     if rule != "youden" and not asked:
@@ -168,7 +169,7 @@ def choose_threshold(truth: ArrayLike, score: ArrayLike, rule: str = "youden") -
     n_positive, n_negative = true[-1], false[-1]
     sensitivity, specificity = true / n_positive, (n_negative - false) / n_negative
     if not asked:
-        # Whole numbers, so that ties are ties.
+        # Computed from integers, so that ties are exact.
         youden = true * n_negative - false * n_positive
         chosen = _lowest(youden == youden.max())
     elif asked[1] == "sensitivity":
@@ -189,26 +190,27 @@ def choose_threshold(truth: ArrayLike, score: ArrayLike, rule: str = "youden") -
 def operating_point(
     truth: ArrayLike, score: ArrayLike, threshold: float, level: float = 0.95
 ) -> OperatingPoint:
-    """Return what a threshold gives on test predictions, with Wilson intervals.
+    """Return the results with a threshold on test predictions, with Wilson intervals.
 
     Parameters
     ----------
     truth, score : array (N,)
         As for `choose_threshold`.
     threshold : float
-        Positive if score >= threshold. NaN, where none could be chosen, gives NaN.
+        Subjects are positive if score >= threshold. Results are NaN if it is NaN.
     level : float
         Between 0 and 1.
 
     Returns
     -------
     OperatingPoint
-        Each proportion is NaN where nobody is in its denominator.
+        A proportion is NaN if its denominator is 0.
 
     Raises
     ------
     ValueError
-        When the shapes do not fit, the truth is no class index or `level` is not between 0 and 1.
+        If the shapes do not match, the truth is not a class index, or `level` is not between 0
+        and 1.
     """
     truth, score = _binary(truth, score)
     positive, called = truth == 1, score >= threshold
@@ -242,7 +244,7 @@ def roc_curve(truth: ArrayLike, score: ArrayLike) -> Roc:
     Raises
     ------
     ValueError
-        When the shapes do not fit or the truth is no class index.
+        If the shapes do not match or the truth is not a class index.
     """
     truth, score = _binary(truth, score)
     if reason := compute("auc", truth, score).reason:
@@ -258,42 +260,43 @@ def roc_curve(truth: ArrayLike, score: ArrayLike) -> Roc:
 def mean_roc(
     truth: ArrayLike, scores: ArrayLike, n_points: int = 101, level: float = 0.95
 ) -> MeanRoc:
-    """Average ROC curves of several seeds vertically (Fawcett, Pattern Recognition Letters 27).
+    """Average the ROC curves of several seeds (Fawcett, Pattern Recognition Letters 27, 2006).
 
-    On a grid of equal steps of the false positive rate each curve is read off its straight lines,
-    at a jump its upper end; then the mean and t interval over seeds are taken at every point.
+    Curves are averaged vertically: each curve is interpolated linearly on an equidistant grid of
+    false positive rates (with the upper end of vertical segments), and the mean and t interval over
+    seeds are computed at each point.
 
     Parameters
     ----------
     truth : array (N,)
     scores : array (S, N)
     n_points : int
-        Of the grid, two or more.
+        The number of grid points, at least two.
     level : float
-        Between 0 and 1.
+        Confidence level, between 0 and 1.
 
     Returns
     -------
     MeanRoc
-        All NaN where a run has no curve: an undefined run is never averaged over.
+        NaN if a run has no curve, because undefined runs must not be omitted.
 
     Raises
     ------
     ValueError
-        When there is no run, the shapes do not fit, or `level` or `n_points` is out of range.
+        If there is no run, the shapes do not match, or `level` or `n_points` is out of range.
     """
     if n_points < 2 or not 0 < level < 1:
-        raise ValueError("a mean ROC curve needs two points or more and a level between 0 and 1")
+        raise ValueError("a mean ROC curve needs at least two points and a level between 0 and 1")
     runs = np.asarray(scores, dtype=np.float64)
     if runs.ndim != 2 or not len(runs):
-        raise ValueError(f"scores must be (S, N), not {runs.shape}")
+        raise ValueError(f"scores must have shape (S, N), got {runs.shape}")
     grid, n = np.linspace(0, 1, n_points), len(runs)
     curves = [roc_curve(truth, run) for run in runs]
     nothing = np.full(n_points, _NAN)
     for curve in curves:
         if curve.reason:
             return MeanRoc(grid, nothing, nothing, nothing, n, level, curve.reason)
-    # Where the rate repeats np.interp takes the last point, which is the upper end.
+    # np.interp uses the last of repeated points, which is the upper end of a vertical segment.
     read = np.array([np.interp(grid, curve.fpr, curve.tpr) for curve in curves])
     mean = read.mean(axis=0)
     if n == 1:
@@ -308,7 +311,7 @@ def _binary(truth: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def _counts(truth: Floats, score: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return the scores from the highest down, with the true and false positives (T,) at each."""
+    """Return scores in descending order, with the true and false positives (T,) at each."""
     order = np.argsort(-score, kind="stable")
     sorted_scores, positive = score[order], truth[order] == 1
     last = np.append(np.flatnonzero(np.diff(sorted_scores)), len(score) - 1)
@@ -317,5 +320,5 @@ def _counts(truth: Floats, score: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _lowest(chosen: NDArray[np.bool_]) -> int:
-    """Return the index of the last that is chosen: the lowest threshold."""
+    """Return the last index that is True, which is that of the lowest threshold."""
     return int(np.flatnonzero(chosen)[-1])

@@ -1,13 +1,13 @@
-"""How many seeds and subjects a question needs, from what the variance was made of.
+"""Power and sample size: the numbers of seeds and test subjects needed to detect a difference.
 
-The headline test's squared standard error splits into a part of the seeds, a part of the subjects
-and a part of both (Hillis, Obuchowski and Berbaum, Academic Radiology 18, 2011). Each shrinks with
-its own number, so one comparison tells what more seeds or a larger test set would bring, and where
-the test set alone sets the floor: sqrt(C), however many seeds.
+The squared standard error of the headline test is the sum of components for seeds, for subjects and
+for both (Hillis, Obuchowski and Berbaum, Academic Radiology 18, 2011), which decrease with the
+respective numbers. Therefore, the effect of more seeds or a larger test set can be predicted from
+one comparison. With any number of seeds, the standard error is at least sqrt(C).
 
-There is no post-hoc power here. The power of a finished comparison at the difference it observed
-is its p-value in other words and says nothing new; ask instead for the difference that would
-matter, and of a finished comparison read the interval.
+Post-hoc power is not provided. The power of a comparison for the observed difference is a function
+of its p-value and carries no further information. Use a difference that would matter in practice
+for planning, and the confidence interval for interpreting results.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from bench.stats.inference import Comparison
 from bench.stats.metric import Floats
 
 MOST = 1_000_000
-"""Numbers of seeds or subjects beyond this are not looked for."""
+"""The maximum number of seeds or subjects in searches."""
 
 _GRID = 500
 
 
 @dataclass(frozen=True)
 class Components:
-    """The variance of a difference for one seed and one test subject.
+    """Variance components of a difference, for one seed and one test subject.
 
     With S seeds and N subjects the squared standard error of the headline test is
     ``seed / S + subject / N + residual / (S N)``.
@@ -41,15 +41,15 @@ class Components:
     Parameters
     ----------
     seed, subject, residual : float
-        In squared units of the metric; 0 or more, not all 0.
+        Non-negative, in squared units of the metric; at least one is positive.
     smallest_share : float
-        Subjects of the smallest group over which the metric averages (of the AUC the smaller
-        class), as a share of all. It counts only where nothing varies with the seed.
+        The proportion of subjects in the smallest group over which the metric averages (for the
+        AUC, the smaller class). It matters only if nothing varies with the seed.
 
     Raises
     ------
     ValueError
-        When a variance is negative or not finite, all are 0, or the share is not in (0, 1].
+        If a variance is negative or not finite, all are 0, or the share is not in (0, 1].
     """
 
     seed: float
@@ -60,19 +60,19 @@ class Components:
     def __post_init__(self) -> None:
         parts = (self.seed, self.subject, self.residual)
         if not all(isfinite(part) and part >= 0 for part in parts) or not any(parts):
-            raise ValueError(f"variances are 0 or more, and not all 0, unlike {parts}")
+            raise ValueError(f"variances must be non-negative and not all 0, got {parts}")
         if not 0 < self.smallest_share <= 1:
-            raise ValueError(f"a share of the subjects is in (0, 1], not {self.smallest_share}")
+            raise ValueError(f"smallest_share must be in (0, 1], got {self.smallest_share}")
 
     @property
     def varies_with_seed(self) -> bool:
-        """Whether more seeds change anything."""
+        """Whether the variance depends on the number of seeds."""
         return self.seed > 0 or self.residual > 0
 
 
 @dataclass(frozen=True)
 class Projection:
-    """What to expect of the same comparison with other numbers.
+    """The expected precision of a comparison with other numbers of seeds and subjects.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class Projection:
     se, df : float
         Standard error of the difference and its degrees of freedom.
     half_width : float
-        Of the confidence interval, at the comparison's own level.
+        Half-width of the confidence interval, at the level of the comparison.
     """
 
     n_seeds: float
@@ -93,43 +93,44 @@ class Projection:
 def components_of(comparison: Comparison) -> Components:
     """Return the variance components of a comparison.
 
-    A covariance over subjects that was estimated below 0 counts as 0, as in the test: the subject
-    component is then 0, and what is planned from it is optimistic.
+    As in the test, a negative estimate of the covariance over subjects is replaced by 0. The
+    subject component is then 0, so that plans are too optimistic.
 
     Raises
     ------
     ValueError
-        When the comparison has no test, or its runs were not paired by seed: two numbers of seeds
-        with a variance each do not project to one.
+        If the comparison has no test, or its runs were not paired by seed, because unpaired arms
+        have separate numbers of seeds and variances.
     """
     if not isfinite(comparison.se):
         why = f": {'; '.join(comparison.flags)}" if comparison.flags else ""
-        raise ValueError(f"the variance of this comparison is not known{why}")
+        raise ValueError(f"the variance of this comparison is unknown{why}")
     if not comparison.paired:
-        raise ValueError("the runs are not paired by seed, so no number of seeds is projected")
+        raise ValueError("the runs are not paired by seed, so precision cannot be projected")
     seeds, subjects, residual = (share * comparison.se**2 for share in comparison.shares)
     s, n = comparison.n_seeds, comparison.n_subjects
     return Components(seeds * s, subjects * n, residual * s * n, comparison.n_smallest / n)
 
 
 def project(comparison: Comparison, n_seeds: float, n_subjects: float) -> Projection:
-    """Return the interval to expect with other numbers of seeds and test subjects.
+    """Return the expected precision with other numbers of seeds and test subjects.
 
-    The degrees of freedom are those of Hillis, V^2 / (v^2 / (S - 1)), with v the parts of the seed
-    and of the residual. With the numbers of the comparison itself the result is its own interval.
+    The degrees of freedom are those of Hillis, V^2 / (v^2 / (S - 1)), where v is the sum of the
+    components for seeds and for the residual. With the numbers of the comparison itself, the result
+    is its own interval.
 
     Parameters
     ----------
     comparison : Comparison
     n_seeds : float
-        Two or more; ``inf`` for the floor that the test set sets.
+        At least two; ``inf`` for the limit that is due to the test set.
     n_subjects : float
-        Subjects, mixed as in the test set.
+        The number of subjects, with the same proportions of groups as in the test set.
 
     Raises
     ------
     ValueError
-        As `components_of`, and when the numbers are too small for a test.
+        As for `components_of`, and if the numbers are too small for a test.
     """
     components = components_of(comparison)
     se, df = _se_and_df(components, n_seeds, n_subjects)
@@ -142,26 +143,26 @@ def projection_table(
     seeds: Sequence[float] = (3, 5, 10, 20),
     factors: Sequence[float] = (1, 2, 4),
 ) -> tuple[tuple[Projection, ...], ...]:
-    """Return projections, a row a number of seeds, a column a multiple of the test subjects.
+    """Return projections for numbers of seeds (rows) and multiples of the test set (columns).
 
     Raises
     ------
     ValueError
-        As `project`.
+        As for `project`.
     """
     n = comparison.n_subjects
     return tuple(tuple(project(comparison, s, factor * n) for factor in factors) for s in seeds)
 
 
 def gain_from_seeds(comparison: Comparison) -> float:
-    """Return the share, 0 to 1, by which more seeds would narrow the interval at most.
+    """Return the proportion (0 to 1) by which more seeds could narrow the interval at most.
 
-    The narrowest is the one of endless seeds: the normal quantile times sqrt(C).
+    With infinitely many seeds, the half-width is the normal quantile times sqrt(C).
 
     Raises
     ------
     ValueError
-        As `components_of`.
+        As for `components_of`.
     """
     if not components_of(comparison).varies_with_seed:
         return 0.0
@@ -171,15 +172,16 @@ def gain_from_seeds(comparison: Comparison) -> float:
 
 
 def gain_from_subjects(comparison: Comparison) -> float:
-    """Return the share, 0 to 1, by which more test subjects would narrow the interval at most.
+    """Return the proportion (0 to 1) by which more subjects could narrow the interval at most.
 
-    The narrowest is not always the one of endless subjects: as the part of the subjects vanishes,
-    the degrees of freedom fall to the number of seeds - 1. So the best of many numbers is taken.
+    The interval is not always narrowest with infinitely many subjects: as the component for
+    subjects vanishes, the degrees of freedom decrease to the number of seeds - 1. Therefore, the
+    minimum over many numbers of subjects is used.
 
     Raises
     ------
     ValueError
-        As `components_of`.
+        As for `components_of`.
     """
     components = components_of(comparison)
     if components.seed == 0:
@@ -197,25 +199,26 @@ def power(
     n_subjects: int,
     alpha: float = 0.05,
 ) -> float:
-    """Return the probability that the headline test finds a true difference.
+    """Return the probability that the headline test detects a true difference.
 
-    It is that of a noncentral t with difference / se and Hillis' degrees of freedom, both tails
-    counted. The components are taken as known, so it is a plan, not a promise.
+    It is computed from both tails of a noncentral t distribution with noncentrality
+    difference / se and Hillis' degrees of freedom. The components are taken as known, so it is
+    approximate.
 
     Parameters
     ----------
     difference : float
-        The one that would matter, in the metric's units; its sign does not count.
+        A true difference in units of the metric; its sign does not matter.
     components : Components
     n_seeds, n_subjects : int
     alpha : float
-        Of the two-sided test; alpha / m where m pairs share a family.
+        Level of the two-sided test; use alpha / m for a family of m pairs.
 
     Raises
     ------
     ValueError
-        When the difference is not finite, `alpha` is out of range, or the numbers are too small
-        for a test.
+        If the difference is not finite, `alpha` is out of range, or the numbers are too small for
+        a test.
     """
     _check(difference, alpha)
     se, df = _se_and_df(components, n_seeds, n_subjects)
@@ -229,12 +232,12 @@ def smallest_detectable(
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> float:
-    """Return the difference, in the metric's units, that is found with the given probability.
+    """Return the difference, in units of the metric, that is detected with the given power.
 
     Raises
     ------
     ValueError
-        As for the function `power`, and when `power` is not between `alpha` and 1.
+        As for the function `power`, and if `power` is not between `alpha` and 1.
     """
     se, df = _se_and_df(components, n_seeds, n_subjects)
     return _noncentrality(float(df), power, alpha) * float(se)
@@ -247,18 +250,18 @@ def required_seeds(
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> int | None:
-    """Return the smallest number of seeds that finds the difference with the given probability.
+    """Return the smallest number of seeds that detects the difference with the given power.
 
     Returns
     -------
     int or None
-        None where no number up to `MOST` does: the test set is then too small, whatever the
-        seeds. 1 where nothing varies with the seed.
+        None if no number up to `MOST` is sufficient, because the test set is too small; 1 if
+        nothing varies with the seed.
 
     Raises
     ------
     ValueError
-        As `smallest_detectable`.
+        As for `smallest_detectable`.
     """
     _check(difference, alpha, power)
 
@@ -276,18 +279,17 @@ def required_subjects(
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> int | None:
-    """Return the smallest number of test subjects that finds the difference so probably.
+    """Return the smallest number of test subjects that detects the difference with this power.
 
     Returns
     -------
     int or None
-        None where no number up to `MOST` does: there are then too few seeds, whatever the test
-        set.
+        None if no number up to `MOST` is sufficient, because there are too few seeds.
 
     Raises
     ------
     ValueError
-        As `smallest_detectable`.
+        As for `smallest_detectable`.
     """
     _check(difference, alpha, power)
 
@@ -299,36 +301,38 @@ def required_subjects(
 
 
 def smallest_d_z(n: int, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Return the standardised difference that a paired t test over n seeds finds so probably.
+    """Return the standardised difference that a paired t test over n seeds detects.
 
     Parameters
     ----------
     n : int
-        Pairs of runs, 2 or more. The test takes the test set for the whole population.
+        The number of pairs of runs, at least two. The test takes the test set as fixed.
     power, alpha : float
-        Probability of finding it; level of the two-sided test.
+        Power and level of the two-sided test.
 
     Raises
     ------
     ValueError
-        When n is below 2, or `power` is not between `alpha` and 1.
+        If n is less than 2, or `power` is not between `alpha` and 1.
     """
     if n < 2:
-        raise ValueError(f"a paired t test needs two pairs, not {n}")
+        raise ValueError(f"a paired t test needs at least two pairs, got {n}")
     return _noncentrality(n - 1, power, alpha) / float(np.sqrt(n))
 
 
 def _se_and_df(
     components: Components, n_seeds: ArrayLike, n_subjects: ArrayLike
 ) -> tuple[Floats, Floats]:
-    """Return the standard error and Hillis' degrees of freedom, over arrays of either number."""
+    """Return the standard error and Hillis' degrees of freedom; both numbers can be arrays."""
     s = np.asarray(n_seeds, dtype=np.float64)
     n = np.asarray(n_subjects, dtype=np.float64)
     least = 2 if components.varies_with_seed else 1
     if not (s >= least).all():
-        raise ValueError(f"a test needs {least} or more seeds, not {s.min():g}")
+        raise ValueError(f"n_seeds must be at least {least} for a test, got {s.min():g}")
     if not (n * components.smallest_share > 1).all() or np.isinf(n).any():
-        raise ValueError(f"a test needs two subjects in its smallest group, not {n.min():g} in all")
+        raise ValueError(
+            f"a test needs two subjects in the smallest group, got {n.min():g} subjects in total"
+        )
     runs = components.seed / s + components.residual / (s * n)
     variance = runs + components.subject / n
     if not components.varies_with_seed:
@@ -346,12 +350,12 @@ def _quantile(df: Floats, level: float) -> Floats:
 def _reached(noncentrality: ArrayLike, df: ArrayLike, alpha: float) -> Floats:
     """Return the power of a two-sided t test."""
     critical = stdtrit(df, 1 - alpha / 2)
-    # The lower tail is the upper one of the opposite sign, which scipy computes without NaN.
+    # The lower tail is computed as an upper tail, for which scipy does not return NaN.
     return nct.sf(critical, df, noncentrality) + nct.sf(critical, df, np.negative(noncentrality))
 
 
 def _noncentrality(df: float, power: float, alpha: float) -> float:
-    """Return the noncentrality at which a two-sided t test has that power."""
+    """Return the noncentrality at which a two-sided t test has this power."""
     _check(0.0, alpha, power)
     high = 1.0
     while _reached(high, df, alpha) < power:
@@ -360,7 +364,7 @@ def _noncentrality(df: float, power: float, alpha: float) -> float:
 
 
 def _first(reached: Callable[[ArrayLike], Floats], least: int, wanted: float) -> int | None:
-    """Return the first number from `least` to `MOST` with that power."""
+    """Return the smallest number from `least` to `MOST` with this power."""
     grid = np.unique(np.geomspace(least, MOST, _GRID).round().astype(int))
     found = np.flatnonzero(reached(grid) >= wanted)
     if not len(found):
@@ -378,8 +382,8 @@ def _first(reached: Callable[[ArrayLike], Floats], least: int, wanted: float) ->
 
 def _check(difference: float, alpha: float, power: float | None = None) -> None:
     if not isfinite(difference):
-        raise ValueError(f"a difference to be found is a number, not {difference}")
+        raise ValueError(f"difference must be finite, got {difference}")
     if not 0 < alpha < 1:
-        raise ValueError(f"alpha lies between 0 and 1, not at {alpha}")
+        raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
     if power is not None and not alpha < power < 1:
-        raise ValueError(f"power lies between alpha, {alpha}, and 1, not at {power}")
+        raise ValueError(f"power must be between alpha ({alpha}) and 1, got {power}")

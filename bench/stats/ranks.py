@@ -1,7 +1,7 @@
-"""Ranks of arms across cohorts: Friedman's test, and which arms are told apart.
+"""Ranks of arms across cohorts, with Friedman's test and pairwise tests.
 
-A block is a whole cohort with subjects of its own. Seeds, training sizes and folds of one cohort
-share subjects: they are no blocks, and the headline test is for them.
+Blocks are whole cohorts with separate subjects. Seeds, training sizes and folds of one cohort share
+subjects, so they are not blocks; use the headline test for them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from bench.stats.metric import CONSTANT, Floats
 from bench.stats.metrics import SMALLEST_P
 
 FEWEST_COHORTS = 5
-"""With fewer blocks neither test says anything."""
+"""The minimum number of cohorts; with fewer, the tests have no power."""
 
 _NAN = float("nan")
 
 
 class RankPair(NamedTuple):
-    """Two arms by Wilcoxon's signed ranks over cohorts; `note` says why there is no p."""
+    """Wilcoxon's signed-rank test of two arms over cohorts; `note` says why there is no p."""
 
     a: str
     b: str
@@ -38,26 +38,28 @@ class RankPair(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class RankTable:
-    """Arms ranked within every cohort, 1 the best.
+    """Arms ranked within every cohort, with 1 as the best rank.
 
     Parameters
     ----------
     cohorts, arms : tuple of str
-        The arms by their mean rank, the best first.
+        The arms are sorted by their mean rank, the best first.
     ranks : array (n_cohorts, n_arms)
-        Ties share the mean of their ranks.
+        Ties have the mean of their ranks.
     mean_ranks : array (n_arms,)
     statistic, p : float
-        Friedman's, by chi-square with n_arms - 1 degrees of freedom; NaN where `reason` says why.
+        Friedman's chi-squared test with n_arms - 1 degrees of freedom; NaN for the reason in
+        `reason`.
     pairs : tuple of RankPair
-        All of them, adjusted together.
+        All pairs, adjusted together.
     groups : tuple of tuple of str
-        For the critical-difference picture: the longest stretches of neighbours by rank in which
-        no two arms are told apart at `alpha`. A stretch holds two arms or more.
+        For the critical-difference diagram, the longest runs of at least two arms, neighbours by
+        rank, without a significant difference at `alpha`.
     alpha : float
+        Significance level.
     floor : float
-        The smallest adjusted p that this many cohorts can give the clearest pair. Above `alpha`
-        print "cannot reject at this n", not "no difference".
+        The smallest possible adjusted p-value with this number of cohorts. If it is above `alpha`,
+        the tests cannot reject at all, which is not the same as "no difference".
     reason : str
     """
 
@@ -83,21 +85,21 @@ def rank_arms(
 ) -> RankTable:
     """Rank arms within cohorts and test whether they differ (Demsar, JMLR 7, 2006).
 
-    All arms are tested together by Friedman's test and in pairs by Wilcoxon's signed ranks with
-    Holm's adjustment, so that a pair does not depend on which other arms are there but for the
-    number of them (Benavoli, Corani and Mangili, JMLR 17, 2016).
+    All arms are compared by Friedman's test, and pairs of arms by Wilcoxon's signed-rank test with
+    Holm's adjustment. The results of a pair depend only on the number of other arms, not on their
+    performance (Benavoli, Corani and Mangili, JMLR 17, 2016).
 
     Parameters
     ----------
     values : array (n_cohorts, n_arms)
-        One number a cohort and arm, such as the mean over seeds. Those that agree to a relative
+        One number per cohort and arm, such as the mean over seeds. Values equal to a relative
         1e-12 are ties.
     cohorts : sequence of str
-        Five different cohorts or more; never seeds, training sizes or folds of one.
+        At least five different cohorts (not seeds, training sizes or folds of one cohort).
     arms : sequence of str
     higher_is_better : bool
     alpha : float
-        At which arms are told apart, between 0 and 1.
+        Significance level of pairwise tests, between 0 and 1.
 
     Returns
     -------
@@ -106,8 +108,8 @@ def rank_arms(
     Raises
     ------
     ValueError
-        When there are fewer than five cohorts or two arms, one is named twice, the shape does not
-        fit, or a cell has no value.
+        If there are fewer than five cohorts or two arms, names are not unique, the shape does not
+        match, or a value is missing.
     """
     found = np.asarray(values, dtype=np.float64)
     _check(found, cohorts, arms, alpha)
@@ -146,23 +148,23 @@ def rank_arms(
 def _check(values: Floats, cohorts: Sequence[str], arms: Sequence[str], alpha: float) -> None:
     if values.shape != (len(cohorts), len(arms)):
         raise ValueError(
-            f"{len(cohorts)} cohorts and {len(arms)} arms need values of that shape,"
-            f" not {values.shape}"
+            f"values must have shape ({len(cohorts)}, {len(arms)}), for cohorts and arms, got"
+            f" {values.shape}"
         )
     if len(set(cohorts)) < len(cohorts) or len(set(arms)) < len(arms):
-        raise ValueError("a cohort or an arm is named twice")
+        raise ValueError("the names of cohorts and arms must be unique")
     if len(cohorts) < FEWEST_COHORTS:
         raise ValueError(
-            f"ranks need {FEWEST_COHORTS} different cohorts or more, not {len(cohorts)};"
-            " seeds and training sizes do not count, for them use the headline test"
+            f"ranks need at least {FEWEST_COHORTS} different cohorts, got {len(cohorts)}; use the"
+            " headline test for seeds and training sizes of one cohort"
         )
     if len(arms) < 2:
-        raise ValueError("ranks need two arms or more")
+        raise ValueError(f"ranks need at least two arms, got {len(arms)}")
     if not 0 < alpha < 1:
-        raise ValueError(f"alpha lies between 0 and 1, not at {alpha}")
+        raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
     for cohort, arm in np.argwhere(~np.isfinite(values)):
         raise ValueError(
-            f"{arms[arm]} has no value in {cohorts[cohort]}; leave the arm or the cohort out"
+            f"{arms[arm]} has no value in {cohorts[cohort]}; exclude the arm or the cohort"
         )
 
 
@@ -177,9 +179,9 @@ def _pairs(values: Floats, names: tuple[str, ...]) -> tuple[RankPair, ...]:
 
 
 def _groups(names: tuple[str, ...], apart: set[tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
-    """Return the longest stretches of the ordered names that hold no pair of `apart`."""
+    """Return the longest runs of the ordered names that contain no pair of `apart`."""
     groups: list[tuple[str, ...]] = []
-    reached = 0  # where the last stretch ended: a later one is only new if it goes beyond
+    reached = 0  # The end of the last run; later ones are new only if they end after it.
     for start in range(len(names)):
         end = start + 1
         while end < len(names) and not any((x, names[end]) in apart for x in names[start:end]):

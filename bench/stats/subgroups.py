@@ -1,4 +1,4 @@
-"""Subgroups of subjects: an arm's metric in each, and whether two arms differ more in one."""
+"""Metrics within subgroups of subjects, and tests of interactions of arms with subgroups."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from bench.stats.measured import MeasuredRuns, RunPredictions, combine, measure_
 from bench.stats.metric import Mask
 
 NOT_KNOWN = "not known"
-"""The level of subjects whose covariate is missing."""
+"""The level of subjects with a missing covariate."""
 
 
 class Subgroup(NamedTuple):
-    """An arm's metric among the subjects of one level.
+    """The metric of an arm for the subjects of one level of a covariate.
 
     Parameters
     ----------
     level : str
     over_seeds : Interval
-        The mean over seeds with its t interval; NaN where `reason` says why.
+        The mean over seeds with its t interval; NaN for the reason in `reason`.
     n_subjects, n_smallest : int
-        Subjects of the level; those in the smallest group over which the metric averages.
+        The number of subjects of the level, and of those in the smallest group over which the
+        metric averages.
     reason : str
     """
 
@@ -39,16 +40,16 @@ class Subgroup(NamedTuple):
 
 
 class Interaction(NamedTuple):
-    """How much more A differs from B in one level than in another.
+    """The difference between two levels in the difference of A and B.
 
     Parameters
     ----------
     level, against : str
     comparison : Comparison
-        Of A's contrast of the two with B's: its difference is (A - B) in `level` minus (A - B) in
-        `against`.
+        The comparison of the contrasts of A and B between the two levels. Its difference is
+        (A - B) in `level` minus (A - B) in `against`.
     n_not_known : int
-        Subjects left out because their level is not known.
+        The number of subjects that were excluded because their level is unknown.
     """
 
     level: str
@@ -58,27 +59,27 @@ class Interaction(NamedTuple):
 
 
 def levels_of(values: Sequence[object]) -> tuple[str, ...]:
-    """Return each subject's level as text; None, NaN, n/a and empty text are ``"not known"``."""
+    """Return the level of each subject as text; missing values are ``"not known"``."""
     return tuple(NOT_KNOWN if _is_missing(value) else _text(value) for value in values)
 
 
 def age_bands(age: Sequence[object], width: int = 10) -> tuple[str, ...]:
-    """Return the band of each subject's age, such as ``"60-69"`` in completed years.
+    """Return the age band of each subject, such as ``"60-69"`` completed years.
 
     Parameters
     ----------
     age : sequence (N,)
-        In years; missing ones are ``"not known"``.
+        Ages in years; missing ages are ``"not known"``.
     width : int
-        Of a band; bands begin at multiples of it, whatever the cohort.
+        The width of bands, which begin at multiples of it.
 
     Raises
     ------
     ValueError
-        When an age is negative or no number, or the width is not positive.
+        If an age is negative or not a number, or the width is not positive.
     """
     if width < 1:
-        raise ValueError(f"an age band is at least a year wide, not {width}")
+        raise ValueError(f"width must be at least 1, got {width}")
     return tuple(
         NOT_KNOWN if years is None else f"{(low := int(years // width) * width)}-{low + width - 1}"
         for years in _years(age)
@@ -86,30 +87,31 @@ def age_bands(age: Sequence[object], width: int = 10) -> tuple[str, ...]:
 
 
 def quantile_bands(age: Sequence[object], n: int = 4) -> tuple[str, ...]:
-    """Return for each subject the quantile of the cohort's ages, such as ``"60.5 to < 71.2"``.
+    """Return the quantile of each subject's age, such as ``"60.5 to < 71.2"``.
 
-    Bands hold about equally many subjects and are named by their bounds, so they differ from
-    cohort to cohort; subjects of one age are never parted. The last band holds its upper bound.
+    Bands contain approximately equal numbers of subjects and are named by their bounds, so they
+    differ between cohorts. Subjects of the same age are in the same band. The last band includes
+    its upper bound.
 
     Parameters
     ----------
     age : sequence (N,)
-        In years; missing ones are ``"not known"``.
+        Ages in years; missing ages are ``"not known"``.
     n : int
-        Bands, two or more; fewer come out where many subjects have one age.
+        The number of bands, at least two. There are fewer if many subjects have the same age.
 
     Raises
     ------
     ValueError
-        When an age is negative or no number, or there are fewer than two bands.
+        If an age is negative or not a number, or `n` is less than two.
     """
     if n < 2:
-        raise ValueError(f"quantiles make two bands or more, not {n}")
+        raise ValueError(f"n must be at least 2, got {n}")
     years = _years(age)
     known = np.array([each for each in years if each is not None])
     if not len(known):
         return (NOT_KNOWN,) * len(years)
-    # Rounded before anyone is placed, so that a band is what its name says.
+    # Edges are rounded first, so that bands agree with their names.
     edges = np.unique(np.round(np.quantile(known, np.arange(n + 1) / n), 1))
     names = [f"{low:g} to < {high:g}" for low, high in pairwise(edges)]
     last = f"{edges[-2]:g} to {edges[-1]:g}" if len(edges) > 1 else f"{edges[0]:g}"
@@ -120,7 +122,7 @@ def quantile_bands(age: Sequence[object], n: int = 4) -> tuple[str, ...]:
 
 
 def masks_of(levels: Sequence[str]) -> dict[str, Mask]:
-    """Return who is in each level, sorted with numbers by size, ``"not known"`` last."""
+    """Return masks of subjects by level, in natural order with ``"not known"`` last."""
     given = np.asarray(levels, dtype=object)
     names = sorted(set(levels), key=lambda name: (name == NOT_KNOWN, _by_numbers(name)))
     return {name: np.asarray(given == name, dtype=bool) for name in names}
@@ -129,7 +131,7 @@ def masks_of(levels: Sequence[str]) -> dict[str, Mask]:
 def measure_levels(
     name: str, truth: ArrayLike, runs: RunPredictions, levels: Sequence[str], threshold: float = 0.5
 ) -> dict[str, MeasuredRuns]:
-    """Measure an arm among the subjects of every level, by the sub-arrays alone.
+    """Measure an arm on the subjects of every level separately.
 
     Parameters
     ----------
@@ -144,7 +146,7 @@ def measure_levels(
     Raises
     ------
     ValueError
-        When there are not N levels, or as `measure_runs`.
+        If there are not N levels, or as for `measure_runs`.
     """
     _check(truth, runs, levels)
     return {
@@ -154,14 +156,14 @@ def measure_levels(
 
 
 def subgroup_table(measured: dict[str, MeasuredRuns], level: float = 0.95) -> tuple[Subgroup, ...]:
-    """Return a row for every level that `measure_levels` measured.
+    """Return one row for every level measured by `measure_levels`.
 
-    An undefined run makes its level undefined: it is never averaged over.
+    If a run is undefined, so is the mean of its level, because undefined runs must not be omitted.
 
     Raises
     ------
     ValueError
-        When `level`, of the interval over seeds, is not between 0 and 1.
+        If `level`, the confidence level of the interval over seeds, is not between 0 and 1.
     """
     return tuple(
         Subgroup(
@@ -178,14 +180,14 @@ def subgroup_table(measured: dict[str, MeasuredRuns], level: float = 0.95) -> tu
 def interaction(
     a: tuple[MeasuredRuns, MeasuredRuns], b: tuple[MeasuredRuns, MeasuredRuns], level: float = 0.95
 ) -> Comparison:
-    """Test whether arms A and B differ more in one group of subjects than in another.
+    """Test whether the difference of arms A and B differs between two groups of subjects.
 
     Parameters
     ----------
     a, b : pair of MeasuredRuns
-        Each arm in the two groups.
+        The measurements of each arm in the two groups.
     level : float
-        Of the confidence interval, between 0 and 1.
+        Confidence level, between 0 and 1.
 
     Returns
     -------
@@ -196,7 +198,7 @@ def interaction(
     Raises
     ------
     ValueError
-        As `combine` and `compare`.
+        As for `combine` and `compare`.
     """
     contrasts = [combine(parts, (1.0, -1.0), disjoint=True) for parts in (a, b)]
     return compare(contrasts[0], contrasts[1], level)
@@ -209,27 +211,27 @@ def interactions(
     levels: Sequence[str],
     level: float = 0.95,
 ) -> tuple[Interaction, ...]:
-    """Test the interaction of two arms with a covariate, level by level.
+    """Test the interactions of two arms with the levels of a covariate.
 
-    Two levels are set against each other, of more each against all other subjects. Subjects whose
-    level is not known are in neither group. The p are for one Benjamini-Hochberg family, headed
-    exploratory.
+    Two levels are compared with each other; with more levels, each is compared with all other
+    subjects. Subjects with an unknown level are in neither group. The p-values are exploratory and
+    meant to be adjusted together by the method of Benjamini and Hochberg.
 
     Parameters
     ----------
     name : str
-        A metric of `METRICS`; classes are called at the threshold one half.
+        A metric of `METRICS`; the threshold between classes is one half.
     truth : array (N,)
     arms : pair of RunPredictions
         A and B.
     levels : sequence (N,) of str
     level : float
-        Of the confidence intervals, between 0 and 1.
+        Confidence level, between 0 and 1.
 
     Returns
     -------
     tuple of Interaction
-        Empty where fewer than two levels are known.
+        Empty if there are fewer than two known levels.
 
     Raises
     ------
@@ -267,7 +269,7 @@ def _check(truth: ArrayLike, runs: RunPredictions, levels: Sequence[str]) -> Non
     lengths = len(np.asarray(truth)), runs.predictions.shape[1], len(levels)
     if len(set(lengths)) > 1:
         raise ValueError(
-            "truth, predictions and levels must be of the same subjects, not of"
+            "truth, predictions and levels must have the same number of subjects, got"
             f" {lengths[0]}, {lengths[1]} and {lengths[2]}"
         )
 
@@ -275,7 +277,7 @@ def _check(truth: ArrayLike, runs: RunPredictions, levels: Sequence[str]) -> Non
 def _years(age: Sequence[object]) -> list[float | None]:
     years = [None if _is_missing(each) else float(str(each)) for each in age]
     if any(each is not None and not 0 <= each < np.inf for each in years):
-        raise ValueError("an age is negative or infinite")
+        raise ValueError("ages must be finite and non-negative")
     return years
 
 
@@ -284,7 +286,7 @@ def _is_missing(value: object) -> bool:
 
 
 def _text(value: object) -> str:
-    # A column of whole numbers becomes one of floats as soon as one is missing.
+    # A column of integers with missing values contains floats.
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()

@@ -1,4 +1,4 @@
-"""What subjects contribute to metrics over all thresholds of a score: AUC, average precision."""
+"""Contributions of subjects to metrics over all thresholds: AUC and average precision."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from bench.stats.metric import Floats, Mask
 
 
 def placements(positive: Mask, score: Floats) -> Floats:
-    """Return DeLong's structural components (N,): each subject's own share of the AUC.
+    """Return DeLong's structural components (N,), the contributions of subjects to the AUC.
 
-    A positive subject has the share of negatives that score below it, a negative one the share of
-    positives above it, ties counted one half; the mean over either class is the AUC. In
-    O(N log N) by midranks (Sun and Xu, IEEE Signal Processing Letters 2014).
+    The component of a positive subject is the proportion of negative subjects with a lower score,
+    and that of a negative subject is the proportion of positive subjects with a higher score; ties
+    count one half. The mean over either class is the AUC. Components are computed from midranks in
+    O(N log N) (Sun and Xu, IEEE Signal Processing Letters 21, 2014).
 
     Parameters
     ----------
     positive : bool array (N,)
-        Both classes present.
+        Both classes must be present.
     score : array (N,)
         Higher means more positive.
     """
@@ -33,20 +34,20 @@ def placements(positive: Mask, score: Floats) -> Floats:
 
 
 def precision_steps(positive: Mask, score: Floats) -> tuple[NDArray[np.intp], Floats, Floats]:
-    """Return what average precision is made of, threshold by threshold from the highest score.
+    """Return the counts for average precision, for thresholds in descending order.
 
     Parameters
     ----------
     positive : bool array (N,)
     score : array (N,)
-        Higher means more positive; subjects of one score share a threshold.
+        Higher means more positive; subjects with the same score share a threshold.
 
     Returns
     -------
     step : int array (N,)
-        The threshold at which each subject is first called positive.
+        The index of the highest threshold at which each subject is called positive.
     hits, called : array (T,)
-        True positives, and subjects, that each of the T thresholds adds.
+        The numbers of true positives and of subjects that are added at each of T thresholds.
     """
     _, step = np.unique(-score, return_inverse=True)
     hits, called = np.bincount(step, weights=positive), np.bincount(step)

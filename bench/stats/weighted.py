@@ -1,8 +1,8 @@
-"""Metrics of runs in which every subject counts as often as a bootstrap drew it.
+"""Metrics with weights of subjects, such as their frequencies in bootstrap resamples.
 
-Each is computed anew from the weights, never linearised; with all weights 1 it is the metric. All
-take the truth (N,), a stack of predictions (S, N) and weights (B, N), not negative, and return
-(B, S), NaN where the metric is undefined under the weights.
+The metrics are computed exactly for the weights, without linearisation. All functions take the
+truth (N,), a stack of predictions (S, N) and non-negative weights (B, N), and return values (B, S),
+which are NaN if the metric is undefined with the weights.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from bench.stats.metric import CONSTANT, Floats, Mask
 from bench.stats.thresholds import precision_steps
 
 _NAN = float("nan")
-_NUMBERS_AT_ONCE = 1 << 18  # 2 MB of weights: what a core's cache holds
+_NUMBERS_AT_ONCE = 1 << 18  # 2 MB of weights, which fit into the cache of a core.
 
 
 def ratio(sums: Floats, totals: Floats) -> Floats:
-    """Divide every column of sums (B, S) by totals (B,) or (B, S); NaN where those are 0."""
+    """Divide sums (B, S) by totals (B,) or (B, S); NaN if a total is 0."""
     below = np.broadcast_to(totals if totals.ndim == 2 else totals[:, None], sums.shape)
     return np.divide(sums, below, out=np.full(sums.shape, _NAN), where=below > 0)
 
 
 def weighted_auc(positive: Mask, scores: Floats, weights: Floats) -> Floats:
-    """Return Mann-Whitney's share of pairs won, ties one half, with pairs counted by weight.
+    """Return the AUC as the weighted proportion of concordant pairs; ties count one half.
 
-    For every positive subject the weight of the negatives below it is looked up in their
-    cumulative sum. Counts are whole numbers, so the sums are exact.
+    For every positive subject, the weight of negative subjects with a lower score is looked up in
+    their cumulative sum. Sums are exact for integer weights.
     """
     lookups = []
     for score in scores:
@@ -52,13 +52,13 @@ def weighted_auc(positive: Mask, scores: Floats, weights: Floats) -> Floats:
 
 
 def weighted_precision(truth: Floats, scores: Floats, weights: Floats) -> Floats:
-    """Return average precision: the mean over positives of the precision at their threshold."""
+    """Return average precision, the mean of the precision at the thresholds of positives."""
     positive = truth == 1
     lookups = []
     for score in scores:
         step, hits, called = precision_steps(positive, score)
         of_all, of_ups = (np.argsort(each, kind="stable") for each in (step, step[positive]))
-        # The last subject, and the last positive, called positive with each positive.
+        # The indices of the last subject and the last positive at each positive's threshold.
         ends = [each.cumsum().astype(int)[step[positive]] - 1 for each in (called, hits)]
         lookups.append((of_all, of_ups, *ends))
     values = []
@@ -72,12 +72,12 @@ def weighted_precision(truth: Floats, scores: Floats, weights: Floats) -> Floats
             gained[:, run] = np.einsum("ib,ib->b", precision, ups)
         values.append(ratio(gained, ups.sum(axis=0)))
     found = np.concatenate(values)
-    found[(weights @ ~positive) == 0] = _NAN  # as without resampling, both classes are needed
+    found[(weights @ ~positive) == 0] = _NAN  # Both classes must be present.
     return found
 
 
 def _by_subject(weights: Floats) -> Iterator[Floats]:
-    """Yield the weights (B, N) a few resamples at a time, as rows of subjects (N, b)."""
+    """Yield the weights (B, N) of a few resamples at a time, transposed to (N, b)."""
     step = max(1, _NUMBERS_AT_ONCE // weights.shape[1])
     for start in range(0, len(weights), step):
         yield np.ascontiguousarray(weights[start : start + step].T)
@@ -105,7 +105,7 @@ def weighted_r(truth: Floats, stack: Floats, weights: Floats) -> Floats:
 
 
 def _weighted_spread(rows: Floats, weights: Floats) -> Floats:
-    """Return the weighted sum of squares around the mean of rows (S, N), 0 where that is noise."""
+    """Return the weighted sum of squares around the mean of rows (S, N), 0 if negligible."""
     centred = rows - rows.mean(axis=1, keepdims=True)
     squares, sums = weights @ (centred**2).T, weights @ centred.T
     spreads = squares - sums * ratio(sums, weights.sum(axis=1))

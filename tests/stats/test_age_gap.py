@@ -133,7 +133,7 @@ def test_requests_that_make_no_sense_are_refused():
         gap_summary([np.nan, 60], [60.0, 61])
     with pytest.raises(ValueError, match="level"):
         gap_summary(age, prediction, 95)
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match="same length"):
         fit_line([1.0, 2], [1.0])
 
 

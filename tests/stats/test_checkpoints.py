@@ -141,9 +141,9 @@ def test_every_seed_has_a_test_of_its_own(metric, test):
 
 def test_what_does_not_fit_is_refused():
     truth, a, b = scores(0)
-    with pytest.raises(ValueError, match="tested by auc, accuracy, mae, not by brier"):
+    with pytest.raises(ValueError, match="one of auc, accuracy, mae, got brier"):
         checkpoint_tests("brier", truth, a[None], b[None], (0,))
-    with pytest.raises(ValueError, match="2 seeds need as many runs, not 1, 1"):
+    with pytest.raises(ValueError, match="1 and 1 runs for 2 seeds"):
         checkpoint_tests("auc", truth, a[None], b[None], (0, 1))
     with pytest.raises(ValueError, match="twice"):
         checkpoint_tests("auc", truth, np.stack([a, a]), np.stack([b, b]), (1, 1))

@@ -75,7 +75,7 @@ def test_holm_over_more_pairs_needs_more_seeds(test, m):
         # And so says Holm itself of the clearest possible family.
         assert (holm([found.p] * m)[0] <= 0.05) == (n == enough)
     assert paired_t([1.0, 2.0], [1.0, 3.0]).can_reject(0.05, m)
-    with pytest.raises(ValueError, match="one pair or more"):
+    with pytest.raises(ValueError, match="m must be at least 1"):
         found.can_reject(0.05, 0)
 
 
@@ -94,7 +94,7 @@ def test_too_few_pairs_or_an_undefined_run_give_no_p(test):
     undefined = test([1.0, np.nan, 3.0], [2.0, 2.0, 2.5])
     assert math.isnan(undefined.p)
     assert undefined.note == "a run has no value"
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match="same length"):
         test([1.0, 2.0], [1.0])
 
 
@@ -181,7 +181,7 @@ def test_all_wins_of_five_leave_much_open():
 def test_no_share_or_one_pair_has_no_interval():
     assert all(map(math.isnan, superiority_interval(math.nan, 5)))
     assert all(map(math.isnan, superiority_interval(1.0, 1)))
-    with pytest.raises(ValueError, match="a share lies between"):
+    with pytest.raises(ValueError, match="share must be between 0 and 1"):
         superiority_interval(1.5, 5)
-    with pytest.raises(ValueError, match="level of an interval"):
+    with pytest.raises(ValueError, match="level must be between 0 and 1"):
         superiority_interval(0.5, 5, level=95)

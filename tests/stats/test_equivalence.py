@@ -169,8 +169,8 @@ def test_a_p_too_small_for_a_float_is_not_zero():
 @pytest.mark.parametrize("function", [equivalence, verdict])
 def test_a_margin_or_alpha_that_is_none_is_refused(function):
     for margin in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(ValueError, match="a margin is a positive number"):
+        with pytest.raises(ValueError, match="margin must be a positive number"):
             function(ANY, margin)
     for alpha in (0.0, 0.5, 5.0, math.nan):
-        with pytest.raises(ValueError, match=r"alpha lies between 0 and 0\.5"):
+        with pytest.raises(ValueError, match=r"alpha must be between 0 and 0\.5"):
             function(ANY, 1.0, alpha)

@@ -490,15 +490,15 @@ def test_g_z_is_hedges_exact_correction():
 def test_what_cannot_be_compared_is_refused():
     truth, a, b = experiment("regression", seed=19)
     arm = measured("mae", truth, a)
-    with pytest.raises(ValueError, match="different subjects or labels"):
+    with pytest.raises(ValueError, match="different test subjects or labels"):
         compare(arm, measured("mae", truth + 1, b))
     with pytest.raises(ValueError, match="mae cannot be compared with rmse"):
         compare(arm, measured("rmse", truth, b))
     with pytest.raises(ValueError, match="between 0 and 1"):
         compare(arm, arm, level=95)
-    with pytest.raises(ValueError, match="never tested"):
+    with pytest.raises(ValueError, match="not tested"):
         measured("auc_1", np.array([0, 1, 2]), np.full((1, 3, 3), 1 / 3))
-    with pytest.raises(ValueError, match="as many seeds"):
+    with pytest.raises(ValueError, match="one seed per run"):
         RunPredictions(a, (0, 1))
     with pytest.raises(ValueError, match="twice"):
         RunPredictions(a, (0, 1, 2, 2))

@@ -186,7 +186,7 @@ def test_a_class_that_is_absent_leaves_the_other_metrics_defined():
         ("auc_0", [0, 1], [0.1, 0.9], "is for multiclass"),
         ("mcc", [0, 1, 2], np.ones((3, 3)) / 3, "is for binary"),
         ("auc_3", [0, 1, 2], np.ones((3, 3)) / 3, "the classes are 0 to 2"),
-        ("accuracy", [0, 1], [[0.1], [0.9]], r"of shape \(N,\), not \(N, 1\)"),
+        ("accuracy", [0, 1], [[0.1], [0.9]], r"of shape \(N,\), got \(N, 1\)"),
         ("accuracy", [0, 2], [0.1, 0.9], "class indices from 0 to 1"),
         ("accuracy", [0, 0.5], [0.1, 0.9], "class indices"),
     ],
@@ -210,7 +210,7 @@ def test_every_task_has_its_metrics_with_the_primary_one_first():
     assert [primary_metric(*case) for case in cases] == ["mae", "auc", "balanced_accuracy"]
     with pytest.raises(ValueError, match="at least two classes"):
         metrics_for("classification", 1)
-    with pytest.raises(ValueError, match="not 'survival'"):
+    with pytest.raises(ValueError, match="got 'survival'"):
         metrics_for("survival")
 
 

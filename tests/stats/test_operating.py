@@ -183,7 +183,7 @@ def test_mean_roc_of_one_seed_or_of_an_undefined_run():
     assert "not finite" in broken.reason
     assert roc_curve([1, 1], [0.2, 0.3]).reason == "no subject is negative"
     for scores in (np.empty((0, 4)), score):
-        with pytest.raises(ValueError, match="scores must be"):
+        with pytest.raises(ValueError, match="scores must have shape"):
             mean_roc(truth, scores)
     with pytest.raises(ValueError, match="two points"):
         mean_roc(truth, score[None], n_points=1)

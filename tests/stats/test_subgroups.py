@@ -81,7 +81,7 @@ def test_quantile_bands_of_many_different_ages_are_equally_large():
     assert [int(mask.sum()) for mask in masks_of(bands).values()] == [10, 10, 10, 10]
     assert list(masks_of(bands))[-1] == "79.2 to 89"
     assert quantile_bands([None, ""]) == (NOT_KNOWN, NOT_KNOWN)
-    with pytest.raises(ValueError, match="two bands"):
+    with pytest.raises(ValueError, match="n must be at least 2"):
         quantile_bands([60, 70], 1)
 
 
@@ -184,7 +184,7 @@ def test_order_and_names_change_nothing_and_swaps_flip_the_sign(seed, data):
 
 def test_levels_of_other_subjects_are_refused():
     truth, sex, a, b = experiment(6)
-    with pytest.raises(ValueError, match="same subjects"):
+    with pytest.raises(ValueError, match="same number of subjects"):
         measure_levels("mae", truth, a, sex[:-1])
-    with pytest.raises(ValueError, match="same subjects"):
+    with pytest.raises(ValueError, match="same number of subjects"):
         interactions("mae", truth, (a, RunPredictions(b.predictions[:, 1:], b.seeds)), sex)

@@ -1,4 +1,4 @@
-"""Checklists: what the store knows is filled in, the rest stays a question."""
+"""Checklists, filled in as far as the database contains the answers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def build_checklist(store: Store, kind: str, where: Mapping[str, str] | None = N
     Raises
     ------
     UserError
-        For another kind, when nothing is finished, or when `where` fits nothing.
+        If there is no such checklist, no run has finished, or `where` matches nothing.
     """
     if kind not in CHECKLISTS:
         raise UserError(

@@ -1,4 +1,4 @@
-"""CLAIM 2024 (Tejani et al., Radiol Artif Intell 2024;6(4):e240300), its 44 items in our words."""
+"""CLAIM 2024 (Tejani et al., Radiol Artif Intell 2024;6(4):e240300), its 44 items paraphrased."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.report.words import count, one_line
 
 
 def claim_items(facts: ProtocolFacts) -> list[Item]:
-    """Return the items with what the store knows.
+    """Return the items, answered as far as the database contains the answers.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def _introduction(facts: ProtocolFacts) -> list[Item]:
             "Comparison of deep learning models."
             if networks
             else "Machine learning without neural networks.",
-            "word the title.",
+            "write the title.",
         ),
         Item(
             "2 abstract",

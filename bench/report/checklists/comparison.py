@@ -1,4 +1,4 @@
-"""Our own checklist: what carries a claim that one architecture is better."""
+"""Our own checklist for the claim that one architecture is better than another."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from bench.stats.metrics import metric_of
 from registry.encoders import ENCODERS
 
 FEW = 30
-"""Test subjects, or subjects of the smaller class, below which a test is flagged."""
+"""The number of test subjects, or of the smaller class, below which a test is flagged."""
 LISTED = 6
-"""Cells that are named before the rest is only counted."""
+"""The number of cells that are listed; further ones are only counted."""
 
 
 def comparison_items(facts: ProtocolFacts) -> list[Item]:
-    """Return the items with what the store knows.
+    """Return the items, answered as far as the database contains the answers.
 
     Parameters
     ----------
@@ -287,7 +287,7 @@ def _shared(facts: ProtocolFacts) -> tuple[str, str]:
 
 
 def _smallest_group(facts: ProtocolFacts) -> tuple[int, str]:
-    """Return the size of the smaller class of the test set, and the classes in words."""
+    """Return the size of the smallest class of the test set, and a list of all classes."""
     n = int(facts.data["n_test"])
     test = [person["truth"] for person in facts.on("test")]
     if not facts.classes or not test:
@@ -317,7 +317,7 @@ def _contamination(facts: ProtocolFacts) -> tuple[str, str]:
 
 
 def tuning(facts: ProtocolFacts) -> tuple[str, str]:
-    """Return how models were tuned, and what that leaves open."""
+    """Return how models were tuned, and what remains to be answered."""
     tuned = [row for row in facts.protocol.rows if row.arm.trials]
     if not tuned:
         changed = changed_settings(facts.rows)
@@ -349,7 +349,7 @@ def _length(facts: ProtocolFacts) -> tuple[str, str]:
 
 
 def metric_labels(facts: ProtocolFacts) -> list[str]:
-    """Return the metrics that are stored, as readers call them."""
+    """Return the labels of the stored metrics."""
     return [metric_of(name).label for name in facts.evidence.metrics] if facts.evidence else []
 
 
@@ -367,7 +367,7 @@ def _machines(facts: ProtocolFacts) -> str:
 
 
 def versions(facts: ProtocolFacts) -> tuple[str, str]:
-    """Return the versions that computed the runs, and what they leave open."""
+    """Return the software versions of the runs, and what remains to be answered."""
     named = ("slicebench", "python", "torch", "timm", "numpy")
     found = {name: facts.values(name) for name in named if facts.values(name)}
     if not found:

@@ -1,4 +1,4 @@
-"""What the store knows of a protocol beyond its numbers: for checklists, which ask the rest."""
+"""Facts about a protocol that answer items of checklists."""
 
 from __future__ import annotations
 
@@ -57,35 +57,35 @@ class Item:
 
 @dataclass(frozen=True)
 class ProtocolFacts:
-    """A protocol with what is needed to answer for it."""
+    """A protocol, and the facts about it that checklists need."""
 
     protocol: Protocol
     rows: tuple[Row, ...]
-    """Best first."""
+    """The models, best first."""
     test_plan: TestPlan
     evidence: Evidence | None
-    """None when its runs cannot be compared."""
+    """None if the runs cannot be compared."""
     failures: tuple[Failure, ...]
     people: tuple[Mapping[str, Any], ...]
-    """``subject, side, truth, age, sex, site`` of every subject."""
+    """``subject, side, truth, age, sex, site`` of all subjects."""
     test_sets: int
-    """How many different sets of subjects the runs were tested on."""
+    """The number of different test sets of the runs."""
     misplaced: int
-    """Subjects that were predicted as part of a side that they are not on."""
+    """The number of subjects that were predicted in a set to which they do not belong."""
     environments: tuple[Mapping[str, Any], ...]
     hours: float
-    """Of training the finished runs."""
+    """Hours of training of the finished runs."""
     tuning_hours: float
     budgets: tuple[int, ...]
-    """Optuna trials of each finished study."""
+    """The number of Optuna trials of each finished study."""
     others: int
-    """Protocols of this database that are not shown."""
+    """The number of protocols of this database that are not shown."""
     commands: int
-    """Commands that asked for one of the arms."""
+    """The number of commands that requested one of the arms."""
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """The row of the cohort."""
+        """The record of the cohort."""
         return self.protocol.dataset
 
     @property
@@ -95,7 +95,7 @@ class ProtocolFacts:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes in order, none for a regression."""
+        """The classes in order; empty for regression."""
         return tuple(one_line(name) for name in self.data["classes"])
 
     @property
@@ -105,36 +105,36 @@ class ProtocolFacts:
 
     @property
     def size(self) -> str:
-        """The primary training size in words."""
+        """The primary training size as shown in a report."""
         return self.protocol.size_label(self.protocol.primary_size)
 
     def on(self, side: str) -> list[Mapping[str, Any]]:
-        """Return the subjects of a side."""
+        """Return the subjects of the training pool, the validation set or the test set."""
         return [person for person in self.people if person["side"] == side]
 
     def values(self, name: str) -> tuple[str, ...]:
-        """Return the different values of an entry of the environments."""
+        """Return the different values of an entry in the environments of the runs."""
         found = {one_line(str(e[name])) for e in self.environments if e.get(name) is not None}
         return tuple(sorted(found))
 
 
 def load_facts(store: Store, protocol: Protocol, others: int) -> ProtocolFacts:
-    """Read what the checklists need.
+    """Read the facts that checklists need.
 
     Parameters
     ----------
     store : Store
         Open for reading.
     protocol : Protocol
-        What is reported.
+        The protocol of the report.
     others : int
-        Protocols of the database that are not.
+        The number of other protocols of the database.
     """
     evidence: Evidence | None
     try:
         evidence = load_evidence(store, protocol)
     except UserError:
-        # Runs that may not be compared are an answer here.
+        # Checklists also report on runs that cannot be compared.
         evidence = None
     metric = metric_of(protocol.primary_metric)
     rows = best_first(protocol, evidence, metric) if evidence is not None else protocol.rows
@@ -168,7 +168,7 @@ def load_facts(store: Store, protocol: Protocol, others: int) -> ProtocolFacts:
 
 
 def _sides(store: Store, trials: set[str], side: Mapping[int, str]) -> tuple[int, int]:
-    """Return how many test sets there are, and how many subjects are on a wrong side."""
+    """Return the number of different test sets, and of subjects predicted in a wrong set."""
     table = schema.predictions.c
     found: set[tuple[str, bytes]] = set()
     with store.engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""TRIPOD+AI (Collins et al., BMJ 2024;385:e078378), item by item in our own short words."""
+"""TRIPOD+AI (Collins et al., BMJ 2024;385:e078378), its items paraphrased and shortened."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDES = {"train": "training pool", "validation": "validation", "test": "test"}
 
 
 def tripod_items(facts: ProtocolFacts) -> list[Item]:
-    """Return the items with what the store knows.
+    """Return the items, answered as far as the database contains the answers.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def _introduction(facts: ProtocolFacts) -> list[Item]:
             "Does the title say that a prediction model is developed or evaluated, in which "
             "population and for which outcome?",
             f"Predicted: {target}.",
-            "word the title.",
+            "write the title.",
         ),
         Item(
             "2 abstract",
@@ -135,7 +135,10 @@ def _variables(facts: ProtocolFacts) -> list[Item]:
             "state their qualifications, if applicable.",
         ),
         Item(
-            "8c blinding", "Was the outcome assessed blind to the scan?", "", "say so, or why not."
+            "8c blinding",
+            "Was the outcome assessed blind to the scan?",
+            "",
+            "state it, or say why not.",
         ),
         Item(
             "9a predictors", "How were predictors selected?", "The scan only; no other variables."
@@ -264,7 +267,12 @@ def _openness(facts: ProtocolFacts) -> list[Item]:
             f"Primary family of tests: {facts.test_plan.origin}.",
             "is there a written one?",
         ),
-        Item("18d registration", "Was it registered?", "", "number, or say that it was not."),
+        Item(
+            "18d registration",
+            "Was it registered?",
+            "",
+            "give the number, or state that it was not.",
+        ),
         Item("18e data", "Are the data available?", "", "say how."),
         Item(
             "18f code",
@@ -272,7 +280,12 @@ def _openness(facts: ProtocolFacts) -> list[Item]:
             found,
             f"where are code and `bench export --repro`? {ask}".strip(),
         ),
-        Item("19 public", "Were patients or the public involved?", "", "say how, or that not."),
+        Item(
+            "19 public",
+            "Were patients or the public involved?",
+            "",
+            "say how, or that they were not.",
+        ),
     ]
 
 
@@ -329,24 +342,24 @@ def _discussion() -> list[Item]:
 
 
 def prepared_words(facts: ProtocolFacts) -> str:
-    """Return the shape of volumes and how they were made."""
+    """Return the shape of the volumes and how they were prepared."""
     shape = " x ".join(map(str, facts.data["shape"]))
     prepared = [f"{key} {facts.settings[key]}" for key in _PREPARED if facts.settings.get(key)]
     return f"Volumes of {shape} voxels; {', '.join(prepared)}."
 
 
 def people_words(facts: ProtocolFacts) -> list[str]:
-    """Return number, age and sex of the subjects of every side."""
+    """Return number, age and sex of the subjects of each set."""
     return [_people(name, facts.on(side)) for side, name in SIDES.items() if facts.on(side)]
 
 
 def flow_words(steps: Sequence[Sequence[Any]]) -> str:
-    """Return how many scans were found, left out and used."""
+    """Return how many scans were found, excluded and used."""
     return f"{'; '.join(f'{one_line(str(what))}: {n}' for what, n in steps)}."
 
 
 def class_counts(facts: ProtocolFacts) -> str:
-    """Return how many subjects of each class are on every side."""
+    """Return the number of subjects of each class in each set."""
     parts = []
     for side, name in SIDES.items():
         truth = [person["truth"] for person in facts.on(side)]
@@ -369,7 +382,7 @@ def _people(name: str, people: Sequence[Mapping[str, Any]]) -> str:
 
 
 def performance(facts: ProtocolFacts) -> tuple[str, str]:
-    """Return the primary metric of every model at the primary size, and what it leaves open."""
+    """Return the primary metric of every model at the primary size, and what remains open."""
     groups = "subgroups by sex, site and age."
     if facts.evidence is None:
         return "", f"the runs are not comparable; {groups}"
