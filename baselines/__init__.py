@@ -1,5 +1,5 @@
-"""The networks and estimators under comparison, one family a file.
+"""The networks and estimators that are compared, one family per file.
 
-Imports nothing of the harness: cards, tasks and encoder handles arrive as plain objects, described
-in `baselines.contracts`.
+This package imports nothing from `bench` or `registry`; the objects passed to it are described in
+`baselines.contracts`.
 """

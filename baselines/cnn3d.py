@@ -1,4 +1,4 @@
-"""3D-CNN: the papers' trunk in three dimensions on the whole volume."""
+"""3D-CNN: the papers' trunk in three dimensions, applied to the whole volume."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from baselines.blocks import FEATURES, Trunk
 from baselines.contracts import EncoderHandle, Params, Shape, Task
 
 MIN_SIZE = 4
-"""Voxels along the smallest axis: instance norm has nothing to normalise below."""
+"""Smallest number of voxels along an axis; with fewer, instance norm would fail."""
 
 
 def build(params: Params, task: Task, shape: Shape, encoder: EncoderHandle | None) -> CNN3D:
-    """Build the 3D-CNN, which takes no encoder.
+    """Build the 3D-CNN, which has no encoder.
 
     Raises
     ------
     ValueError
-        When the volume has fewer than 4 voxels along an axis.
+        If the volume has fewer than 4 voxels along an axis.
     """
     if min(shape) < MIN_SIZE:
         raise ValueError(
             f"A volume of {'x'.join(map(str, shape))} voxels is too small for the 3D-CNN, which "
-            f"needs {MIN_SIZE} along every axis; use a finer grid."
+            f"needs at least {MIN_SIZE} along every axis; use a finer grid."
         )
     return CNN3D(params["dropout"], task.n_outputs)
 
@@ -30,9 +30,9 @@ def build(params: Params, task: Task, shape: Shape, encoder: EncoderHandle | Non
 class CNN3D(nn.Module):
     """Five 3D blocks, a convolution to 64 channels, a global average, Linear to the outputs.
 
-    The last layer keeps torch's start, with a zero bias: ages are standardised here, and the
-    Kaiming-normal start of the other layers, made for outputs in years, would set out several
-    standard deviations off.
+    The weights of the last layer keep torch's initialisation, with a zero bias. Ages are
+    standardised, and the Kaiming-normal initialisation of the other layers would result in initial
+    predictions that are several standard deviations off.
     """
 
     def __init__(self, dropout: float, n_outputs: int) -> None:

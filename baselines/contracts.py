@@ -1,4 +1,4 @@
-"""What the builders are given: the attributes they read of a card, a task and an encoder handle."""
+"""The attributes of cards, tasks and encoder handles that builders use."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any, Protocol
 from torch import nn
 
 Params = Mapping[str, Any]
-"""Every setting of a model by name, complete and already checked."""
+"""All settings of a model by name, complete and validated."""
 
 Shape = tuple[int, int, int]
 """Volume shape (D, H, W) in voxels: left-right, back-front, bottom-top."""
 
 
 class Card(Protocol):
-    """An encoder's card."""
+    """The card of an encoder."""
 
     name: str
     channels: int
 
 
 class Task(Protocol):
-    """What is predicted."""
+    """The prediction task."""
 
     kind: str
     """``"regression"`` or ``"classification"``."""
     classes: tuple[str, ...]
     n_outputs: int
-    """1 for regression and for two classes (one logit), else the number of classes."""
+    """1 for regression and two classes (one logit), otherwise the number of classes."""
 
 
 class EncoderHandle(Protocol):
-    """A 2D encoder as a model receives it: how to make it, and what it needs and gives."""
+    """A 2D encoder as passed to a model: its properties, and how to create it."""
 
     name: str
     channels: int
@@ -42,9 +42,9 @@ class EncoderHandle(Protocol):
     """Smallest height and width of a slice, in pixels."""
     feature_dim: int
     position_at: str
-    """``"features"``: position embeddings act on the encoder's output; ``"output"``: on the 32
-    numbers that the model makes of it."""
+    """``"features"``: position embeddings are added to the output of the encoder; ``"output"``: to
+    the embedding that the model computes from it."""
 
     def make(self) -> nn.Module:
-        """Return a new encoder (B, C, H, W) -> (B, feature_dim), pretrained or random."""
+        """Return a new encoder from (B, C, H, W) to (B, feature_dim), pretrained or random."""
         ...

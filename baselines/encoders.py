@@ -1,6 +1,6 @@
 """2D encoders: ``build(card, pretrained)`` maps (B, C, H, W) to pooled features (B, feature_dim).
 
-`pretrained` is None for random initialisation, else a state dict; it is loaded strictly.
+`pretrained` is None for random initialisation, otherwise a state dict, which is loaded strictly.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def build_own(card: Card, pretrained: Pretrained) -> nn.Module:
 def build_resnet18(card: Card, pretrained: Pretrained) -> nn.Module:
     """Build ResNet-18 with 512 features.
 
-    Random weights start as torchvision's do, whose network the papers trained; timm would start
-    every residual branch at zero.
+    Random weights are initialised as in torchvision, whose network the papers used; timm's default
+    would initialise all residual branches with zero.
     """
     return _loaded(_timm("resnet18", card, zero_init_last=False), card, pretrained)
 
@@ -41,14 +41,14 @@ def build_efficientnet_lite0(card: Card, pretrained: Pretrained) -> nn.Module:
 
 
 def build_timm(card: Card, pretrained: Pretrained) -> nn.Module:
-    """Build the timm model that a card ``timm/<name>`` names, without its classifier.
+    """Build the timm model of a card ``timm/<name>``, without its classifier.
 
-    A model of fixed input size (most transformers) is given slices resized to it, bilinearly.
+    For models with a fixed input size (most transformers), slices are resized bilinearly.
 
     Raises
     ------
     ValueError
-        When timm knows no such model, or `pretrained` does not fit it.
+        If timm has no such model, or if `pretrained` does not match it.
     """
     model = _timm(card.name.removeprefix("timm/"), card)
     _loaded(model, card, pretrained)
@@ -57,26 +57,26 @@ def build_timm(card: Card, pretrained: Pretrained) -> nn.Module:
 
 
 def build_torchvision(card: Card, pretrained: Pretrained) -> nn.Module:
-    """Build the torchvision classifier that a card ``torchvision/<name>`` names, without its head.
+    """Build the torchvision classifier of a card ``torchvision/<name>``, without its head.
 
-    The features are what its last layer would classify; the dropout in front of that layer goes
-    with it, since slice models have their own. Transformers are given slices resized, bilinearly,
-    to the size of their pretraining.
+    The features are the input of its last layer. The dropout before that layer is also removed,
+    because slice models have their own. For transformers, slices are resized bilinearly to the
+    input size of the pretraining.
 
     Raises
     ------
     ValueError
-        When torchvision knows no such model or weights, when the card asks for other than three
-        channels, or when `pretrained` does not fit it.
+        If torchvision has no such model or weights, if the card does not have three channels, or
+        if `pretrained` does not match the model.
     """
     published = torchvision_weights(card.name.removeprefix("torchvision/"))
     name = card.name.removeprefix("torchvision/").partition(".")[0]
     if card.channels != 3:
-        raise ValueError(f"torchvision's {name} takes three channels, not {card.channels}.")
+        raise ValueError(f"torchvision's {name} needs 3 channels, got {card.channels}.")
     height, width = published.meta["min_size"]
     options: dict[str, Any] = {}
     if name in ("inception_v3", "googlenet"):
-        # Their published weights expect inputs scaled to [-1, 1], which they then do themselves.
+        # With `transform_input`, they rescale inputs to [-1, 1], as their weights require.
         options = {
             "aux_logits": False,
             "transform_input": pretrained is not None,
@@ -93,34 +93,34 @@ def build_torchvision(card: Card, pretrained: Pretrained) -> nn.Module:
 
 
 SMALLEST_TRANSFORMER = 224
-"""The smallest input of torchvision's transformers; every other model takes less."""
+"""Smallest input size of torchvision's transformers; all other models accept smaller inputs."""
 
 
 def torchvision_weights(name: str) -> Any:
-    """Return torchvision's record of the weights ``<model>.<tag>``; its default without a tag.
+    """Return torchvision's entry for the weights ``<model>.<tag>``, the default without a tag.
 
     Raises
     ------
     ValueError
-        When torchvision has no such classifier, or it has no such weights.
+        If torchvision has no such classifier, or no such weights for it.
     """
     architecture, _, tag = name.partition(".")
     known = torchvision.models.list_models(module=torchvision.models)
     if architecture not in known:
         near = difflib.get_close_matches(architecture, known, n=1)
-        hint = f"did you mean 'torchvision/{near[0]}'" if near else "see torchvision's model page"
-        raise ValueError(f"torchvision has no classifier {architecture!r}; {hint}.")
+        hint = f"did you mean 'torchvision/{near[0]}'?" if near else "see torchvision's model page."
+        raise ValueError(f"torchvision has no classifier {architecture!r}; {hint}")
     weights = torchvision.models.get_model_weights(architecture)
     if tag and tag not in weights.__members__:
         raise ValueError(
             f"torchvision has no weights {tag!r} for {architecture}; "
-            f"there are {', '.join(weights.__members__)}."
+            f"choose one of {', '.join(weights.__members__)}."
         )
     return weights[tag or "DEFAULT"]
 
 
 def _without_classifier(model: nn.Module) -> str:
-    """Replace the layer that classifies by the identity, and return its name."""
+    """Replace the classification layer by the identity and return its name."""
     classes = 1000
     name = [
         name
@@ -137,7 +137,7 @@ def _without_classifier(model: nn.Module) -> str:
 
 
 class Resized(nn.Module):
-    """An encoder behind a bilinear resize to its fixed input size (H, W)."""
+    """An encoder with a fixed input size (H, W), to which slices are resized bilinearly."""
 
     def __init__(self, encoder: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
@@ -153,8 +153,8 @@ def _timm(name: str, card: Card, **options: Any) -> Any:
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=1)
-        hint = f"did you mean 'timm/{near[0]}'" if near else "see timm.list_models()"
-        raise ValueError(f"timm has no model {architecture!r}; {hint}.")
+        hint = f"did you mean 'timm/{near[0]}'?" if near else "see timm.list_models()."
+        raise ValueError(f"timm has no model {architecture!r}; {hint}")
     return timm.create_model(name, num_classes=0, in_chans=card.channels, **options)
 
 

@@ -1,8 +1,8 @@
-"""Baselines that belong in every report: the prior, and a linear model on block-averaged voxels.
+"""Simple baselines: the prior, and a linear model on block-averaged voxels.
 
-Estimators in scikit-learn's manner on volumes (N, D, H, W); classes are numbers into
-``task.classes``, and ``predict_proba`` has one column a class, also for a class nobody trained on.
-No torch.
+The estimators follow the interface of scikit-learn, with volumes (N, D, H, W) as input. Classes are
+indices into ``task.classes``, and ``predict_proba`` has a column for each class, also for classes
+without training subjects. torch is not imported.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ def build_linear_voxels(params: Params, task: Task, shape: Shape) -> LinearVoxel
     Raises
     ------
     ValueError
-        When a block is larger than the volume.
+        If a block is larger than the volume.
     """
     if not 1 <= params["block"] <= min(shape):
         raise ValueError(
-            f"block={params['block']} does not fit a volume of {'x'.join(map(str, shape))} voxels; "
-            f"choose 1 to {min(shape)}."
+            f"block must be between 1 and {min(shape)} for a volume of "
+            f"{'x'.join(map(str, shape))} voxels, got {params['block']}."
         )
     return LinearVoxels(params, len(task.classes))
 
 
 class Prior:
-    """The training mean, or the training frequency of each class, whatever the volume.
+    """Predicts the training mean, or the training frequency of each class, for every volume.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Prior:
         self.n_classes = n_classes
 
     def fit(self, X: Volumes, y: ArrayLike) -> Prior:
-        """Learn from `y` alone."""
+        """Fit on the targets `y`; `X` is ignored."""
         y = np.asarray(y)
         if self.n_classes:
             self.frequencies_ = np.bincount(y.astype(int), minlength=self.n_classes) / len(y)
@@ -78,15 +78,16 @@ class Prior:
 class LinearVoxels:
     """Block average, standardised voxels, principal components, ridge or logistic regression.
 
-    Every step is fitted on the training volumes only. Standardised voxels are divided by the
-    square root of their number, so that a volume has about unit length and `penalty` means the
-    same on every grid.
+    All steps are fitted on the training volumes only. Standardised voxels are divided by the square
+    root of their number, so that a volume has about unit length and `penalty` has the same meaning
+    on every grid.
 
     Parameters
     ----------
     params : mapping
-        ``block``: edge of a block in voxels; ``n_components``: at most this many, and at most one
-        less than the training volumes; ``penalty``: ridge's alpha, or 1 / C of the logistic model.
+        ``block``: size of a block in voxels; ``n_components``: largest number of components, which
+        is also limited to one less than the number of training volumes; ``penalty``: alpha of the
+        ridge regression, or 1 / C of the logistic regression.
     n_classes : int
         0 for regression.
     """
@@ -103,25 +104,26 @@ class LinearVoxels:
         Raises
         ------
         ValueError
-            When there are fewer than two volumes, only one class among them, or no difference.
+            If there are fewer than two volumes or classes, or if all volumes are equal.
         """
         y = np.asarray(y)
         if len(y) < 2 or (self.n_classes and len(np.unique(y)) < 2):
-            need = "of at least two classes " if self.n_classes else ""
+            need = " of at least two classes" if self.n_classes else ""
             raise ValueError(
-                f"linear-voxels needs two or more training volumes {need}and was given {len(y)}; "
-                "use a larger training size."
+                f"linear-voxels needs at least two training volumes{need}, got {len(y)}; use a "
+                "larger training size."
             )
         voxels = self._blocks(X)
         self.scaler_ = StandardScaler().fit(voxels)
         standard = self._standardise(voxels)
         if not standard.any():
             raise ValueError(
-                "linear-voxels finds all training volumes equal; check the files with bench data."
+                "All training volumes of linear-voxels are equal; check the scans with bench data "
+                "check."
             )
         n_components = min(self.n_components, len(y) - 1, standard.shape[1])
-        # The solver may draw random numbers on large data; a fixed seed keeps the fit a function
-        # of the training set.
+        # The solver may use random numbers for large data; with a fixed seed, the fit depends only
+        # on the training set.
         self.pca_ = PCA(n_components, random_state=0).fit(standard)
         self.model_ = (
             LogisticRegression(C=1 / self.penalty, max_iter=10_000)
@@ -149,7 +151,7 @@ class LinearVoxels:
         return self.scaler_.transform(voxels) / np.float32(math.sqrt(voxels.shape[1]))
 
     def _blocks(self, X: Volumes) -> NDArray[np.float32]:
-        # One volume at a time: X may be a memory map larger than memory.
+        # Volumes are read one at a time because X may be a memory map that is larger than memory.
         return np.stack([block_average(volume, self.block).ravel() for volume in X])
 
 
@@ -161,7 +163,7 @@ def block_average(volume: NDArray[np.floating], block: int) -> NDArray[np.float3
     volume : array, shape (D, H, W)
         One volume.
     block : int
-        Edge of a cube in voxels.
+        Size of a cube in voxels.
 
     Returns
     -------

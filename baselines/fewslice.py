@@ -1,4 +1,4 @@
-"""Few-slice models: a 2D encoder on k slices around the middle of the head."""
+"""Few-slice models: a 2D encoder applied to k central slices."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def build(params: Params, task: Task, shape: Shape, encoder: EncoderHandle) -> F
 
 
 class FewSlice(nn.Module):
-    """The 2D-slice model with mean pooling, on k slices only.
+    """The 2D-slice model with mean pooling, applied to k slices only.
 
     Parameters
     ----------
     params : mapping
-        ``k`` slices, ``spacing`` slices apart, along ``axis``; ``form``: ``average`` embeds each
-        and averages, ``channels`` makes them the channels of one image; ``normalise``, ``freeze``,
-        ``dropout``, ``head_width``.
+        ``k`` slices, ``spacing`` slices apart, along ``axis``; ``form``: ``average`` averages the
+        embeddings of the slices, ``channels`` uses them as the channels of one image;
+        ``normalise``, ``freeze``, ``dropout``, ``head_width``.
     n_outputs : int
-        Numbers to predict.
+        Number of outputs.
     shape : (D, H, W)
         Volume shape in voxels.
     encoder : EncoderHandle
@@ -33,7 +33,7 @@ class FewSlice(nn.Module):
     Raises
     ------
     ValueError
-        When the slices reach beyond the volume or do not suit the encoder.
+        If the slices do not fit into the volume or are not suitable for the encoder.
     """
 
     def __init__(

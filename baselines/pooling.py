@@ -10,22 +10,22 @@ from baselines.blocks import start_small
 
 
 def pooling(kind: str, features: int, small_start: bool) -> nn.Module:
-    """Build the pooling named `kind`: ``mean``, ``max`` or ``attention``.
+    """Build a pooling layer.
 
     Parameters
     ----------
-    kind : str
-        The name.
+    kind : {"mean", "max", "attention"}
+        The kind of pooling.
     features : int
-        Numbers that describe a slice.
+        Dimension of the embedding of a slice.
     small_start : bool
-        Whether attention's linear layers start at N(0, .01), as the papers do with their own
-        encoder, or as torch does.
+        Whether the linear layers of attention are initialised as N(0, .01), as in the papers with
+        their own encoder, instead of torch's default.
 
     Raises
     ------
     ValueError
-        When `kind` is none of the three.
+        If `kind` is unknown.
     """
     if kind == "mean":
         return Mean()
@@ -53,9 +53,9 @@ class Max(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention of one learned query to the slices: one head, no query projection.
+    """Attention of a learned query to the slices, with one head and no query projection.
 
-    The pooled value goes through a LayerNorm and an output projection.
+    The pooled value is passed through a LayerNorm and an output projection.
     """
 
     def __init__(self, features: int, small_start: bool) -> None:
@@ -73,6 +73,6 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, S, features) to (B, features)."""
         query = self.query.expand(x.shape[0], 1, -1)
-        # scaled by 1 / sqrt(features), the size of the only head
+        # The scores are scaled by 1 / sqrt(features), because there is one head.
         pooled = F.scaled_dot_product_attention(query, self.key(x), self.value(x))
         return self.output(self.norm(pooled)).squeeze(1)

@@ -1,4 +1,4 @@
-"""Position embeddings: telling a set of slices apart by their place in the head."""
+"""Position embeddings, which make a model sensitive to the positions of slices."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from torch import Tensor, nn
 
 
 def position(kind: str, norm: bool, n_slices: int, features: int, first: int = 0) -> nn.Module:
-    """Build what acts on slice features (B, n_slices, features) in the name of position.
+    """Build the position embedding of slice features (B, n_slices, features).
 
-    The papers' embedding is two things: vectors that are added, and a LayerNorm over all slices
-    and features whose weight and bias differ by slice, and which therefore tells slices apart by
-    itself. Both can be had alone. Vectors alone, followed by nothing but linear maps and the mean
-    over slices, add the same constant whatever the order: under mean pooling it is the norm that
-    makes place matter.
+    The papers' embedding has two parts: vectors that are added, and a LayerNorm over all slices and
+    features, whose weights and biases differ between slices so that it also encodes the position.
+    Each part can be used alone. If the added vectors are followed only by linear maps and the mean
+    over slices, they add a constant that does not depend on the order of the slices; with mean
+    pooling, the position therefore matters only through the LayerNorm.
 
     Parameters
     ----------
-    kind : str
-        ``none``; ``learned``: one vector a slice; ``sinusoidal``: fixed vectors.
+    kind : {"none", "learned", "sinusoidal"}
+        No vectors, one learned vector per slice, or fixed vectors.
     norm : bool
-        Whether the LayerNorm follows, also after ``none``.
+        Whether the LayerNorm is used, also with ``none``.
     n_slices, features : int
-        Slices that enter the model and numbers that describe each.
+        Number of slices, and dimension of the features of each.
     first : int
-        Place of the first of them, where slices before it are skipped: sinusoids keep the place.
+        Position of the first slice if slices before it are skipped; sinusoids depend on it.
 
     Raises
     ------
     ValueError
-        When `kind` is none of the three.
+        If `kind` is unknown.
     """
     added: nn.Module
     if kind == "none":
@@ -46,10 +46,10 @@ def position(kind: str, norm: bool, n_slices: int, features: int, first: int = 0
 
 
 class Learned(nn.Module):
-    """One learned vector a slice, added.
+    """Adds one learned vector per slice.
 
-    Kaiming-normal (fan out, linear) over the papers' (1, features, n_slices, 1, 1): std
-    1 / sqrt(n_slices).
+    The initialisation is Kaiming-normal (fan out, linear) for the papers' shape (1, features,
+    n_slices, 1, 1), i.e. with standard deviation 1 / sqrt(n_slices).
     """
 
     def __init__(self, n_slices: int, features: int) -> None:
@@ -63,9 +63,9 @@ class Learned(nn.Module):
 
 
 class Sinusoidal(nn.Module):
-    """Sines and cosines of the slice number at geometric wavelengths (Vaswani et al. 2017), added.
+    """Adds sines and cosines of the slice number (Vaswani et al. 2017).
 
-    Has no parameters.
+    The wavelengths form a geometric progression. The module has no parameters.
     """
 
     vectors: Tensor

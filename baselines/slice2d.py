@@ -1,4 +1,4 @@
-"""2D-slice models: a 2D encoder embeds every slice, a pooling makes one embedding of the set.
+"""2D-slice models: a 2D encoder embeds each slice, and the embeddings of all slices are pooled.
 
 Gupta et al., "Improved Brain Age Estimation with Slice-based Set Networks", ISBI 2021, and
 "Transferring Models Trained on Natural Images to 3D MRI via Position Encoded Slice Models", 2023.
@@ -21,16 +21,18 @@ def build(params: Params, task: Task, shape: Shape, encoder: EncoderHandle) -> S
 
 
 class Slice2D(nn.Module):
-    """Encoder, dropout, Linear to 32, pooling over slices, head; position where the encoder says.
+    """Encoder, dropout, Linear to 32, pooling over slices, and head, with position embeddings.
+
+    The encoder determines whether position embeddings are added before or after the linear layer.
 
     Parameters
     ----------
     params : mapping
         ``axis``, ``stride``, ``normalise``, ``freeze``, ``slice_chunk``, ``position``,
         ``position_norm``, ``dropout``, ``pool``, ``head_width``; ``first_slice`` and
-        ``last_slice`` where empty slices are skipped.
+        ``last_slice`` if empty slices are skipped.
     n_outputs : int
-        Numbers to predict.
+        Number of outputs.
     shape : (D, H, W)
         Volume shape in voxels.
     encoder : EncoderHandle
@@ -39,7 +41,8 @@ class Slice2D(nn.Module):
     Raises
     ------
     ValueError
-        When the stride exceeds the slices, or the slices do not suit the encoder.
+        If the stride exceeds the number of slices, or if the slices are not suitable for the
+        encoder.
     """
 
     def __init__(
@@ -48,8 +51,8 @@ class Slice2D(nn.Module):
         super().__init__()
         all_kept = strided(shape[AXES[params["axis"]]], params["stride"])
         kept = trim_empty(all_kept, params)
-        # An encoder that takes positions on its features is built like the papers' own, whose
-        # layers they start themselves; around a library's encoder they keep torch's start.
+        # The papers initialise the other layers only with their own encoder, which is the kind that
+        # adds positions to its features; otherwise torch's initialisation is used.
         own = encoder.position_at == "features"
 
         def positions(features: int) -> nn.Module:

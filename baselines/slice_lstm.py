@@ -1,4 +1,4 @@
-"""Slice LSTM: the papers' own encoder embeds every slice in two numbers, an LSTM reads them."""
+"""Slice LSTM: the papers' own encoder embeds each slice in two dimensions, followed by an LSTM."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def build(params: Params, task: Task, shape: Shape, encoder: EncoderHandle) -> S
 
 
 class SliceLSTM(nn.Module):
-    """Encoder, dropout, Linear to 2, one LSTM layer of 128 over slices in order, head.
+    """Encoder, dropout, Linear to 2, one LSTM layer of width 128 over the slices in order, head.
 
     Parameters
     ----------
     params : mapping
         ``axis``, ``stride``, ``normalise``, ``freeze``, ``slice_chunk``, ``dropout``,
-        ``head_width``; ``first_slice`` and ``last_slice`` where empty slices are skipped.
+        ``head_width``; ``first_slice`` and ``last_slice`` if empty slices are skipped.
     n_outputs : int
-        Numbers to predict.
+        Number of outputs.
     shape : (D, H, W)
         Volume shape in voxels.
     encoder : EncoderHandle
@@ -35,7 +35,8 @@ class SliceLSTM(nn.Module):
     Raises
     ------
     ValueError
-        When the stride exceeds the slices, or the slices do not suit the encoder.
+        If the stride exceeds the number of slices, or if the slices are not suitable for the
+        encoder.
     """
 
     def __init__(

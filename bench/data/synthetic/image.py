@@ -1,4 +1,4 @@
-"""The T1 image of one subject: the template changed by its anatomy, seen by a scanner."""
+"""Generating the T1 image of a subject from the template, its anatomy and a scanner."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bench.data.synthetic.grid import ORIGIN, SHAPES, Array, SplineFields
 from bench.data.synthetic.people import SITES, Site, Spec, Traits, generator
 from bench.data.synthetic.template import Template, template
 
-CENTRE = np.array([0.0, -18.0, 10.0])  # about which heads are scaled
-GREY, CSF = 0.65, 0.28  # the template's intensities, of 1
-BIAS_WOBBLE = 0.03  # of the bias field, from scan to scan
+CENTRE = np.array([0.0, -18.0, 10.0])  # the centre of the scaling of heads
+GREY, CSF = 0.65, 0.28  # intensities of the template, relative to its maximum
+BIAS_WOBBLE = 0.03  # standard deviation of the bias field between scans
 
 
 @dataclass(frozen=True)
 class HeadVoxels:
-    """The voxels of the image's grid that a brain may reach: `inside` (X, Y, Z), `mm` (3, N)."""
+    """The voxels that may be inside a brain: a mask `inside` (X, Y, Z), coordinates `mm` (3, N)."""
 
     inside: NDArray[np.bool]
     mm: Array
@@ -30,11 +30,11 @@ class HeadVoxels:
 
 @lru_cache(maxsize=2)
 def head_voxels(voxel_mm: int) -> HeadVoxels:
-    """Return the voxels that a brain may reach in images of `voxel_mm`."""
+    """Return the voxels that may be inside a brain in images with voxels of `voxel_mm`."""
     shape = SHAPES[voxel_mm]
     mm = ORIGIN[:, None] + np.indices(shape).reshape(3, -1) * float(voxel_mm)
     reach = _sample(template(voxel_mm), template(voxel_mm).brain, mm).reshape(shape) > 0.5
-    # 20 mm: the largest head and the largest warp that occur.
+    # The margin of 20 mm covers the largest head and the largest warp.
     inside = ndimage.distance_transform_edt(~reach, sampling=voxel_mm) < 20
     return HeadVoxels(inside, mm[:, inside.ravel()], SplineFields(voxel_mm))
 
@@ -48,7 +48,7 @@ def _sample(source: Template, field: Array, mm: Array) -> Array:
 def volume(
     spec: Spec, subject: int, traits: Traits, variability: float = VARIABILITY
 ) -> NDArray[np.uint8]:
-    """Make the T1 image of a subject.
+    """Generate the T1 image of a subject.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ def volume(
     subject : int
         Index from 0.
     traits : Traits
-        What the image is made from, see `image_traits`.
+        The traits from which the image is generated; see `image_traits`.
     variability : float
-        Common factor on all spreads between people.
+        Common factor of all standard deviations between subjects.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def volume(
     source, head = template(spec.voxel_mm), head_voxels(spec.voxel_mm)
     body = anatomy(spec, subject, traits, variability)
 
-    # Where in the template each voxel comes from: head and warp first, then the ventricles.
+    # The position in the template of each voxel: head and warp first, then the ventricles.
     centre = CENTRE[:, None]
     mm = centre + (head.mm - centre) / body.scale
     mm += np.stack([head.fields(controls)[head.inside] for controls in body.warp])
@@ -79,7 +79,7 @@ def volume(
     image = _sample(source, source.t1, mm)
     brain = _sample(source, source.brain, mm) > 0.5
 
-    # The fraction of each voxel that is lost to fluid.
+    # The fraction of each voxel that is replaced by cerebrospinal fluid.
     regional = head.fields(body.region)[head.inside]
     loss = (1 - body.cortex + regional) * _sample(source, source.cortex, mm)
     loss += (1 - body.temporal) * _sample(source, source.temporal, mm)
@@ -94,7 +94,7 @@ def volume(
 
 
 def _scan(image: Array, head: HeadVoxels, site: Site, rng: np.random.Generator) -> Array:
-    """Return the image, (N,), as the scanner of a site sees it."""
+    """Return the image, (N,), with the contrast, bias field and noise of a site's scanner."""
     slope = site.bias * (np.array(site.direction) @ head.mm) / 90
     wobble = head.fields(normal(rng, SplineFields.controls, BIAS_WOBBLE))[head.inside]
     signal = np.clip(image, 0.01, None) ** site.contrast * np.exp(slope + wobble)

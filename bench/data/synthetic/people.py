@@ -1,4 +1,4 @@
-"""The synthetic cohorts and their people: who is ill, how old, of which sex and site."""
+"""The synthetic cohorts and the age, sex, diagnosis and site of their subjects."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ class Spec:
     name : str
         The cohort's name; part of every random seed.
     kind : str
-        ``"ad"`` (pairs of AD and CN), ``"age"`` (CN only) or ``"null"`` (as ``"ad"``, no link).
+        ``"ad"`` (pairs of AD and CN), ``"age"`` (CN only) or ``"null"`` (as ``"ad"``, but images
+        and labels are unrelated).
     voxel_mm : int
-        Edge of a voxel: 2 (91 x 109 x 91 voxels) or 4 (46 x 55 x 46).
+        Size of a voxel in mm: 2 (91 x 109 x 91 voxels) or 4 (46 x 55 x 46).
     n_subjects : int
-        How many people, one scan each; even for pairs.
+        Number of subjects with one scan each; even if there are pairs.
     seed : int
-        Draws another cohort of the same kind.
+        Another seed gives another cohort of the same kind.
     """
 
     name: str
@@ -47,7 +48,7 @@ AGES = {"ad": (60.0, 85.0), "age": (45.0, 80.0), "null": (60.0, 85.0)}
 
 @dataclass(frozen=True)
 class Site:
-    """A scanner: exponent of the contrast, strength and direction of the bias field, noise."""
+    """A scanner: exponent of the contrast, strength and direction of the bias field, and noise."""
 
     contrast: float
     bias: float
@@ -64,9 +65,10 @@ SITES = {
 
 @dataclass(frozen=True)
 class Traits:
-    """What `participants.tsv` says of a subject, or what an image is made from.
+    """The labels of a subject in `participants.tsv`, or the traits that its image is made from.
 
-    Age is in years, sex ``"F"`` or ``"M"``, diagnosis ``"CN"`` or ``"AD"``, site a key of `SITES`.
+    Age is in years, sex is ``"F"`` or ``"M"``, diagnosis is ``"CN"`` or ``"AD"``, and site is a key
+    of `SITES`.
     """
 
     age: float
@@ -76,10 +78,11 @@ class Traits:
 
 
 def labels(spec: Spec, subject: int) -> Traits:
-    """Return the written labels of a subject.
+    """Return the labels of a subject.
 
-    AD and CN come in pairs of equal sex and site and nearly equal age, so that neither age, sex
-    nor site tells the diagnosis; sites and sexes take turns, so that each site sees both equally.
+    AD and CN subjects are pairs of equal sex and site and nearly equal age, so that none of these
+    predicts the diagnosis; sites and sexes alternate, so that both sexes are equally frequent at
+    each site.
 
     Parameters
     ----------
@@ -100,7 +103,7 @@ def labels(spec: Spec, subject: int) -> Traits:
         unit = subject // 2
         pair = generator(spec, unit, "pair")
         age = float(np.clip(pair.uniform(low, high) + person.uniform(-1, 1), low, high))
-        # Which of the two is ill is random: the order of the subjects tells nothing.
+        # The subject of a pair that is ill is random, so that the order is not informative.
         diagnosis = ("CN", "AD")[(subject + int(pair.integers(2))) % 2]
     sites = tuple(SITES)
     sex = "FM"[unit // len(sites) % 2]
@@ -108,10 +111,10 @@ def labels(spec: Spec, subject: int) -> Traits:
 
 
 def image_traits(spec: Spec, subject: int) -> Traits:
-    """Return what the image of a subject is made from: the labels, except in a null cohort.
+    """Return the traits from which the image of a subject is generated.
 
-    In a null cohort age, sex and diagnosis are drawn a second time, independently; only the site,
-    which is no target and is balanced over all labels, is the written one.
+    They are the labels, except in a null cohort, in which age, sex and diagnosis are drawn again
+    independently. Only the site, which is not a target and is balanced over all labels, is kept.
 
     Parameters
     ----------
@@ -133,6 +136,6 @@ def image_traits(spec: Spec, subject: int) -> Traits:
 
 
 def generator(spec: Spec, index: int, part: str) -> np.random.Generator:
-    """Return a generator that depends on nothing but the cohort, the subject and the part."""
+    """Return a random generator that depends only on the cohort, the subject and the part."""
     digest = hashlib.sha256(f"{spec.name}/{spec.seed}/{index}/{part}".encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))

@@ -1,4 +1,4 @@
-"""The MNI152 maps, prepared once for a voxel size."""
+"""Preparation of the MNI152 maps for a voxel size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from bench.data.synthetic.grid import Array
 
-# Ellipsoids in MNI mm: centre on the right (x is mirrored for the left) and semi-axes.
+# Ellipsoids in MNI mm: centre in the right hemisphere (mirrored for the left) and semi-axes.
 HIPPOCAMPUS = ((27.0, -21.0, -15.0), (8.0, 17.0, 7.0))
 TEMPORAL_LOBE = ((42.0, -15.0, -22.0), (26.0, 38.0, 20.0))
 DEEP_GREY = ((0.0, -8.0, 4.0), (34.0, 34.0, 20.0))
@@ -20,12 +20,13 @@ VENTRICLE_BOX = ((-45.0, -65.0, -15.0), (45.0, 40.0, 40.0))
 
 @dataclass(frozen=True)
 class Template:
-    """Maps of the template on a grid of `spacing` mm that starts at `origin`.
+    """Maps of the template on a grid of `spacing` mm that begins at `origin`.
 
-    `t1` is in 0..1 and 0 outside the brain, `brain` its mask, `hippocampi` (left, right), `cortex`
-    and `temporal` are fractions of a voxel that may be lost, `outward` (3 maps) points away from
-    the ventricles, is 1 around them and fades to 0. `growth` maps the volume of the ventricles
-    relative to the template's to the displacement in mm that gives it: two columns.
+    `t1` is between 0 and 1 (0 outside the brain) and `brain` is its mask. `hippocampi` (left,
+    right), `cortex` and `temporal` are the fractions of a voxel that may be lost. `outward` (3
+    maps) is a vector that points away from the ventricles; its length is 1 around them and
+    decreases to 0. `growth` has two columns: the volume of the ventricles relative to the template,
+    and the displacement in mm that results in it.
     """
 
     spacing: float
@@ -41,10 +42,10 @@ class Template:
 
 @lru_cache(maxsize=2)
 def template(voxel_mm: int) -> Template:
-    """Prepare the MNI152 maps for images of `voxel_mm`.
+    """Prepare the MNI152 maps for images with voxels of `voxel_mm`.
 
-    The 1 mm maps are smoothed to the resolution of the images (a Gaussian of `voxel_mm` full width
-    at half maximum) and kept at half their spacing, so that sampling them does not alias.
+    The 1 mm maps are smoothed to the resolution of the images (a Gaussian with a full width at half
+    maximum of `voxel_mm`) and stored at half the spacing of the images to avoid aliasing.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def template(voxel_mm: int) -> Template:
     -------
     Template
     """
-    from nilearn import datasets  # seconds: only where a cohort is made
+    from nilearn import datasets  # this import takes seconds and is needed only here
 
     image = datasets.load_mni152_template(resolution=1)
     origin = image.affine[:3, 3]
@@ -67,7 +68,7 @@ def template(voxel_mm: int) -> Template:
             datasets.load_mni152_wm_template(resolution=1),
         )
     )
-    # Nothing but the head: the maps' margins would double the work.
+    # Without cropping, the margins of the maps would double the computation time.
     (box,) = ndimage.find_objects((t1 > 0).astype(int))
     t1, grey, white = t1[box], grey[box], white[box]
     origin = origin + [part.start for part in box]
@@ -111,12 +112,12 @@ def template(voxel_mm: int) -> Template:
 
 
 def _ventricles(fluid: NDArray[np.bool], origin: Array) -> NDArray[np.bool]:
-    """Return the lateral ventricles: the largest pool of fluid inside the central box."""
+    """Return the lateral ventricles, the largest component of fluid within the central box."""
     low, high = ((np.array(corner) - origin).astype(int) for corner in VENTRICLE_BOX)
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     pools, _ = ndimage.label(fluid[box])
     sizes = np.bincount(pools.ravel())
-    # What reaches the box's faces is the fluid around the brain.
+    # Components that touch the faces of the box are fluid around the brain.
     for axis in range(3):
         sizes[np.unique(np.take(pools, [0, -1], axis=axis))] = 0
     sizes[0] = 0
@@ -129,20 +130,20 @@ def _distance(mask: NDArray[np.bool]) -> Array:
     """Return the distance in mm to the surface of a mask on a 1 mm grid, negative inside."""
     outside = ndimage.distance_transform_edt(~mask)
     inside = ndimage.distance_transform_edt(mask)
-    # Centres of voxels on either side are half a voxel from the surface; smoothing undoes the
-    # steps of a grid, so that level sets grow evenly.
+    # The centres of voxels next to the surface are half a voxel away from it. Smoothing removes the
+    # steps of the grid, so that level sets expand evenly.
     signed = np.where(mask, 0.5 - inside, outside - 0.5)
     return ndimage.gaussian_filter(signed, 1.0)
 
 
 def _outward(distance: Array) -> Array:
-    """Return the unit vector away from the ventricles, faded out from 6 to 30 mm, (3, X, Y, Z)."""
+    """Return vectors away from the ventricles, whose length fades from 1 to 0 at 6 to 30 mm."""
     fade = 0.5 + 0.5 * np.cos(np.pi * np.clip((distance - 6) / 24, 0, 1))
     return np.stack([slope * fade for slope in np.gradient(distance)])
 
 
 def _growth(distance: Array, outward: Array) -> Array:
-    """Measure the volume ratio that each displacement in mm gives: two columns."""
+    """Return the volume ratios that result from displacements in mm, in two columns."""
     near = distance < 12
     points, directions = np.argwhere(near).T, outward[:, near]
     shifts = np.arange(-3.0, 9.01, 0.75)
