@@ -1,8 +1,8 @@
-"""What bf16 changes against fp32: run by hand, its figures are in the README.
+"""Compare bf16 with fp32. The results in the README are from this script, which is run by hand.
 
-``python tests/compare_precision.py`` trains three models on the 4 mm cohorts of disease and of age
-with five seeds in either precision, and prints the difference in the primary metric with the
-headline test's interval. Names of cohorts as arguments choose among the two.
+``python tests/compare_precision.py`` trains three models with five seeds in both precisions on the
+4 mm cohorts for diagnosis and age, and prints the difference in the primary metric with the
+interval of the headline test. Arguments select cohorts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RUN = [
 
 
 def runs_of(store: Store, model: str, precision: str) -> tuple[np.ndarray, RunPredictions]:
-    """Return the true classes of the test subjects and the runs of one arm."""
+    """Return the true values of the test subjects, and the predictions of all runs of a model."""
     arms = store.frame(schema.arms)
     (key,) = [
         arm.key
@@ -47,7 +47,7 @@ def runs_of(store: Store, model: str, precision: str) -> tuple[np.ndarray, RunPr
 
 
 def study(cohort: str, metric: str, database: Path) -> None:
-    """Train in both precisions and print what differs."""
+    """Train in both precisions and print the differences."""
     for precision in ("fp32", "bf16"):
         words = ["--data", cohort, "--precision", precision, "--db", str(database)]
         subprocess.run([*RUN, *words], check=True)

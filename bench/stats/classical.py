@@ -1,6 +1,6 @@
 """Tests over runs alone, which are reported in addition to the headline test.
 
-They take the test set as fixed. For new subjects, their type I error at .05 is .08 to .33, so they
+They take the test set as fixed. For new subjects, their type-I error at .05 is .08 to .33, so they
 do not support claims about architectures.
 """
 

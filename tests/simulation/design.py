@@ -1,10 +1,10 @@
-"""Crossed data of two architectures of known difference, and what the tests say of them.
+"""Simulate crossed data of two architectures with a known difference, and test them.
 
-Every run predicts the same test subjects. The error of a run in a subject is made of what is hard
-about the subject for everyone, what is hard about it for this architecture (the same in all of
-its runs), and what is of this run alone. The seed makes all errors of a run larger or smaller (age)
-or its classes easier or harder to tell apart (diagnosis). The two arms are drawn by the same rule,
-so that without an added effect they are exchangeable: any claim of a difference is false.
+All runs predict the same test subjects. The error of a run in a subject is the sum of a subject
+effect, a subject x architecture effect (shared by all runs of the architecture) and a residual. The
+seed effect makes all errors of a run larger or smaller (age), or the distance between its classes
+larger or smaller (diagnosis). Both arms have the same distribution, so they are exchangeable unless
+an effect is added, and every significant difference is a false positive.
 """
 
 from __future__ import annotations
@@ -23,35 +23,36 @@ from bench.stats.measured import MeasuredRuns, RunPredictions, measure_runs
 
 SEED = 20240607
 CHUNK = 250
-"""Repeats drawn from one random stream; any number of processes gives the same numbers."""
+"""Repeats per random stream, so that results do not depend on the number of processes."""
 
 N_SEEDS = (3, 5, 10)
 METRICS = {"age": ("mae", "rmse"), "diagnosis": ("auc", "balanced_accuracy")}
 
-# The seed effect whose variance in the metric is about that of 100 test subjects: of the logarithm
-# of the size of a run's errors, and of the distance between its classes.
+# The standard deviations of seed effects with about the same variance in the metric as 100 test
+# subjects: in the logarithm of a run's errors, and in the distance between its classes.
 _SEED_SD = {"age": 0.06, "diagnosis": 0.25}
-_OWN_AND_RESIDUAL = 1.25  # variance of errors beside that of the subject, which is 1
+_OWN_AND_RESIDUAL = 1.25  # Variance of errors in addition to that of subjects, which is 1.
 _ERROR_YEARS = 5.0
-_DISTANCE = 2.0  # between the classes: AUC .83, balanced accuracy .75
+_DISTANCE = 2.0  # Distance between the classes, with AUC .83 and balanced accuracy .75.
 
 
 @dataclass(frozen=True)
 class Cell:
-    """How large the effects are.
+    """The sizes of effects.
 
     Parameters
     ----------
     name : str
     seed_variance : float
         Variance of a run's metric due to its seed, in units of the variance due to the errors
-        that an architecture has of its own in 100 test subjects.
+        of an architecture in 100 test subjects.
     n_subjects : int
     own : float
-        Standard deviation of subject by architecture, where that of the subject is 1. With the
-        residual its square adds up to 1.25, so the metrics have one expected value in all cells.
+        Standard deviation of the subject x architecture effect; that of the subject effect is 1.
+        The variances of this effect and the residual add up to 1.25, so that the expected values
+        of the metrics are equal in all cells.
     effect : float
-        The difference for which power is shown, in standard deviations of the seed effect.
+        The difference for which power is reported, in standard deviations of the seed effect.
     """
 
     name: str
@@ -61,16 +62,17 @@ class Cell:
     effect: float = float("nan")
 
 
-# Chosen before anything was run: from seeds that matter as little as the test subjects to seeds
-# that matter far more. The effects are those for which the formula of the variance promises a
-# power of about .65 at five seeds.
+# These were chosen before any simulation was run. They range from seeds that contribute no more
+# variance than the test subjects to seeds that contribute far more. For these effects, the variance
+# formula predicts a power of about .65 with five seeds.
 CELLS = (
     Cell("1 : 1", 1, effect=4.0),
     Cell("4 : 1", 4, effect=2.4),
     Cell("16 : 1", 16, effect=2.0),
 )
-# What lies outside of the claim: more and fewer subjects, and architectures that share all they
-# find hard, where the test set adds nothing to the variance and the paired t over seeds is exact.
+# Extreme cases: more and fewer subjects, and architectures for which the same subjects are
+# difficult, so that the test set does not contribute to the variance and the paired t test over
+# seeds is exact.
 EDGES = (
     Cell("300 subjects", 4, n_subjects=300),
     Cell("32 subjects", 4, n_subjects=32),
@@ -80,7 +82,9 @@ EDGES = (
 
 @dataclass(frozen=True)
 class Design:
-    """What is drawn: a task in a cell, with a difference and with tuning if there are any.
+    """What is simulated: a task in a cell, with an optional difference and effect of tuning.
+
+    The random stream is derived from its repr, so names and fields must not change.
 
     Parameters
     ----------
@@ -90,9 +94,9 @@ class Design:
     effect : float
         Difference of the two arms, in standard deviations of the seed effect.
     tuning : float
-        Standard deviation of what tuning does to an arm, in those of the seed effect.
+        Standard deviation of the effect of tuning, in units of that of the seed effect.
     per_seed : bool
-        Whether tuning is done anew for each seed, instead of once for all seeds of an arm.
+        Whether tuning is repeated for each seed instead of being shared by all seeds of an arm.
     """
 
     task: str
@@ -103,18 +107,18 @@ class Design:
 
 
 class Outcome(NamedTuple):
-    """The p-values of four analyses of one data set, and two facts of the headline test."""
+    """The p-values of four analyses of one data set, and two results of the headline test."""
 
     headline: float
     over_seeds: float
     over_subjects: float
     as_rows: float
-    subjects_share: float  # of the squared standard error
-    truncated: float  # 1 where the covariance between runs was estimated below 0
+    subjects_share: float  # The proportion of the squared standard error due to subjects.
+    truncated: float  # 1 if the estimated covariance between runs was negative.
 
 
 def draw(design: Design, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
-    """Return the truth (N,) and the predictions (2, S, N) of both arms, S the largest of N_SEEDS.
+    """Simulate the truth (N,) and predictions (2, S, N) of both arms, with S = max(N_SEEDS).
 
     Parameters
     ----------
@@ -140,11 +144,11 @@ def draw(design: Design, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
 
 
 def analyse(a: MeasuredRuns, b: MeasuredRuns) -> Outcome:
-    """Return what the headline test and its rivals say of two arms on the same seeds.
+    """Return the results of the headline test and of other tests of two arms with the same seeds.
 
-    Over subjects: the runs of an arm are averaged and taken for fixed (for the mean absolute error
-    a paired t test on each subject's average error; for the AUC DeLong's test of average AUCs). As
-    rows: every run is taken to have test subjects of its own.
+    The test over subjects averages the runs of an arm and takes them as fixed (a paired t test of
+    each subject's average error for the mean absolute error, DeLong's test of average AUCs for the
+    AUC). The test with rows treats the subjects of different runs as independent.
     """
     found = compare(a, b)
     gaps = a.values - b.values
@@ -167,7 +171,7 @@ def _p(difference: float, variance: float, df: int) -> float:
 def chunk(design: Design, number: int) -> NDArray:
     """Return the outcomes (CHUNK, metrics, N_SEEDS, fields of Outcome) of one random stream.
 
-    The first 3 and 5 of ten runs are the data sets of 3 and 5 seeds.
+    The data sets with 3 and 5 seeds are the first runs of those with ten seeds.
     """
     rng = np.random.default_rng([SEED, zlib.crc32(repr(design).encode()), number])
     found = []
@@ -184,11 +188,11 @@ def chunk(design: Design, number: int) -> NDArray:
 def rejected(outcomes: NDArray, alpha: float | NDArray = 0.05) -> NDArray:
     """Return how often each of the four tests rejects, (metrics, N_SEEDS, 4).
 
-    A test without a p (differences that do not vary) does not reject.
+    A test without a p-value (constant differences) does not reject.
     """
     return np.mean(outcomes[..., :4] < alpha, axis=0)
 
 
 def critical_p(null: NDArray) -> NDArray:
-    """Return the p below which each test rejects 5 % of equal pairs, (metrics, N_SEEDS, 4)."""
+    """Return the p threshold at which tests reject 5 % of equal pairs, (metrics, N_SEEDS, 4)."""
     return np.quantile(np.nan_to_num(null[..., :4], nan=1.0), 0.05, axis=0)

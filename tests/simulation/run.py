@@ -74,7 +74,7 @@ def table(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def rows_by_metric() -> Iterator[tuple[str, int, int]]:
-    """Yield task, number of the metric within it and number of the seed count, row by row."""
+    """Yield the task, the index of the metric and the index of the number of seeds of each row."""
     for task, names in METRICS.items():
         for metric in range(len(names)):
             for seeds in range(len(N_SEEDS)):
@@ -82,17 +82,17 @@ def rows_by_metric() -> Iterator[tuple[str, int, int]]:
 
 
 def label(task: str, metric: int, seeds: int) -> str:
-    """Return what a row is about."""
+    """Return the label of a row."""
     return f"{LABELS[METRICS[task][metric]]}, {N_SEEDS[seeds]} seeds"
 
 
 def shown(rate: float) -> str:
-    """Return a rate with three digits and no leading zero."""
+    """Return a rate with three decimals and no leading zero."""
     return f"{rate:.3f}".removeprefix("0")
 
 
 def error_table(results: Results, cells: Sequence[Cell]) -> str:
-    """Headline test / paired t over seeds in every cell; a dagger outside of the bounds."""
+    """Return the type-I errors of the headline test and the paired t test in every cell."""
 
     def entry(cell: Cell, task: str, metric: int, seeds: int) -> str:
         found = rejected(results[replace(NULL[cell], task=task)])[metric, seeds]
@@ -105,7 +105,7 @@ def error_table(results: Results, cells: Sequence[Cell]) -> str:
 
 
 def rivals_table(results: Results) -> str:
-    """All four analyses in the middle cell."""
+    """Return the type-I errors of all four analyses in the middle cell."""
     head = ["", "headline", "paired t over seeds", "over subjects", "seeds x subjects as rows"]
     rows = []
     for task, metric, seeds in rows_by_metric():
@@ -115,7 +115,7 @@ def rivals_table(results: Results) -> str:
 
 
 def parts_table(results: Results) -> str:
-    """What the squared standard error is made of, and how often C is cut off at 0."""
+    """Return the variance components, and how often C is truncated at 0."""
     share, cut = Outcome._fields.index("subjects_share"), Outcome._fields.index("truncated")
     head = ["", *(f"{LABELS[names[0]]}, {s} seeds" for names in METRICS.values() for s in N_SEEDS)]
     rows = []
@@ -127,7 +127,7 @@ def parts_table(results: Results) -> str:
 
 
 def power_table(results: Results) -> str:
-    """Power at .05, and with each test held to its own true 5 %."""
+    """Return the power at .05, and at the threshold at which each test has a true error of 5 %."""
 
     def entries(cell: Cell, task: str, metric: int, seeds: int) -> list[str]:
         null, shifted = (results[replace(d, task=task)] for d in (NULL[cell], POWER[cell]))
@@ -144,7 +144,7 @@ def power_table(results: Results) -> str:
 
 
 def tuning_table(results: Results) -> str:
-    """The headline test where tuning adds to an arm, once or for each seed."""
+    """Return the type-I errors of the headline test with effects of tuning."""
     columns = {"none": NULL[MIDDLE], **TUNED}
     rows = []
     for task, metric, seeds in rows_by_metric():
@@ -154,7 +154,7 @@ def tuning_table(results: Results) -> str:
 
 
 def page(results: Results, repeats: int) -> str:
-    """Return what stands between the two marks of the page."""
+    """Return the part of the page that is generated."""
 
     def error(rate: float) -> str:
         return shown(np.sqrt(rate * (1 - rate) / repeats))
@@ -166,14 +166,15 @@ def page(results: Results, repeats: int) -> str:
             f"{platform.python_version()}, {', '.join(used)}. Monte-Carlo standard error of a rate "
             f"of .05: {error(0.05)}; of .2: {error(0.2)}; of .5: {error(0.5)}.",
             "### Type-I error at .05, 100 subjects\n\nSeed variance : test-set variance of one "
-            "run. Bold: the headline test. †: outside of .04-.07 (.08 at 3 seeds).",
+            "run. Bold: the headline test. †: outside .04-.07 (.08 with 3 seeds).",
             error_table(results, CELLS),
             "### Other analyses, 4 : 1",
             rivals_table(results),
             "### Extreme designs",
             error_table(results, EDGES),
-            "### Variance components\n\nSubjects' share of the squared standard error in "
-            "per cent, and in brackets in how many per cent of the repeats C came out below 0.",
+            "### Variance components\n\nPercentage of the squared standard error due to "
+            "subjects, and in brackets the percentage of repeats in which the estimate of C was "
+            "negative.",
             parts_table(results),
             "### Power",
             power_table(results),

@@ -1,7 +1,7 @@
-"""Reading volumes from the cache against nibabel reading the .nii.gz files.
+"""Compare reading volumes from the cache with reading the .nii.gz files by nibabel.
 
-The files are float32 with noise inside the head, as registration tools leave them: noise is what
-makes a real scan slow to inflate.
+The files are float32 with noise inside the head, like the output of registration tools. Noise is
+the reason why real scans are slow to decompress.
 """
 
 import statistics

@@ -1,8 +1,8 @@
-"""The training loop against a bare PyTorch loop of the same model on tensors in memory.
+"""Compare the training loop with a bare PyTorch loop of the same model on tensors in memory.
 
-Both do the same work: optimiser steps over the training set, then the recalibration of BatchNorm
-and the predictions of the validation set that choose the best epoch. They take turns, and the
-ratio is taken pair by pair, because a shared machine drifts.
+Both do the same work: optimiser steps on the training set, the recalibration of BatchNorm, and the
+predictions of the validation set that select the best epoch. They alternate, and the ratio is
+computed for each pair, because the speed of a shared machine varies over time.
 """
 
 import statistics
@@ -38,7 +38,7 @@ def build(name: str, encoder: str | None) -> tuple[torch.nn.Module, dict]:
 
 
 def bare(network: torch.nn.Module, volumes: torch.Tensor, ages: torch.Tensor) -> None:
-    """Train as one would in a notebook."""
+    """Train with the loop that one would write in a notebook."""
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=1e-4)
     wanted = (ages - ages.mean()) / ages.std()
     for _ in range(EPOCHS):
@@ -59,7 +59,7 @@ def bare(network: torch.nn.Module, volumes: torch.Tensor, ages: torch.Tensor) ->
 
 
 def ours(network: torch.nn.Module, params: dict, volumes: np.ndarray, ages: np.ndarray) -> None:
-    """Train by the shared loop from a memory map."""
+    """Train with the loop of this package from a memory map."""
     rows = np.arange(len(ages))
     learner = Learner(network, TASK, params, ages, device=CPU, precision="fp32")
     fit(

@@ -1,4 +1,4 @@
-"""The plain loop that speed claims refer to: as a researcher writes it, without this package."""
+"""The plain training loop to which speed-ups refer, written without this package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PARAMETERS = {"own": 998_625, "resnet18": 11_195_105, "cnn3d": 2_948_801}
 
 
 def trunk(dims: int) -> nn.Sequential:
-    """Return five blocks of convolution, instance norm, max pool, ReLU, then 64 features."""
+    """Return five blocks of convolution, instance norm, max pooling and ReLU, then 64 features."""
     conv, norm = (nn.Conv2d, nn.InstanceNorm2d) if dims == 2 else (nn.Conv3d, nn.InstanceNorm3d)
     pool, average = (
         (nn.MaxPool2d, nn.AdaptiveAvgPool2d) if dims == 2 else (nn.MaxPool3d, nn.AdaptiveAvgPool3d)
@@ -31,7 +31,7 @@ def trunk(dims: int) -> nn.Sequential:
 
 
 class SliceModel(nn.Module):
-    """Every slice through a 2D encoder, one after the other into a list; the mean; a head."""
+    """A 2D encoder applied to slices that are stacked one by one, their mean, and a head."""
 
     def __init__(self, resnet: bool) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class SliceModel(nn.Module):
 
 
 def plain_network(name: str) -> nn.Module:
-    """Return one of the papers' three models, by ``own``, ``resnet18`` or ``cnn3d``."""
+    """Return one of the three models of the papers: ``own``, ``resnet18`` or ``cnn3d``."""
     if name == "cnn3d":
         network: nn.Module = nn.Sequential(trunk(3), nn.Linear(64, 1))
     else:
@@ -75,7 +75,7 @@ class Scans(Dataset[tuple[Tensor, float]]):
 
 
 def write_scans(folder: Path, n: int, shape: tuple[int, int, int]) -> list[Path]:
-    """Write float32 .nii.gz scans: noise in an ellipsoid, zeros around it."""
+    """Write float32 .nii.gz scans with noise in an ellipsoid and zeros around it."""
     rng = np.random.default_rng(0)
     axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
     head = sum(axis**2 for axis in axes) < 0.7
@@ -88,7 +88,7 @@ def write_scans(folder: Path, n: int, shape: tuple[int, int, int]) -> list[Path]
 
 
 def plain_epoch(name: str, files: Sequence[Path], ages: Sequence[float], batch: int = 8) -> float:
-    """Return the seconds of one training epoch, from the files to the last step."""
+    """Return the seconds of one training epoch, including reading the files."""
     torch.manual_seed(0)
     network = plain_network(name).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=1e-4)

@@ -1,7 +1,7 @@
-"""Check and prepare against nibabel reading the same files with as many processes.
+"""Compare checking and preparing scans with reading them by nibabel in as many processes.
 
-Raw scans as a scanner writes them (256 x 256 x 170, int16, noise everywhere) and scans in MNI space
-(182 x 218 x 182, float32), each compressed, brought to the 2 mm grid. Goal: at most 1.5 times.
+Raw scans (256 x 256 x 170, int16, noise everywhere) and scans in MNI space (182 x 218 x 182,
+float32), both compressed, are resampled to the 2 mm grid. Goal: at most 1.5 times as long.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def read_by_nibabel(file: Path) -> float:
 
 
 def resident() -> float:
-    """Return the memory in GB of the processes that read."""
+    """Return the memory in GB of all reading processes."""
     total = 0.0
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -79,7 +79,7 @@ def main() -> None:
                     Job(settings, pictures=True),
                     WORKERS,
                 )
-                for _ in range(WORKERS):  # processes start and import, like nibabel's
+                for _ in range(WORKERS):  # Start all processes first, as for nibabel.
                     next(reading)
                 start = time.perf_counter()
                 for number, _ in reading:
@@ -101,8 +101,8 @@ def main() -> None:
                 shutil.rmtree(cache)
                 ratios["check"].append(checked / nibabel)
                 ratios["prepare"].append(made / nibabel)
-            print(f"{kind}: nibabel {nibabel / N * 1e3:.0f} ms a scan with {WORKERS} processes")
-            print(f"  memory of all processes that read: {max(memory):.2f} GB")
+            print(f"{kind}: nibabel {nibabel / N * 1e3:.0f} ms per scan with {WORKERS} processes")
+            print(f"  memory of all reading processes: {max(memory):.2f} GB")
             for what, found in ratios.items():
                 print(
                     f"  {what}: {statistics.median(found):.2f} times that ({min(found):.2f} best)"

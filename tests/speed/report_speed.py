@@ -1,7 +1,7 @@
-"""Seconds and memory of reports: 10,000 trials with 1,000 test subjects each, and all pairs.
+"""Time and memory of reports of 10,000 trials with 1,000 test subjects, and of all pairs.
 
-Wanted: `bench report` at most 10 s and 2 GB, all pairs of 20 models at 5 sizes by 5 metrics at
-most 10 s. Each report is a process of its own, from its start to its last line.
+Goals: at most 10 s and 2 GB for `bench report`, and at most 10 s for all pairs of 20 models at 5
+sizes by 5 metrics. Each report is timed as a separate process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from registry.cards import Task
 
 SUBJECTS = 1000
 LARGE = (20, 10, 50)
-"""Arms, sizes and seeds of 10,000 trials."""
+"""The numbers of models, sizes and seeds of 10,000 trials."""
 PAIRS = (20, 5, 5)
 SECONDS, GIGABYTES = 10.0, 2.0
 METRICS = {
@@ -118,7 +118,7 @@ def report(file: Path, *words: str) -> tuple[float, float]:
 
 
 def all_pairs(file: Path, kind: str) -> float:
-    """Return the seconds of comparing all pairs of rows at every size by the task's metrics."""
+    """Return the seconds for comparing all pairs of rows at all sizes by the task's metrics."""
     store = Store.for_reading(file)
     (protocol,) = select_protocols(store, {}).protocols
     evidence = load_evidence(store, protocol)
@@ -134,7 +134,7 @@ def all_pairs(file: Path, kind: str) -> float:
 
 
 def verdict(what: str, value: float, limit: float, unit: str) -> bool:
-    """Print a figure with its limit."""
+    """Print a value with its limit, and return whether the limit is met."""
     kept = value <= limit
     word = "met" if kept else "NOT MET"
     print(f"{what:58} {value:7.2f} {unit}  at most {limit:g}: {word}", flush=True)
@@ -142,7 +142,7 @@ def verdict(what: str, value: float, limit: float, unit: str) -> bool:
 
 
 def main() -> int:
-    """Fill databases, measure, return 1 where a limit is exceeded."""
+    """Fill databases and time their reports; return 1 if a limit is exceeded."""
     kept = []
     tasks = (Task("age", "regression"), Task("diagnosis", "classification", ("CN", "AD")))
     for task in tasks:

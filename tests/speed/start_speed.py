@@ -1,4 +1,4 @@
-"""How long the command line takes to start, over a Python that does nothing."""
+"""The start-up time of the command line, in addition to that of Python."""
 
 import statistics
 import subprocess
@@ -6,12 +6,12 @@ import sys
 import time
 
 LIMITS_MS = {("--help",): 150, ("list", "models"): 300}
-"""Typer reads options by pydantic, which takes half of the second."""
+"""Limits in milliseconds; importing pydantic takes half of the second one."""
 RUNS = 10
 
 
 def milliseconds(words: list[str]) -> float:
-    """Return the median wall time of a command in ms; the runs alternate with nothing else."""
+    """Return the median wall time of a command in milliseconds."""
     spent = []
     for _ in range(RUNS):
         started = time.perf_counter()
@@ -26,4 +26,4 @@ if __name__ == "__main__":
     for verb, limit in LIMITS_MS.items():
         over = milliseconds([sys.executable, "-m", "bench", *verb]) - bare
         verdict = "ok" if over <= limit else f"over the limit of {limit} ms"
-        print(f"bench {' '.join(verb)}: {over:.0f} ms over it, {verdict}")
+        print(f"bench {' '.join(verb)}: {over:.0f} ms more, {verdict}")

@@ -1,7 +1,7 @@
-"""A UK Biobank table of 50,000 rows and 10,000 columns, and 10,000 scans selected.
+"""Time reading a UK Biobank table of 50,000 x 10,000 cells, and selecting 10,000 scans.
 
-Goals: the fields that are needed in under 20 s and 1 GB; a split of 10,000 scans in under 5 s. With
-``--small`` the table has a tenth of the rows.
+Goals: reading the required fields in less than 20 s and 1 GB, and splitting 10,000 scans in less
+than 5 s. With ``--small``, the table has a tenth of the rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COLUMNS = 10_000
 
 
 def write(file: Path, rows: int) -> float:
-    """Write the table and return its size in GB: numbers, blanks and a free text."""
+    """Write a table of numbers, empty cells and text, and return its size in GB."""
     rng = np.random.default_rng(0)
     filler = [",".join(rng.choice(["", "1", "-0.25", "1234.5"], COLUMNS - 5)) for _ in range(50)]
     names = [f"{100000 + i}-0.0" for i in range(COLUMNS - 5)]

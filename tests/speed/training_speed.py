@@ -1,10 +1,10 @@
-"""Training at 91 x 109 x 91, batch 8, two steps an epoch: ours against the plain loop.
+"""Compare training with the plain loop at 91 x 109 x 91, batch 8, with two steps per epoch.
 
-Layouts are chosen as a run of a thousand steps chooses them, by `bench.train.layout`. Compiling
-and choosing are not in an epoch's seconds. The bare loop takes the same network's steps on tensors
-in memory, in the fastest of the layouts it tries and with our way of keeping freed memory; the
-plain loop has a process of its own, set as torch sets it. Epochs of all loops are taken in turn
-and the fastest of five counts. Names of models as arguments choose among the three.
+Layouts are chosen by `bench.train.layout` as in a run of a thousand steps. Times do not include
+compilation and the choice of layouts. The bare loop trains the same network on tensors in memory,
+with the fastest of several layouts and the same reuse of freed memory. The plain loop runs in a
+separate process with the default settings of torch. The loops take turns, and the fastest of five
+epochs counts. By default all three models are timed; arguments select some of them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def build(name: str, params, shape):
 
 
 def layout_of(name: str, precision: str, shape) -> Layout:
-    """Choose the layout of a model by measuring."""
+    """Choose the layout of a model by timing training steps."""
     params = settings(name)
     found = time_layouts(
         Workload(lambda: build(name, params, shape), TASK, params, precision, shape, CPU, 1000, {})
@@ -85,7 +85,7 @@ Epoch = Callable[[], float]
 
 
 class Ours:
-    """Epochs of a trial's own loop."""
+    """Epochs with the training loop of this package."""
 
     def __init__(self, name: str, volumes: np.ndarray, ages, precision: str, layout: Layout):
         params = settings(name)
@@ -101,7 +101,7 @@ class Ours:
         self.state = _State(learner, params, 2 * EPOCHS, "0")
         self.train = VolumeLoader(volumes, np.arange(SCANS), ages, CPU)
         self.outside = float("nan")
-        """Share of the last epoch outside of the optimiser's steps."""
+        """The proportion of the last epoch that was not spent in optimiser steps."""
 
     def __call__(self) -> float:
         self.state.fit.seconds["steps"] = 0.0
@@ -113,7 +113,7 @@ class Ours:
 
 
 def bare(name: str, volumes: np.ndarray, ages, layout: Layout) -> Epoch:
-    """Return a notebook's loop over tensors in memory, in one layout, bf16."""
+    """Return a bare bf16 loop over tensors in memory, in one layout."""
     inside = torch.from_numpy(np.asarray(volumes, dtype=np.float32))[:, None]
     years = torch.from_numpy((ages - ages.mean()) / ages.std()).float()
     network = build(name, settings(name), volumes.shape[1:])
@@ -135,15 +135,15 @@ def bare(name: str, volumes: np.ndarray, ages, layout: Layout) -> Epoch:
 
 
 def outside(elsewhere: Executor, *words) -> float:
-    """Run an epoch of the plain loop in its own process."""
+    """Run an epoch of the plain loop in a separate process."""
     return elsewhere.submit(plain_epoch, *words).result()
 
 
 def in_turn(epochs: Sequence[Epoch]) -> list[float]:
-    """Return the fastest of each one's epochs, taken in turn after one that is not counted.
+    """Return the fastest epoch of each loop; the loops take turns, after a warm-up epoch.
 
-    What disturbs the machine for a while then meets all of them. The order is drawn anew each
-    time: an epoch may be slower after one that left the memory in pieces of other sizes.
+    Disturbances of the machine then affect all loops. The order is random in each round, because
+    the speed of an epoch may depend on how the previous one left the memory fragmented.
     """
     rng = np.random.default_rng(0)
     spent: list[list[float]] = [[] for _ in epochs]
@@ -154,14 +154,14 @@ def in_turn(epochs: Sequence[Epoch]) -> list[float]:
 
 
 def verdict(what: str, value: float, goal: float, *, at_most: bool = False) -> None:
-    """Print a figure with its goal."""
+    """Print a value with its goal."""
     met = value <= goal if at_most else value >= goal
     word = "at most" if at_most else "at least"
     print(f"{what:58} {value:7.2f}  {word} {goal:g}: {'met' if met else 'NOT MET'}", flush=True)
 
 
 def training(folder: Path, elsewhere: Executor) -> None:
-    """Compare epochs of the three models; `elsewhere` is the plain loop's process."""
+    """Compare epochs of the three models; `elsewhere` is the process of the plain loop."""
     files = write_scans(folder, SCANS, FULL)
     ages = np.random.default_rng(1).normal(65, 8, SCANS)
     import nibabel
@@ -205,7 +205,7 @@ def training(folder: Path, elsewhere: Executor) -> None:
 
 
 def steps_alone(name: str, chunk: int = 0, **variables: str) -> tuple[float, float]:
-    """Return a step's seconds and the peak memory in GB, of a process of its own."""
+    """Return the seconds of a step and the peak memory in GB, in a separate process."""
     code = "import sys; sys.path.insert(0, sys.argv[1]); import training_speed as t; t.steps()"
     words = [sys.executable, "-c", code, str(Path(__file__).parent), name, str(chunk)]
     done = subprocess.run(
@@ -216,7 +216,7 @@ def steps_alone(name: str, chunk: int = 0, **variables: str) -> tuple[float, flo
 
 
 def steps() -> None:
-    """Take three fp32 steps on eight volumes; print the fastest one's seconds and the peak."""
+    """Run three fp32 steps on eight volumes; print the fastest time and the peak memory."""
     name, chunk = sys.argv[2:]
     configure(CPU, deterministic=False)
     params = settings(name, **({"slice_chunk": int(chunk)} if chunk != "0" else {}))
@@ -232,7 +232,7 @@ def steps() -> None:
 
 
 def memory() -> None:
-    """Show what keeping freed memory brings and costs, and what slice_chunk saves."""
+    """Measure the effects of reusing freed memory and of slice_chunk on time and memory."""
     kept = {name: steps_alone(name) for name in MODELS}
     for name, (seconds, peak) in kept.items():
         slow, least = steps_alone(name, MALLOC_MMAP_MAX_="65536")
@@ -243,7 +243,7 @@ def memory() -> None:
 
 
 def trials(folder: Path) -> None:
-    """Run a trial with a frozen and with a free encoder, 20 epochs on 48 scans of 4 mm."""
+    """Run trials with a trained and with a frozen encoder, for 20 epochs on 48 scans of 4 mm."""
     database = folder / "trials.db"
     words = [
         *(sys.executable, "-m", "bench", "run", "--model", "slice2d-imagenet"),
@@ -258,7 +258,7 @@ def trials(folder: Path) -> None:
     )
     found = [(seconds, json.loads(timings)) for seconds, timings in rows]
     free, frozen = found[:2], found[2:]
-    # The first seed measures layouts and embeds the slices; both are kept.
+    # The first trial also chooses the layout and computes the slice features.
     verdict("lite0: frozen encoder, its first trial", free[1][0] / frozen[0][0], 15)
     verdict("lite0: frozen encoder, further trials", free[1][0] / frozen[1][0], 15)
     verdict(
@@ -271,7 +271,7 @@ if __name__ == "__main__":
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads,"
         f" torch {torch.__version__}"
     )
-    # Forked, as its DataLoader's workers are then, and before anything is set here.
+    # The process is forked, like the workers of its DataLoader, before torch is configured here.
     alone = ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
     alone.submit(int).result()
     configure(CPU, deterministic=False)
