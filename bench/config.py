@@ -1,4 +1,4 @@
-"""Where cohorts, cache and database are: ``bench.toml`` of this folder and the environment."""
+"""Configuration: ``bench.toml`` in the working directory, and environment variables."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from registry.errors import UserError
 
 FILE = "bench.toml"
 PATHS = {"root", "table", "withdrawals"}
-"""What is a path, or several, in a ``[data.NAME]`` table."""
+"""Entries of a ``[data.NAME]`` table that are paths."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of this place; the command line overrides them.
+    """Configured paths and cohorts; options of the command line override them.
 
-    ``[data.NAME]`` tables hold ``adapter``, ``root``, ``table`` (one file or a list) and the
-    adapter's options;
-    ``[weights]`` maps encoder names to files; ``cache`` and ``db`` are paths at the top.
+    ``[data.NAME]`` tables contain ``adapter``, ``root``, ``table`` (one file or a list) and the
+    options of the adapter, and ``[weights]`` maps names of encoders to files. ``cache`` and ``db``
+    are paths at the top level.
     """
 
     cache_folder: str
-    """As it was given; empty for the default."""
+    """The configured cache directory, empty for the default."""
     db: str
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
@@ -34,12 +34,12 @@ class Config:
 
     @property
     def cache(self) -> Path:
-        """The folder of prepared cohorts, features and measured layouts.
+        """The directory of prepared cohorts, features and measured layouts.
 
         Raises
         ------
         UserError
-            When none was given and this user has no home for the default.
+            If none is configured and the user has no home directory for the default.
         """
         if self.cache_folder:
             return Path(self.cache_folder)
@@ -47,22 +47,23 @@ class Config:
             return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slicebench"
         except RuntimeError:
             raise UserError(
-                "This user has no home folder to keep prepared cohorts in; set BENCH_CACHE, or "
-                f"cache in {FILE}, to a folder that may be written."
+                "Prepared cohorts cannot be stored, because the current user has no home "
+                f"directory. Set BENCH_CACHE, or cache in {FILE}, to a writable directory."
             ) from None
 
 
 def load_config(folder: Path | None = None) -> Config:
-    """Read ``bench.toml`` of `folder` and the environment.
+    """Read ``bench.toml`` in `folder` (default: the working directory) and the environment.
 
-    ``BENCH_CACHE``, ``BENCH_DB`` and ``BENCH_PLUGINS`` win over the file, and for the dataset
-    ``adni`` ``BENCH_ROOT_ADNI`` and ``BENCH_TABLE_ADNI`` (names in capitals, other characters as
-    ``_``). Several plugins or tables are joined by the system's path separator.
+    ``BENCH_CACHE``, ``BENCH_DB`` and ``BENCH_PLUGINS`` take precedence over the file, and so do
+    ``BENCH_ROOT_ADNI`` and ``BENCH_TABLE_ADNI`` for the dataset ``adni`` (in general, its name in
+    capitals with ``_`` for all other characters). Several plugins or tables are separated by the
+    path separator of the system.
 
     Raises
     ------
     UserError
-        When the file is not TOML or a table in it is not of the expected kind.
+        If the file is not valid TOML or one of its entries has the wrong type.
     """
     file = (folder or Path.cwd()) / FILE
     values: dict[str, Any] = {}
@@ -74,8 +75,8 @@ def load_config(folder: Path | None = None) -> Config:
     unknown = sorted(set(values) - {"cache", "db", "data", "weights", "plugins"})
     if unknown:
         raise UserError(
-            f"{FILE} has unknown entries: {', '.join(unknown)}; it may hold cache, db, plugins, "
-            "[weights] and [data.NAME]."
+            f"{FILE} has unknown entries: {', '.join(unknown)}. It may contain cache, db, "
+            "plugins, [weights] and [data.NAME]."
         )
     for name in ("data", "weights"):
         if not isinstance(values.get(name, {}), dict):
@@ -97,12 +98,12 @@ def load_config(folder: Path | None = None) -> Config:
 
 
 def _path(value: object) -> str:
-    """Return a path as it was written, but for a home folder's ``~``."""
+    """Return a path with ``~`` expanded to the home directory."""
     return os.path.expanduser(str(value))
 
 
 def _with_environment(data: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the datasets with roots and tables of the environment, tables one a line."""
+    """Add roots and tables from the environment; several tables are separated by line breaks."""
     from registry.core import catalogue
 
     found = {}

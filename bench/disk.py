@@ -1,4 +1,4 @@
-"""Disk space: reserving it, and telling a full disk from other errors."""
+"""Disk space: reserving it, and distinguishing a full disk from other errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import IO
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[IO[bytes]]:
-    """Open a file for writing that takes its name, and another's place, once it is on disk.
+    """Open a temporary file that replaces `file` once it is complete and on disk.
 
-    A reader sees the old file or the new one, never half of it; where writing fails, the old one
-    stays.
+    Readers see either the old file or the complete new one. If writing fails, the old file is
+    kept.
 
     Parameters
     ----------
     file : pathlib.Path
-        Its name; the folder exists.
+        The file to write, in an existing directory.
 
     Yields
     ------
     binary file
-        A file beside it, of a name that no other process has.
+        A temporary file in the same directory, whose name no other process uses.
     """
     part = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
     try:
@@ -57,6 +57,6 @@ def write_output(file: Path, content: bytes) -> None:
 
 
 def remove_parts(file: Path) -> None:
-    """Remove what killed processes left beside a file that `atomic_write` writes."""
+    """Remove the temporary files that killed processes left in `atomic_write`."""
     for part in file.parent.glob(f".{file.name}-*"):
         part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A lock between processes that a dead one cannot leave behind."""
+"""A lock between processes, released when its process ends."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 logger = logging.getLogger(__name__)
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What a file system says that has no locks (some network disks)."""
+"""Errors of file systems without locks, such as some network file systems."""
 
 PATIENCE = 10.0
-"""Seconds after which it is said that a lock is waited for."""
+"""Seconds of waiting for a lock before a warning is logged."""
 
 
 @contextmanager
 def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock file alone, making it if need be.
+    """Hold an exclusive lock on a file, which is created if necessary.
 
-    The system ends the lock together with its process. Where the file system has no locks, a file
-    of its own is the lock: ``<file>.held``, which names its process, and which the next process of
-    the same machine removes if that one is gone.
+    The operating system releases the lock when the process ends. On file systems without locks,
+    the existence of ``<file>.held`` is the lock. It contains the id of the process, so that a
+    process on the same machine removes it if that one no longer exists.
 
     Parameters
     ----------
     file : Path
-        The lock file, which stays behind.
+        The lock file, which is not removed.
     wait : bool
-        Wait while another process holds it.
+        Whether to wait while another process holds the lock.
 
     Raises
     ------
     filelock.Timeout
-        When another process holds it and `wait` is False; its `lock_file` is the file that is held.
+        If another process holds the lock and `wait` is False; its `lock_file` is the file held.
     OSError
-        When the file cannot be written.
+        If the file cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -47,7 +47,7 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
     except Timeout as held:
         if not wait:
             raise
-        logger.warning("waiting for another process, which holds %s", held.lock_file)
+        logger.warning("waiting for another process, which holds the lock %s", held.lock_file)
         lock = _acquired(file, -1.0)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the processor says of itself."""
+"""Name and instruction sets of the processor."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import platform
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
-"""Where Linux describes its processors."""
+"""The file in which Linux describes the processors."""
 
 
 def cpu_name() -> str:
-    """Return the processor's name, empty where the system does not tell it."""
+    """Return the name of the processor, empty if it is unknown."""
     return _cpu_info("model name") or platform.processor()
 
 
 def cpu_flags() -> list[str]:
-    """Return the instructions that the processor knows, none where the system does not tell."""
+    """Return the instruction sets of the processor, an empty list if they are unknown."""
     return _cpu_info("flags").split()
 
 
 def _cpu_info(name: str) -> str:
-    """Return what the first processor says under a name."""
+    """Return an entry of the first processor in `CPU_INFO`."""
     try:
         with open(CPU_INFO, encoding="utf-8", errors="replace") as lines:
             line = next((line for line in lines if line.partition(":")[0].strip() == name), "")

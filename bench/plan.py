@@ -1,4 +1,4 @@
-"""From a request to what will run: grid, constraints, what the store already has."""
+"""The plan of a run: the grid of trials, what cannot run, and what is already stored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from registry.models import model_options, slice_plane
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What was asked for, names checked by nobody yet."""
+    """What a run should compute, as given by the user; names are not checked yet."""
 
     models: Sequence[str]
     seeds: Sequence[int]
@@ -41,17 +41,18 @@ class RunRequest:
     precision: str = "fp32"
     reuse: str = "yes"
     weights: Mapping[str, str] = field(default_factory=dict)
-    """Files of encoders' pretrained weights, by name; `must_use` names those that must serve."""
+    """Files of pretrained weights by the name of the encoder."""
     must_use: Sequence[str] = ()
+    """Encoders whose file in `weights` must be used by a model."""
     cache: Path = Path()
     allow_overlap: bool = False
-    """Test encoders also on the cohorts that their weights have seen."""
+    """Whether to test encoders on cohorts that were part of their pretraining."""
     declared: PrimaryAnalysis = DEFAULT_ANALYSIS
 
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """One cell of the grid: `action` is run, reuse, failed or missing."""
+    """A trial of the grid; `action` is ``run``, ``reuse``, ``failed`` or ``missing``."""
 
     spec: TrialSpec
     study: StudySpec | None
@@ -60,54 +61,58 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one command will do on one cohort."""
+    """What a command will do on one cohort."""
 
     cohort: Cohort
     arms: Mapping[str, Arm]
     cards: Mapping[str, ModelCard]
-    """By arm key, like `weights`."""
+    """By the key of the arm, like `arms` and `weights`."""
     weights: Mapping[str, str]
     trials: Sequence[PlannedTrial]
     studies: Sequence[StudySpec]
-    """Those that must run before their trials can."""
+    """Studies to run before their trials."""
     sizes: Sequence[int]
     dropped: Sequence[tuple[str, str]]
     seconds: float | None
-    """Expected work, from stored durations; None when nothing comparable was run."""
+    """Expected duration, from stored trials; None if there are no comparable ones."""
 
     def count(self, action: str) -> int:
-        """Return how many trials have that action."""
+        """Return the number of trials with an action."""
         return sum(trial.action == action for trial in self.trials)
 
 
 def make_plan(
     request: RunRequest, cohort: Cohort, store: Store | None, announce: Callable[[str], None]
 ) -> Plan:
-    """Cross models, encoders, sizes and seeds; drop what cannot run; look up what is there.
+    """Combine models, encoders, sizes and seeds, drop what cannot run, and look up stored trials.
 
     Parameters
     ----------
     request : RunRequest
-        What was asked for.
+        What to run.
     cohort : Cohort
         The opened dataset.
     store : Store or None
-        What has been run before; None when there is no database yet.
+        Earlier results; None if there is no database yet.
     announce : callable
-        Told in words what takes time.
+        Called with a description of each step that takes time.
 
     Raises
     ------
     UserError
-        For unknown names and settings, values out of range, missing weights, a model that does not
-        fit its contract, a declaration that cannot be kept, or a grid of which nothing can run.
+        For unknown names and settings, values out of range, missing weights, a network that cannot
+        be built or returns the wrong shape, a primary analysis that cannot be carried out, or if
+        nothing can run.
     """
     cards = [catalogue.model(name) for name in dict.fromkeys(request.models)]
     settings = {card.name: _parse_settings(request.settings, card) for card in cards}
     _refuse_unknown_settings(request.settings, cards)
     sizes = resolve_sizes(request.sizes, cohort)
     if request.encoders and not any(c.encoder and not c.encoder_fixed for c in cards):
-        raise UserError("--encoder was given, but none of the chosen models takes an encoder.")
+        raise UserError(
+            "--encoder was given, but none of the chosen models has a replaceable encoder. Remove "
+            "it, or add a model such as slice2d-imagenet."
+        )
     _refuse_unused_weights(request, cards)
     precision = _resolve_precision(request, cards, cohort, store)
     dropped: list[tuple[str, str]] = []
@@ -121,8 +126,8 @@ def make_plan(
             reason = _impossible(card, encoder, params, cohort, request.weights)
             if not reason and not request.allow_overlap and _overlaps(card, encoder, cohort):
                 reason = (
-                    f"its weights have seen {cohort.tested_on}, which it would be tested on "
-                    "(--allow-pretraining-overlap does it all the same, and the report says so)"
+                    f"its weights were pretrained on {cohort.tested_on}, the test cohort (use "
+                    "--allow-pretraining-overlap to run it anyway; the report will say so)"
                 )
             if reason:
                 dropped.append((label, reason))
@@ -131,7 +136,7 @@ def make_plan(
             arms[arm.key], arm_cards[arm.key], weights[arm.key] = arm, card, file
     if not arms:
         reasons = "; ".join(f"{what}: {why}" for what, why in dropped)
-        raise UserError(f"Nothing of this request can run: {reasons}.")
+        raise UserError(f"None of the models can run on {cohort.name}: {reasons}.")
     models = [arm.model.name for arm in arms.values()]
     check_analysis(request.declared, cohort.task, cohort.name, models, sizes, pool=cohort.n_pool)
     specs: list[tuple[TrialSpec, StudySpec | None]] = []
@@ -140,7 +145,7 @@ def make_plan(
             least = arm_cards[key].constraints.min_train
             if size < least:
                 what = f"{arm_cards[key].name} at {size} subjects"
-                dropped.append((what, f"it needs at least {least}"))
+                dropped.append((what, f"it needs at least {least} training subjects"))
                 continue
             for seed in dict.fromkeys(request.seeds):
                 specs.append((TrialSpec.of(arm, size, seed), StudySpec.of(arm, size, seed)))
@@ -162,9 +167,11 @@ def make_plan(
 
 
 def resolve_params(card: ModelCard, settings: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the value of every option: what was set, else the card's, else the option's own.
+    """Return the value of every option of a model.
 
-    Options that came later are left out at their default (see `complete_params`).
+    Values come from `settings`, from the defaults of the card or from those of the options, in
+    this order. Options added after the first release are omitted at their default; see
+    `complete_params`.
     """
     options = model_options(card)
     values = {name: card.defaults.get(name, option.default) for name, option in options.items()}
@@ -177,37 +184,40 @@ def resolve_params(card: ModelCard, settings: Mapping[str, Value]) -> dict[str, 
 
 
 def resolve_sizes(sizes: Sequence[int | str], cohort: Cohort) -> list[int]:
-    """Return training sizes as numbers of subjects, ``all`` being the pool.
+    """Return training sizes as numbers of subjects; ``all`` stands for all training subjects.
 
     Raises
     ------
     UserError
-        When one is below 1 or larger than the pool.
+        If a size is below 1 or exceeds the number of training subjects.
     """
     pool = cohort.n_pool
     found = []
     for size in sizes:
         number = pool if size == "all" else int(size)
         if number < 1:
-            raise UserError(f"--train-sizes {size}: a training size is at least 1 subject.")
+            raise UserError(f"--train-sizes must be at least 1, got {size}.")
         if number > pool:
             raise UserError(
-                f"--train-sizes {size}: {cohort.name} has {pool} subjects to train on after 40 % "
-                "were set aside for validation and test; choose at most that, or `all`."
+                f"--train-sizes must be at most {pool}, got {size}: {cohort.name} has {pool} "
+                "training subjects after setting aside 40 % for validation and test. Use `all` for "
+                "all of them."
             )
         found.append(number)
     return list(dict.fromkeys(found))
 
 
 def _parse_settings(settings: Mapping[str, str], card: ModelCard) -> dict[str, Value]:
-    """Return what was set of a model's options, each as its own option reads it."""
+    """Return the parsed settings that are options of a model."""
     options, parsed = model_options(card), {}
     for name, text in settings.items():
         if name in options:
             try:
                 parsed[name] = options[name].parse(text)
             except ValueError as error:
-                raise UserError(f"--set {name}={text}: {error} ({card.name}).") from None
+                raise UserError(
+                    f"--set {name}={text} is invalid for {card.name}: {error}."
+                ) from None
     return parsed
 
 
@@ -216,8 +226,9 @@ def _refuse_unknown_settings(settings: Mapping[str, str], cards: Sequence[ModelC
     for name in settings:
         if name not in known:
             raise UserError(
-                f"--set {name}: none of the chosen models has this setting"
-                f"{did_you_mean(name, known)}; `bench show MODEL --all` lists them."
+                f"None of the chosen models has the setting {name} given with --set"
+                f"{did_you_mean(name, known)}; `bench show MODEL --all` lists the settings of a "
+                "model."
             )
 
 
@@ -229,7 +240,7 @@ def _encoders_of(card: ModelCard, chosen: Sequence[str]) -> list[EncoderCard | N
 
 
 def _refuse_unused_weights(request: RunRequest, cards: Sequence[ModelCard]) -> None:
-    """Refuse a file that no model would start from: its name would promise what is not done."""
+    """Refuse a file given with --weights that no model would use."""
     starts = {
         encoder.name
         for card in cards
@@ -240,9 +251,9 @@ def _refuse_unused_weights(request: RunRequest, cards: Sequence[ModelCard]) -> N
     for name in request.must_use:
         if catalogue.encoder(name).name not in starts:
             raise UserError(
-                f"--weights {name}={request.weights[name]}: none of the chosen models starts from "
-                f"pretrained weights of the encoder {name}; leave it out, or choose one that does, "
-                f"such as slice2d-imagenet with --encoder {name}."
+                f"--weights {name}={request.weights[name]} would not be used, because none of the "
+                f"chosen models starts from pretrained weights of the encoder {name}. Remove it, "
+                f"or add a model such as slice2d-imagenet with --encoder {name}."
             )
 
 
@@ -253,32 +264,32 @@ def _impossible(
     cohort: Cohort,
     given: Mapping[str, str],
 ) -> str:
-    """Return why this combination cannot run, or nothing."""
+    """Return why a combination cannot run, or an empty string."""
     task = cohort.task
     if task.kind not in card.constraints.tasks:
-        return f"it cannot do {task.kind}"
+        return f"it does not support {task.kind}"
     if task.kind == "regression" and params.get("select") == "accuracy":
-        return "select=accuracy needs classes"
+        return "select=accuracy is only possible for classification"
     if encoder is None:
         return ""
     if card.pretrained and encoder.weights is None and encoder.name not in given:
         return (
-            f"the encoder {encoder.name} has no pretrained weights (--weights {encoder.name}=FILE "
-            "gives it some)"
+            f"the encoder {encoder.name} has no pretrained weights (provide a file with --weights "
+            f"{encoder.name}=FILE)"
         )
     axis = params.get("axis")
     if isinstance(axis, str):
         height, width = (cohort.shape[i] for i in slice_plane(axis))
         if min(height, width) < encoder.min_size:
             return (
-                f"its slices of {height} x {width} are smaller than the {encoder.min_size} "
-                f"that {encoder.name} needs"
+                f"its slices of {height} x {width} voxels are smaller than the minimum of "
+                f"{encoder.min_size} for {encoder.name}"
             )
     return ""
 
 
 def _overlaps(card: ModelCard, encoder: EncoderCard | None, cohort: Cohort) -> bool:
-    """Return whether the weights in use were pretrained on the cohort of the test set."""
+    """Return whether the encoder was pretrained on the cohort of the test set."""
     return card.pretrained and encoder is not None and cohort.tested_on in encoder.pretrained_on
 
 
@@ -290,7 +301,7 @@ def _make_arm(
     cohort: Cohort,
     precision: str,
 ) -> tuple[Arm, str]:
-    """Return the arm and the file of its encoder's weights, if it has pretrained ones."""
+    """Return an arm and the file of its pretrained weights, an empty string if it has none."""
     file, component = "", None
     if encoder is not None:
         digest = ""
@@ -331,7 +342,10 @@ def _make_arm(
 def _resolve_precision(
     request: RunRequest, cards: Sequence[ModelCard], cohort: Cohort, store: Store | None
 ) -> str:
-    """Resolve ``auto`` once per command: what is stored for this cohort, else the device's best."""
+    """Resolve ``auto`` once per command: the stored precision for this cohort, else the device's.
+
+    The device's is bf16 if it multiplies bfloat16 natively, and fp32 otherwise.
+    """
     if request.precision != "auto" or not any(card.kind == "network" for card in cards):
         return request.precision if request.precision != "auto" else "fp32"
     if store is not None:
@@ -351,7 +365,7 @@ def _resolve_precision(
 def _look_up(
     specs: Sequence[tuple[TrialSpec, StudySpec | None]], store: Store | None, reuse: str
 ) -> tuple[list[PlannedTrial], list[StudySpec]]:
-    """Return the trials with what to do about each, and the studies that must run first."""
+    """Return the trials with their actions, and the studies that must run first."""
     states: dict[str, str] = {}
     study_states: dict[str, str] = {}
     if store is not None and reuse != "no":
@@ -386,10 +400,10 @@ def _check_contracts(
     request: RunRequest,
     announce: Callable[[str], None],
 ) -> None:
-    """Build every network that will run once, before hours are spent on one that cannot."""
+    """Build each network once, to find errors before any training starts."""
     if not any(cards[key].kind == "network" for key in running):
         return
-    announce("checking that every network builds")
+    announce("checking that all networks can be built")
     from bench.train.numerics import device_for
     from bench.train.probe import check_network
 
@@ -402,10 +416,10 @@ def _check_contracts(
 def _expected_seconds(
     trials: Sequence[PlannedTrial], studies: Sequence[StudySpec], store: Store | None
 ) -> float | None:
-    """Return the seconds of work, from stored runs of the same models on the same cohort.
+    """Return the expected duration from stored trials of the same models on the same cohort.
 
-    Seconds are taken to grow with the epochs asked for, and a trial of a study to take as long as
-    a run.
+    It is assumed that the duration is proportional to the number of epochs, and that a trial of a
+    study takes as long as a final trial.
     """
     known: dict[tuple[str, int], list[float]] = {}
     for spec, size, seconds in store.durations() if store is not None else []:
@@ -419,11 +433,11 @@ def _expected_seconds(
 
 
 def _work(arm: Arm) -> str:
-    """Return what decides how long an epoch of an arm takes: all but its epochs and tuning."""
+    """Return a key of everything that determines the duration of an epoch of an arm."""
     params = {name: value for name, value in arm.params.items() if name != "epochs"}
     return key_of(replace(arm, params=params, space={}, trials=None, tune=None))
 
 
 def _epochs(arm: Arm) -> float:
-    """Return the epochs of a network, 1 for an estimator."""
+    """Return the number of epochs of a network, 1 for an estimator."""
     return float(arm.params.get("epochs", 1))

@@ -1,4 +1,4 @@
-"""Metrics of plugins: from the cards of the registry to the objects of the statistics."""
+"""Registration of the metrics of plugins with the statistics."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ TASKS = ("regression", "binary", "multiclass")
 
 
 def add_plugin_metrics() -> None:
-    """Make the metrics of all loaded plugins known to tables, figures and tests.
+    """Make the metrics of all loaded plugins available to tables, figures and tests.
 
     Raises
     ------
     UserError
-        When a built-in metric has the name of one, or its tasks do not exist or do not go together.
+        If a metric has the name of a built-in one, or its tasks do not exist or cannot be combined.
     """
     for card in catalogue.metrics:
         unknown = sorted(set(card.tasks) - set(TASKS))
         if unknown or not card.tasks:
             raise UserError(
-                f"The metric {card.name!r} is for the tasks {card.tasks}; give a tuple of "
-                f"{', '.join(map(repr, TASKS))}."
+                f"The metric {card.name!r} has the tasks {card.tasks}; they must be a non-empty "
+                f"tuple of {', '.join(map(repr, TASKS))}."
             )
         if "regression" in card.tasks and len(card.tasks) > 1:
             raise UserError(
-                f"The metric {card.name!r} is for ages and for classes; register one for each."
+                f"The metric {card.name!r} combines regression with classification; register a "
+                "separate metric for each."
             )
         try:
             add_metric(metric_of(card))
@@ -42,7 +43,7 @@ def add_plugin_metrics() -> None:
 
 
 def metric_of(card: MetricCard) -> Metric:
-    """Return what the statistics need of a plugin's metric."""
+    """Return the `Metric` that a card describes."""
     function = _guarded(card)
     return Metric(
         name=card.name,
@@ -67,16 +68,17 @@ def _guarded(card: MetricCard) -> Callable[[Floats, Floats], Any]:
         try:
             found = np.asarray(function(truth, prediction), dtype=np.float64)
         except Exception as error:
-            # Whatever a plugin's function raises, the user needs to know whose fault it is.
+            # A plugin may raise anything; the message names the plugin.
             raise UserError(
-                f"The metric {card.name} of {card.plugin} fails: {type(error).__name__}: {error}"
+                f"The metric {card.name} of {card.plugin} failed: {type(error).__name__}: {error}"
             ) from error
         wanted = truth.shape if card.per_subject else ()
         if found.shape != wanted:
-            what = "one number a subject" if card.per_subject else "one number"
+            what = "one number per subject" if card.per_subject else "one number"
             raise UserError(
-                f"The metric {card.name} of {card.plugin} must return {what}, of shape {wanted}, "
-                f"not {found.shape}; per_subject says which of the two it is."
+                f"The metric {card.name} of {card.plugin} must return {what} (shape {wanted}) "
+                f"because it has per_subject={card.per_subject}, but it returned the shape "
+                f"{found.shape}."
             )
         return found
 

@@ -1,4 +1,4 @@
-"""What a command declares before it runs: which test will carry its claim, and by what margin."""
+"""The primary analysis, declared before the runs: metric, training size, reference and margin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from registry.errors import UserError
 
 @dataclass(frozen=True)
 class PrimaryAnalysis:
-    """The primary family and the margin; None leaves a part to the fixed rule of the reports.
+    """The primary family of tests and the margin; the default rule applies to what is None.
 
     Parameters
     ----------
@@ -23,10 +23,10 @@ class PrimaryAnalysis:
     size : int or "all", optional
         The primary training size, in subjects.
     reference : str, optional
-        The model that all others are compared with, instead of all with all.
+        The model that all others are compared with, instead of comparing all pairs.
     margin : float, optional
-        The difference in the primary metric, in its units, below which two models are the same
-        for practical purposes.
+        The largest difference in the primary metric, in its units, that does not matter in
+        practice.
     """
 
     metric: str | None = None
@@ -36,20 +36,20 @@ class PrimaryAnalysis:
 
     @property
     def family(self) -> PrimaryAnalysis:
-        """What decides which p-values belong together: all but the margin."""
+        """The part that determines the family of tests: everything but the margin."""
         return replace(self, margin=None)
 
     def plain(self) -> dict[str, Any]:
-        """Return what was declared, as it is stored; empty when nothing was."""
+        """Return what was declared as a JSON-ready mapping, empty if nothing was."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 DEFAULT_ANALYSIS = PrimaryAnalysis()
-"""All is left to the rule."""
+"""Nothing is declared, so that the default rule applies to everything."""
 
 
 def analysis_from_plain(stored: Mapping[str, Any] | None) -> PrimaryAnalysis:
-    """Return what `PrimaryAnalysis.plain` made; older commands stored nothing."""
+    """Invert `PrimaryAnalysis.plain`; commands of the first release stored None."""
     return PrimaryAnalysis(**(stored or {}))
 
 
@@ -61,56 +61,58 @@ def check_analysis(
     sizes: Sequence[int],
     pool: int,
 ) -> None:
-    """Refuse a declaration that the command cannot keep on a cohort.
+    """Check that a declared analysis can be carried out on a cohort.
 
     Parameters
     ----------
     declared : PrimaryAnalysis
-        What was asked for.
+        The declared analysis.
     task : Task
-        Of the cohort.
+        The task of the cohort.
     cohort : str
-        Its name, for messages.
+        The name of the cohort, for messages.
     models : sequence of str
-        The model of every arm that will run.
+        The name of the model of every arm.
     sizes : sequence of int
         The training sizes.
     pool : int
-        The size that ``all`` is.
+        The number of subjects that ``all`` stands for.
 
     Raises
     ------
     UserError
-        When the metric is not one of the task that ranks and tests, the size is not among those
-        asked for, the reference is not exactly one arm, or the margin is not positive.
+        If the metric cannot be ranked and tested for this task, the size is not one of the
+        training sizes, the reference does not match exactly one arm, or the margin is not
+        positive.
     """
     if declared.metric is not None:
         names = metrics_for(task.kind, len(task.classes))
         known = [name for name in names if metric_of(name).ranked and metric_of(name).tested]
         if declared.metric not in known:
             raise UserError(
-                f"--metric {declared.metric}: {cohort} cannot be judged by it"
-                f"{did_you_mean(declared.metric, known)}; choose one of {', '.join(known)}."
+                f"--metric {declared.metric} cannot be the primary metric on {cohort}"
+                f"{did_you_mean(declared.metric, known)}; choose from {', '.join(known)}."
             )
     size = pool if declared.size == "all" else declared.size
     if size is not None and size not in sizes:
         raise UserError(
-            f"--primary-size {declared.size}: {cohort} is not trained at that size; it is one of "
-            f"{', '.join(map(str, sizes))}."
+            f"--primary-size must be one of the training sizes of {cohort} "
+            f"({', '.join(map(str, sizes))}), got {declared.size}."
         )
     if declared.reference is not None:
         arms = list(models).count(declared.reference)
         if not arms:
             raise UserError(
-                f"--reference {declared.reference}: that is none of the models that will run on "
-                f"{cohort}{did_you_mean(declared.reference, models)}."
+                f"--reference {declared.reference} is not one of the models that run on {cohort}"
+                f"{did_you_mean(declared.reference, models)}; choose from "
+                f"{', '.join(dict.fromkeys(models))}."
             )
         if arms > 1:
             raise UserError(
-                f"--reference {declared.reference}: {arms} rows will have that model; name a model "
-                "that runs with one encoder."
+                f"--reference {declared.reference} is ambiguous, because this model runs with "
+                f"{arms} encoders. Choose a model that runs with one encoder."
             )
     if declared.margin is not None and not 0 < declared.margin < float("inf"):
         raise UserError(
-            f"--margin {declared.margin}: it is a positive number in units of the metric."
+            f"--margin must be a positive number, in units of the metric, got {declared.margin}."
         )

@@ -1,4 +1,4 @@
-"""Processes that a command starts: how many there may be, what they import, where they listen."""
+"""Child processes: available cores, import path and socket directory."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pathlib import Path
 from registry.errors import UserError
 
 SAFE_PATH = "PYTHONSAFEPATH"
-"""Python's variable that keeps the working directory out of the import path."""
+"""The environment variable that keeps the working directory out of Python's import path."""
 
 LONGEST_SOCKET = 100
-"""Characters that the path of a Unix socket may have anywhere: Linux takes 107, macOS 103."""
+"""Safe length of the path of a Unix socket: Linux allows 107 characters, macOS 103."""
 SOCKET_NAME = len("/pymp-12345678/listener-12345678")
-"""Characters that multiprocessing adds to the folder of temporary files."""
+"""Characters that multiprocessing appends to the directory of temporary files."""
 
 
 def cores(root: Path = Path("/")) -> int:
-    """Return how many cores this process may use: its affinity, within its group's CPU quota.
+    """Return how many cores this process may use, according to its affinity and CPU quota.
 
     Parameters
     ----------
     root : pathlib.Path
-        Where ``proc`` and ``sys`` are.
+        The directory that contains ``proc`` and ``sys``.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     found = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -35,22 +35,23 @@ def cores(root: Path = Path("/")) -> int:
 
 
 def threads_per_unit(workers: int) -> int:
-    """Return the threads of each of `workers` units: its share of the cores.
+    """Return the number of threads of each of `workers` concurrent units.
 
-    ``OMP_NUM_THREADS`` and ``SLURM_CPUS_PER_TASK`` only lower it.
+    The cores are divided equally. ``OMP_NUM_THREADS`` and ``SLURM_CPUS_PER_TASK`` can lower the
+    number but not raise it.
     """
     found = cores()
     with suppress(KeyError, ValueError):
         found = min(found, int(os.environ["SLURM_CPUS_PER_TASK"]))
     found //= workers
     with suppress(KeyError, ValueError):
-        # OpenMP takes a list, one number a level of nesting.
+        # OpenMP accepts a list with one number per nesting level.
         found = min(found, int(os.environ["OMP_NUM_THREADS"].split(",")[0]))
     return max(1, found)
 
 
 def _quotas(root: Path) -> Iterator[int]:
-    """Yield the whole cores of every quota of this process's control groups, version 1 and 2."""
+    """Yield the CPU quotas of this process's control groups (version 1 and 2) in whole cores."""
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text(errors="replace").splitlines():
             _, controllers, path = line.split(":", 2)
@@ -61,7 +62,7 @@ def _quotas(root: Path) -> Iterator[int]:
             else:
                 continue
             group = mount / path.lstrip("/")
-            # In a container the path may be the host's; then only the mount itself is there.
+            # In a container the path may be that of the host; then only the mount point exists.
             for folder in (group, *group.parents):
                 yield from _quota(folder)
                 if folder == mount:
@@ -74,17 +75,17 @@ def _quota(folder: Path) -> Iterator[int]:
         yield int(quota) // int(period)
     with suppress(OSError, ValueError):
         quota = (folder / "cpu.cfs_quota_us").read_text()
-        # -1 is no limit.
+        # -1 means no limit.
         if int(quota) > 0:
             yield int(quota) // int((folder / "cpu.cfs_period_us").read_text())
 
 
 @contextmanager
 def importing_safely() -> Iterator[None]:
-    """Keep the working directory out of the import path of Python processes started meanwhile.
+    """Keep the working directory out of the import path of Python processes started within.
 
-    Otherwise they take a user's ``random.py``, ``registry.py`` or ``bench/`` for a library's. They
-    call `import_as_usual` once they run, for the sake of processes that they start in turn.
+    Otherwise a user's ``random.py``, ``registry.py`` or ``bench/`` would shadow a library. The
+    processes call `import_as_usual` once they run, so that their own children are not affected.
     """
     before = os.environ.get(SAFE_PATH)
     os.environ[SAFE_PATH] = "1"
@@ -98,17 +99,17 @@ def importing_safely() -> Iterator[None]:
 
 
 def import_as_usual() -> None:
-    """Forget the variable of `importing_safely`, in a process that it started."""
+    """Undo `importing_safely` in a process that was started within it."""
     os.environ.pop(SAFE_PATH, None)
 
 
 def choose_short_socket_folder() -> None:
-    """Put multiprocessing's sockets elsewhere when the path of TMPDIR is too long for them.
+    """Choose another directory for multiprocessing's sockets if the path of TMPDIR is too long.
 
     Raises
     ------
     UserError
-        When no short folder for temporary files can be written.
+        If no directory with a short path is writable.
     """
     if len(os.fsencode(tempfile.gettempdir())) + SOCKET_NAME <= LONGEST_SOCKET:
         return
@@ -117,12 +118,12 @@ def choose_short_socket_folder() -> None:
         for folder in ("/tmp", "/var/tmp", "/dev/shm"):
             tempfile.tempdir = folder
             with suppress(OSError):
-                # Makes the folder in which all sockets of this process will lie.
+                # This creates the directory for all sockets of this process.
                 multiprocessing.util.get_temp_dir()
                 return
     finally:
         tempfile.tempdir = before
     raise UserError(
-        f"The path of TMPDIR ({before}) is too long for the socket of the workers; set it to a "
-        f"folder with a path of at most {LONGEST_SOCKET - SOCKET_NAME} characters."
+        f"The path of TMPDIR ({before}) is too long for the sockets of the workers. Set it to a "
+        f"directory whose path has at most {LONGEST_SOCKET - SOCKET_NAME} characters."
     )

@@ -1,4 +1,4 @@
-"""What the database keeps of a cohort: no id of a participant, no path."""
+"""Records of a cohort in the database, which contain no participant ids and no paths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SubjectRecord:
-    """A subject as an index in a manifest that stays on this machine, with its covariates."""
+    """Covariates of a subject, which is represented by its index in a manifest kept locally."""
 
     subject: int
     side: str
@@ -21,7 +21,7 @@ class SubjectRecord:
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """A cohort as it was used."""
+    """A cohort with the settings, labels and split that were used."""
 
     fingerprint: str
     name: str

@@ -1,4 +1,4 @@
-"""What is computed: arms, studies and trials as frozen values, their keys and their seeds."""
+"""Specifications of arms, studies and trials, with their keys and seeds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from registry.cards import Choice, Dimension, Float, Int, Task, Value
 
 
 def canonical_json(value: Any) -> str:
-    """Return the one JSON text of a value: sorted names, no spaces, no NaN.
+    """Return the canonical JSON of a value, with sorted names and without spaces.
 
     Raises
     ------
     ValueError
-        When a number is not finite.
+        If a number is not finite.
     """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True
@@ -27,19 +27,20 @@ def canonical_json(value: Any) -> str:
 
 
 def key_of(spec: Any) -> str:
-    """Return the key of a frozen spec: 16 hex digits of the sha256 of its canonical JSON."""
+    """Return the key of a spec: the first 16 hexadecimal digits of the sha256 of its JSON."""
     return hashlib.sha256(canonical_json(plain(spec)).encode()).hexdigest()[:16]
 
 
 def plain(spec: Any) -> Any:
-    """Return a spec (or a value that is plain already) as JSON-ready plain values."""
+    """Return a spec, or a value that is already plain, as JSON-ready values."""
     if isinstance(spec, Mapping):
         return {name: plain(value) for name, value in spec.items()}
     if isinstance(spec, tuple | list):
         return [plain(value) for value in spec]
     if not dataclasses.is_dataclass(type(spec)):
         return spec
-    # A field that came later is left out at its neutral value: older keys stay what they are.
+    # A field added after the first release is omitted at its neutral value, so that the keys of
+    # stored results do not change.
     return {
         field.name: plain(getattr(spec, field.name))
         for field in dataclasses.fields(spec)
@@ -48,19 +49,20 @@ def plain(spec: Any) -> Any:
 
 
 def seed_for(part: str, *context: int | str) -> int:
-    """Derive the seed of one part of the work; parts never share one.
+    """Derive the seed for one use of random numbers; different uses have independent seeds.
 
     Parameters
     ----------
     part : str
-        What is drawn: ``"subset"``, ``"init"``, ``"order"``, ``"validation"`` ...
+        What the random numbers are for: ``"subset"``, ``"init"``, ``"order"``, ``"validation"``
+        etc.
     *context : int or str
-        What it depends on, e.g. the user's seed.
+        What the seed depends on, for example the random stream of a trial and the epoch.
 
     Returns
     -------
     int
-        In ``[0, 2**63)``, from sha256.
+        A number in ``[0, 2**63)``, derived with sha256.
     """
     text = "/".join([part, *map(str, context)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
@@ -68,36 +70,39 @@ def seed_for(part: str, *context: int | str) -> int:
 
 @dataclass(frozen=True)
 class Component:
-    """A model or an encoder, as far as it decides numbers."""
+    """The code and weights of a model or an encoder, as far as they affect results."""
 
     name: str
     version: int
     plugin: str = ""
-    """sha256 of the plugin file it comes from; empty for the built-in catalogue."""
+    """Digest of the code of the plugin, empty for built-in components."""
     weights: str = ""
-    """Digest of the pretrained tensors; empty for random initialisation."""
+    """Digest of the pretrained tensors, empty for random initialisation."""
     overlap: bool = dataclasses.field(default=False, metadata={"neutral": False})
-    """True when its weights have seen the cohort of the test set, and the user allowed that."""
+    """True if it was pretrained on the cohort of the test set, which the user allowed."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Everything that two trials of one row of a table have in common: all but seed and n_train."""
+    """A configured model on a cohort: everything about a trial except its seed and training size.
+
+    The trials of an arm form one row of a report's tables.
+    """
 
     model: Component
     encoder: Component | None
     fingerprint: str
     task: Task
     params: Mapping[str, Value]
-    """Every option of the model, resolved; those in `space` hold the card's value."""
+    """Values of all options of the model; those in `space` have the default of the card."""
     space: Mapping[str, Mapping[str, Any]]
-    """Tuned dimensions as plain values; empty when nothing is tuned."""
+    """Dimensions of the search space as plain values, empty if nothing is tuned."""
     trials: int | None
-    """Optuna trials of a study; None for a model without a search space: it fits any budget."""
+    """Optuna trials per study; None for a model without a search space, which has no budget."""
     tune: str | None
-    """``shared`` or ``per-seed``; None when nothing is tuned."""
+    """``shared`` or ``per-seed``; None if nothing is tuned."""
     precision: str | None
-    """``fp32`` or ``bf16``; None for estimators, which have none."""
+    """``fp32`` or ``bf16``; None for estimators."""
 
     @cached_property
     def key(self) -> str:
@@ -106,7 +111,7 @@ class Arm:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What arms must share to stand in one table; None means that any value fits."""
+        """What arms must have in common to be compared in one table; None matches any value."""
         return {
             "fingerprint": self.fingerprint,
             "target": self.task.target,
@@ -122,7 +127,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class StudySpec:
-    """The tuning of one arm at one training size; `seed` only when every seed tunes by itself."""
+    """The tuning of an arm at a training size; `seed` is None if all seeds share one study."""
 
     arm: Arm
     n_train: int
@@ -130,7 +135,7 @@ class StudySpec:
 
     @classmethod
     def of(cls, arm: Arm, n_train: int, seed: int) -> StudySpec | None:
-        """Return the study that tunes the trial of a seed, None where nothing is tuned."""
+        """Return the study that tunes the trial of a seed, None if nothing is tuned."""
         if not arm.trials:
             return None
         return cls(arm, n_train, seed if arm.tune == "per-seed" else None)
@@ -142,18 +147,18 @@ class StudySpec:
 
     @property
     def random_stream(self) -> str:
-        """What the seeds of the study derive from: never the name of a reported seed."""
+        """The random stream of the study, which differs from those of all trials."""
         return "tune" if self.seed is None else f"tune-{self.seed}"
 
     @property
     def subset(self) -> str:
-        """What the training subset derives from: where every seed tunes by itself, the seed's."""
+        """The random stream of the training subset: that of the seed if each seed is tuned."""
         return self.random_stream if self.seed is None else str(self.seed)
 
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """One training run that is reported; a tuned one is keyed on its study, not its settings."""
+    """A reported training run; the key of a tuned one includes its study, not its settings."""
 
     arm: Arm
     n_train: int
@@ -162,7 +167,7 @@ class TrialSpec:
 
     @classmethod
     def of(cls, arm: Arm, n_train: int, seed: int) -> TrialSpec:
-        """Return the trial of a seed, keyed on its study where it is tuned."""
+        """Return the trial of a seed, with its study if it is tuned."""
         study = StudySpec.of(arm, n_train, seed)
         return cls(arm, n_train, seed, study.key if study else None)
 
@@ -173,12 +178,12 @@ class TrialSpec:
 
     @property
     def random_stream(self) -> str:
-        """What the seeds of the trial derive from."""
+        """The random stream of the trial, from which its seeds are derived."""
         return str(self.seed)
 
     @property
     def subset(self) -> str:
-        """What the training subset derives from."""
+        """The random stream of the training subset."""
         return self.random_stream
 
 
@@ -191,7 +196,7 @@ def dimension_to_plain(dimension: Dimension) -> dict[str, Any]:
 
 
 def dimension_from_plain(values: Mapping[str, Any]) -> Dimension:
-    """Return the dimension that `dimension_to_plain` wrote."""
+    """Invert `dimension_to_plain`."""
     fields = {name: value for name, value in values.items() if name != "kind"}
     if values["kind"] == "choice":
         return Choice(tuple(fields["values"]))
@@ -199,12 +204,12 @@ def dimension_from_plain(values: Mapping[str, Any]) -> Dimension:
 
 
 def arm_from_plain(values: Mapping[str, Any]) -> Arm:
-    """Return the arm whose plain values were stored.
+    """Return an arm from its plain values.
 
     Parameters
     ----------
     values : mapping
-        As `plain` makes it of an `Arm`.
+        The result of `plain` for an `Arm`.
     """
     fields = dict(values)
     fields["model"] = Component(**fields["model"])

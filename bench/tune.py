@@ -1,4 +1,4 @@
-"""The Optuna study of one (model, dataset, n_train): validation only, exact resume at any trial."""
+"""Optuna studies, which use validation subjects only and can be resumed after any trial."""
 
 from __future__ import annotations
 
@@ -35,59 +35,60 @@ logger = logging.getLogger(__name__)
 
 HISTORY = "history.jsonl"
 STARTUP_TRIALS = 5
-"""Trials that are never pruned, and random draws before TPE models anything."""
+"""Number of trials that are sampled at random and never pruned."""
 
 Objective = Callable[[Mapping[str, Value], Callable[[int, int, float], None]], float]
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a finished study leaves."""
+    """The result of a study."""
 
     best: Mapping[str, Value]
     trials: Sequence[Mapping[str, Any]]
-    """Every trial, as it is stored."""
+    """All trials as JSON-ready values."""
     error: str
-    """Why trials failed, in words."""
+    """Why some of the trials failed, empty if none did."""
 
 
 class NoCompletedTrial(Exception):
-    """Every trial of a study failed or was pruned: there is nothing to train with."""
+    """Every trial of a study failed or was pruned, so that there are no tuned settings."""
 
-    def __init__(self, words: str, trials: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__(words)
+    def __init__(self, message: str, trials: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(message)
         self.trials = trials
 
 
 def run_study(unit: Unit, objective: Objective, report: Progress) -> Tuning:
-    """Run the trials of a study that its history does not hold yet.
+    """Run the trials of a study that are not in its history yet.
 
-    Each finished trial is appended to the history and synced before the next one is asked for;
-    before each ask the sampler is made anew from the study's key and the trial's number. So a
-    study that is killed and started again asks for the same settings as one that was not.
+    Each finished trial is appended to the history and synced to disk before the next one starts.
+    The sampler is created anew for each trial, with a seed derived from the key of the study and
+    the number of the trial. Therefore, a study that was interrupted and resumed samples the same
+    settings as one that was not.
 
     Parameters
     ----------
     unit : Unit
-        Of kind ``"study"``.
+        A unit of kind ``"study"``.
     objective : callable
-        Trains with the settings given and returns the validation score, lower is better; reports
-        (epoch, epochs, score) on its way.
+        Trains with given settings and returns the validation score (lower is better); reports
+        (epoch, epochs, score) after each epoch.
     report : callable
-        Told what is happening.
+        Called with the progress.
 
     Returns
     -------
     Tuning
-        The winning settings and every trial.
+        The best settings and all trials.
 
     Raises
     ------
     NoCompletedTrial
-        When no trial completed.
+        If no trial completed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # The sampler's switch is marked experimental; it is set on purpose and tested.
+    # The option constant_liar of the sampler is marked as experimental.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     arm = unit.arm
     budget = arm.trials or 0
@@ -135,7 +136,7 @@ def run_study(unit: Unit, objective: Objective, report: Progress) -> Tuning:
         except Exception as error:
             if is_full(error):
                 raise
-            # A setting that fails is a result of the study, not its end.
+            # Failed settings are recorded; they do not end the study.
             kind = "" if isinstance(error, Diverged) else f"{type(error).__name__}: "
             reasons[number] = f"{kind}{error}".split("\n")[0]
             logger.warning("tuning trial %d failed: %s", number, reasons[number])
@@ -158,7 +159,7 @@ def run_study(unit: Unit, objective: Objective, report: Progress) -> Tuning:
     why = _failures(reasons, budget)
     if not any(trial.state == TrialState.COMPLETE for trial in study.trials):
         detail = f": {why}" if why else ""
-        raise NoCompletedTrial(f"none of the {budget} tuning trials completed{detail}", trials)
+        raise NoCompletedTrial(f"none of {budget} tuning trials completed{detail}", trials)
     return Tuning(dict(study.best_params), trials, why)
 
 
@@ -168,11 +169,14 @@ def _refuse_not_finite(value: float, where: str = "") -> None:
 
 
 def _failures(reasons: Mapping[int, str], budget: int) -> str:
-    """Return in words which trials failed and why, equal reasons together."""
+    """Return a sentence about which trials failed and why, grouped by reason."""
     numbers: dict[str, list[str]] = {}
     for number, reason in sorted(reasons.items()):
         numbers.setdefault(reason, []).append(str(number))
-    each = [f"{reason} (number {', '.join(which)})" for reason, which in numbers.items()]
+    each = [
+        f"{reason} (trial{'s' * (len(which) > 1)} {', '.join(which)})"
+        for reason, which in numbers.items()
+    ]
     return f"{len(reasons)} of {budget} tuning trials failed: {'; '.join(each)}" if each else ""
 
 
@@ -189,7 +193,7 @@ def trial_to_plain(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def trial_from_plain(values: Mapping[str, Any]) -> FrozenTrial:
-    """Return the finished trial that `trial_to_plain` wrote."""
+    """Invert `trial_to_plain`."""
     return optuna.trial.create_trial(
         state=TrialState[values["state"].upper()],
         params=dict(values["params"]),
@@ -202,7 +206,7 @@ def trial_from_plain(values: Mapping[str, Any]) -> FrozenTrial:
 
 
 def read_history(file: Path) -> list[dict[str, Any]]:
-    """Return a study's finished trials; a line that a kill cut short is dropped from the file."""
+    """Return the finished trials of a study; an incomplete last line is removed from the file."""
     if not file.exists():
         return []
     whole = file.read_bytes()
@@ -215,7 +219,7 @@ def read_history(file: Path) -> list[dict[str, Any]]:
 
 
 def append_history(file: Path, line: Mapping[str, Any]) -> None:
-    """Append a finished trial and force it to disk."""
+    """Append a finished trial and sync it to disk."""
     with open(file, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(line, allow_nan=False) + "\n")
         stream.flush()

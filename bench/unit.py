@@ -1,4 +1,4 @@
-"""A unit of work, a study or a trial, as it travels between the driver and a worker process."""
+"""Units of work (studies and trials) and their outcomes, as passed between driver and workers."""
 
 from __future__ import annotations
 
@@ -19,63 +19,65 @@ RESULT = "outcome.json"
 PREDICTIONS = "predictions.npz"
 
 Progress = Callable[[str, float], None]
-"""Told what is happening, in words, and the share that is done."""
+"""Called with a description of the current step and the fraction completed."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a network is computed; changes its numbers by rounding only."""
+    """Memory format and compilation of a network, which affect results only by rounding."""
 
     memory_format: str = "contiguous_format"
-    """``contiguous_format``, ``channels_last`` or ``channels_last_3d``, torch's own names."""
+    """``contiguous_format``, ``channels_last`` or ``channels_last_3d``, as in torch."""
     mode: str = ""
-    """torch.compile's mode, empty for none."""
+    """Mode of `torch.compile`, empty if the network is not compiled."""
 
 
 @dataclass(frozen=True)
 class UnitData:
-    """What a unit may see of a cohort: rows of the memory map, no label of the test set."""
+    """The data of a cohort that a unit has access to, which excludes the labels of the test set."""
 
     volumes: str
+    """File of the memory map; rows are its indices."""
     n_train: int
-    """Training subjects; they may have several scans each."""
+    """Number of training subjects, which may have several scans each."""
     n_pool: int
+    """Number of subjects available for training."""
     train_rows: list[int]
     train_targets: list[float]
     validation_rows: list[int]
     validation_targets: list[float]
     test_rows: list[int]
-    """Empty for a study: it must not touch the test set."""
+    """Empty for a study, which must not use the test set."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The complete description of a unit; it travels as JSON."""
+    """The complete description of a unit of work, passed to workers as JSON."""
 
     kind: str
     key: str
     random_stream: str
-    """What the unit's seeds derive from: the seed, or a study's own stream."""
+    """What the seeds of the unit are derived from: the seed of a trial or the stream of a study."""
     arm: Arm
     params: Mapping[str, Value]
     data: UnitData
     device: str
     threads: int
     weights: str
-    """File of the encoder's pretrained weights; empty for none."""
+    """File of the encoder's pretrained weights, empty for random initialisation."""
     plugins: list[str]
     folder: str
-    """The unit's own folder in the work folder: attempts, outcome, history, checkpoint."""
+    """Directory for the attempts, outcome, history and checkpoint of this unit."""
     cache: str
-    """The harness's cache folder: measured layouts, features of frozen encoders."""
+    """Cache directory, with measured layouts and features of frozen encoders."""
     layout: Layout | None = None
-    """How earlier runs of this arm at this size were computed here; None to find out."""
+    """Layout of earlier runs of this arm and size on this machine; None to choose one."""
     deterministic: bool = False
-    """Whether a GPU must repeat its numbers to the last bit."""
+    """Whether results on a GPU must be bitwise reproducible."""
     keep: tuple[str, ...] = ()
-    """Which weights a trial keeps: ``best``, ``last``."""
+    """Which weights of a trial to keep: ``best``, ``last``."""
     time_limit: float | None = None
-    """Seconds after which the process ends, to go on from its checkpoint another time."""
+    """Seconds after which the process ends; it can be resumed from its checkpoint."""
 
     def to_json(self) -> str:
         """Return the unit as JSON."""
@@ -83,7 +85,7 @@ class Unit:
 
     @classmethod
     def from_json(cls, text: str) -> Unit:
-        """Read what `to_json` wrote."""
+        """Invert `to_json`."""
         values = json.loads(text)
         values["arm"] = arm_from_plain(values["arm"])
         values["data"] = UnitData(**values["data"])
@@ -95,33 +97,33 @@ class Unit:
 
 @dataclass(frozen=True)
 class Numerics:
-    """How a network's numbers are computed, for the record."""
+    """Numerical settings under which a network was computed."""
 
     gpu: str | None
-    """The GPU's name; None on a CPU."""
+    """Name of the GPU; None on a CPU."""
     tf32: bool | None
     deterministic: bool
-    """Whether the same unit gives the same bits again."""
+    """Whether repeating the unit gives bitwise identical results."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What computed a unit, as far as its worker knows."""
+    """Hardware and software on which a worker computed a unit."""
 
     threads: int
     device: str = ""
-    """``cpu`` or ``cuda``; empty, like `machine`, where the unit failed before that was known."""
+    """``cpu`` or ``cuda``; empty, like `machine`, if the unit failed before it was known."""
     machine: str = ""
-    """The kind of processor, such as ``x86_64``."""
+    """Processor architecture, such as ``x86_64``."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Versions of libraries by name."""
     numerics: Numerics | None = None
     """None for an estimator."""
     layout: Layout | None = None
-    """None for an estimator, and for a network that failed before it was chosen."""
+    """None for an estimator, and for a network that failed before its layout was chosen."""
 
     def plain(self) -> dict[str, Any]:
-        """Return the environment as it is stored: on one level but for the layout."""
+        """Return the environment as a flat mapping, in which only the layout is nested."""
         known = {"device": self.device, "machine": self.machine}
         return {
             "threads": self.threads,
@@ -133,7 +135,7 @@ class Environment:
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Environment:
-        """Read what `plain` returned."""
+        """Invert `plain`."""
         left = dict(values)
         threads, layout = left.pop("threads"), left.pop("layout", None)
         device, machine = left.pop("device", ""), left.pop("machine", "")
@@ -146,41 +148,41 @@ class Environment:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a trial's training leaves."""
+    """The result of fitting the model of a trial."""
 
     predictions: Mapping[str, NDArray[np.float64]]
-    """Predictions (n, outputs) of the scans of ``validation`` and of ``test``."""
+    """Predictions (n, outputs) for the scans of ``validation`` and ``test``."""
     timings: Mapping[str, float]
     best_epoch: int | None = None
     """None, like `epochs`, for an estimator."""
     epochs: int | None = None
     history: Sequence[Mapping[str, float]] = ()
-    """One entry an epoch."""
+    """One entry per epoch."""
 
 
 class Fitter(Protocol):
-    """The fits of one unit's model."""
+    """Fits the model of a unit."""
 
     ready: float
-    """The clock (`time.perf_counter`) when the last training began."""
+    """Value of `time.perf_counter` when the last training started."""
     notes: list[str]
-    """What the user should know of how this was computed."""
+    """Notes to the user about how the unit was computed."""
 
     def environment(self) -> Environment:
-        """Return what computes."""
+        """Return the hardware and software in use."""
 
     def score(
         self, params: Mapping[str, Value], on_epoch: Callable[[int, int, float], None]
     ) -> float:
-        """Return the validation score of one setting, lower is better."""
+        """Fit with some settings and return the validation score (lower is better)."""
 
     def trial(self, folder: Path, report: Progress) -> FitResult:
-        """Fit once, predict validation and test once; kept weights are left in `folder`."""
+        """Fit the model, predict validation and test set, and save kept weights in `folder`."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a unit ended; it travels as a folder."""
+    """The outcome of a unit, passed to the driver as a directory."""
 
     kind: str
     key: str
@@ -191,28 +193,28 @@ class Outcome:
     state: str = "done"
     """``done`` or ``failed``."""
     error: str = ""
-    """Why it failed; of a study that succeeded, why some of its trials failed."""
+    """Why it failed; for a successful study, why some of its trials failed."""
     attempt: str = ""
     notes: Sequence[str] = ()
-    """What the user should know of how this was computed."""
+    """Notes to the user about how the unit was computed."""
     timings: Mapping[str, float] = field(default_factory=dict)
     best_epoch: int | None = None
     epochs: int | None = None
     history: Sequence[Mapping[str, float]] = ()
     predictions: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    """Of a trial that succeeded: predictions (n, outputs) of ``validation`` and ``test``."""
+    """Predictions (n, outputs) of a successful trial for ``validation`` and ``test``."""
     best: Mapping[str, Value] | None = None
-    """Of a study that succeeded: the settings it chose."""
+    """The tuned settings of a successful study."""
     trials: Sequence[Mapping[str, Any]] = ()
-    """Of a study: its trials, as they are stored."""
+    """The trials of a study as JSON-ready values."""
 
     def write(self, folder: Path) -> None:
-        """Write the outcome into a folder: ``outcome.json`` and, of a trial, ``predictions.npz``.
+        """Write ``outcome.json`` and, for a trial, ``predictions.npz`` into a directory.
 
         Raises
         ------
         ValueError
-            When a number that is not finite is in it.
+            If the outcome contains a number that is not finite.
         """
         if self.predictions:
             arrays: dict[str, Any] = dict(self.predictions)
@@ -225,12 +227,12 @@ class Outcome:
 
     @classmethod
     def read(cls, folder: Path) -> Outcome:
-        """Read what `write` wrote, now or in an earlier version.
+        """Invert `write`.
 
         Raises
         ------
         OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile
-            When the files are torn, or those of another version that are not understood.
+            If the files are damaged or were written by an incompatible version.
         """
         content = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         content["environment"] = Environment.from_plain(content["environment"])

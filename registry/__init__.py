@@ -1,7 +1,7 @@
-"""What can be named: cards of encoders, models, datasets, metrics and executors.
+"""Cards that describe encoders, models, datasets, metrics and executors.
 
-No torch and nothing of bench is imported here. A plugin imports the decorators ``encoder``,
-``model``, ``dataset``, ``metric`` and ``executor`` and the card types below.
+This package imports neither torch nor bench. Plugins import the decorators ``encoder``,
+``model``, ``dataset``, ``metric`` and ``executor`` and the types of cards from it.
 """
 
 from registry.cards import (

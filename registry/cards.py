@@ -1,4 +1,4 @@
-"""Cards: everything the harness knows of a model, an encoder or a dataset before importing it."""
+"""Cards: descriptions of models, encoders, datasets etc. that do not import their code."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Target = str | Callable[..., Any]
-"""A lazy ``"module:attribute"`` or, from a plugin file, the function itself."""
+"""A string ``"module:attribute"``, which is imported when needed, or a plugin's function."""
 
 Value = bool | int | float | str
 
 
 @dataclass(frozen=True)
 class Option:
-    """One setting of a model or of the training recipe, set by ``--set key=value``.
+    """An option of a model (``--set key=value``) or of a dataset (``--data-set key=value``).
 
     Parameters
     ----------
     default : bool, int, float or str
-        The value used when nobody sets it; its type is the type of the option.
+        The default value, which also determines the type of the option.
     help : str
-        One line for ``bench show``.
+        A description in one line for ``bench show``.
     choices : tuple
         The allowed values, if they can be listed.
     low, high : float, optional
         Inclusive bounds of a number.
     later : bool
-        Whether the option came after the first release: at its default it is left out of specs,
-        so that older keys stay what they are.
+        Whether the option was added after the first release. It is then omitted from specs at its
+        default, so that the keys of stored results do not change.
     """
 
     default: Value
@@ -44,7 +44,7 @@ class Option:
         Raises
         ------
         ValueError
-            When `text` is not of the option's type, or `check` refuses it.
+            If `text` cannot be converted to the type of the option, or `check` raises.
         """
         kind = type(self.default)
         value: Value
@@ -57,15 +57,15 @@ class Option:
             try:
                 value = kind(text)
             except ValueError:
-                raise ValueError(f"{text!r} is not {_ARTICLE[kind]}") from None
+                raise ValueError(f"{text!r} is not {_TYPE_NAMES[kind]}") from None
         return self.check(value)
 
     def check(self, value: Value) -> Value:
-        """Return `value`, or raise ValueError when it is out of range or not a choice."""
+        """Return `value`; raise ValueError if it is out of range or not one of the choices."""
         if self.choices and value not in self.choices:
             raise ValueError(f"{value!r} is not one of {', '.join(map(str, self.choices))}")
         if isinstance(value, int | float) and not isinstance(value, bool):
-            # Written so that NaN, which compares false with everything, is refused too.
+            # Written so that NaN, for which all comparisons are false, is out of range.
             above = self.low is None or value >= self.low
             below = self.high is None or value <= self.high
             if not (above and below) or value != value or value in (float("inf"), -float("inf")):
@@ -74,7 +74,7 @@ class Option:
 
     @property
     def range_text(self) -> str:
-        """The allowed values in words."""
+        """The allowed values as a string."""
         if self.choices:
             return "|".join(str(c).lower() if isinstance(c, bool) else str(c) for c in self.choices)
         if isinstance(self.default, bool):
@@ -86,7 +86,7 @@ class Option:
         return f"[{low}, {high}]"
 
 
-_ARTICLE = {int: "a whole number", float: "a number", str: "text"}
+_TYPE_NAMES = {int: "an integer", float: "a number", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Float:
 
 @dataclass(frozen=True)
 class Int:
-    """A whole-number dimension of a search space."""
+    """An integer dimension of a search space."""
 
     low: int
     high: int
@@ -119,16 +119,16 @@ Dimension = Float | Int | Choice
 
 @dataclass(frozen=True)
 class Task:
-    """What is predicted: a plain value that models receive.
+    """What is predicted.
 
     Parameters
     ----------
     target : str
-        The manifest's column: ``age``, ``diagnosis`` or ``sex``.
+        The column of the manifest: ``age``, ``diagnosis`` or ``sex``.
     kind : str
         ``"regression"`` or ``"classification"``.
     classes : tuple of str
-        The classes in order; the last one of two is the positive class. Empty for regression.
+        The classes in order, empty for regression. The second of two is the positive class.
     """
 
     target: str
@@ -137,14 +137,14 @@ class Task:
 
     @property
     def n_outputs(self) -> int:
-        """1 for regression and for two classes (one logit), else the number of classes."""
+        """1 for regression and for two classes (one logit), otherwise the number of classes."""
         return len(self.classes) if len(self.classes) > 2 else 1
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names of the predictions in files: years, or the probability of each class.
+        """Column names of the predictions in files.
 
-        Of two classes only the probability of the second is predicted.
+        For two classes, only the probability of the second one is predicted.
         """
         if self.kind == "regression":
             return (f"predicted_{self.target}",)
@@ -153,23 +153,23 @@ class Task:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the pretrained tensors of an encoder come from; nothing here is fetched silently.
+    """The source of the pretrained weights of an encoder.
 
     Parameters
     ----------
     source : str
-        What they are, e.g. ``"timm resnet18.tv_in1k"``.
+        A description, for example ``"timm resnet18.tv_in1k"``.
     licence : str
-        Their licence, as their publisher states it.
+        The licence stated by the publisher.
     package : str
-        ``"module:relative/path"`` of a file inside an installed package, or empty.
+        ``"module:relative/path"`` of a file in an installed package, or empty.
     hub : str
-        Hugging Face repository of a safetensors file, for caches and downloads, or empty.
+        Hugging Face repository of a safetensors file, used for caches and downloads, or empty.
     torchvision : str
-        torchvision's ``<model>.<tag>`` of the weights, for its cache and its downloads, or empty.
+        torchvision's ``<model>.<tag>``, used for its cache and downloads, or empty.
     sha256 : str
-        Digest over the loaded tensors by name (see ``bench weights list``), filled only from a
-        file someone had; empty means that it is recorded at first use.
+        Expected digest of the loaded tensors (see ``bench weights list``); empty if it is not
+        checked.
     """
 
     source: str
@@ -182,7 +182,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Constraints:
-    """What a model needs; the plan drops what cannot run, with a reason."""
+    """Requirements of a model; combinations that do not meet them are not run."""
 
     tasks: tuple[str, ...] = ("regression", "classification")
     min_train: int = 2
@@ -192,7 +192,7 @@ class Constraints:
 class EncoderCard:
     """A 2D encoder: ``build(card, pretrained)`` maps ``(B, C, H, W)`` to ``(B, feature_dim)``.
 
-    `pretrained` is None for random initialisation, else the state dict that was found.
+    `pretrained` is a state dict, or None for random initialisation.
     """
 
     name: str
@@ -206,19 +206,20 @@ class EncoderCard:
     weights: Weights | None = None
     pretraining: str = ""
     pretrained_on: tuple[str, ...] = ()
-    """Cohorts (names of datasets) whose scans its weights have seen: it is not tested on them."""
+    """Names of the datasets that its weights were trained on; it is not tested on them."""
     position_at: str = "output"
     plugin: str = ""
-    """The plugin file or entry point it came from, empty for the built-in catalogue."""
+    """The plugin file or entry point that defines it, empty if it is built in."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A model under comparison.
+    """A model to be compared.
 
-    A network is ``build(params, task, shape, encoder) -> nn.Module`` from ``(B, 1, D, H, W)`` to
-    ``(B, n_outputs)``; an estimator is ``build(params, task, shape)`` with scikit-learn's ``fit``
-    and ``predict`` (``predict_proba`` for classes) on ``(N, D, H, W)`` arrays.
+    For a network, ``build(params, task, shape, encoder)`` returns an ``nn.Module`` from
+    ``(B, 1, D, H, W)`` to ``(B, n_outputs)``. For an estimator, ``build(params, task, shape)``
+    returns an object with scikit-learn's ``fit`` and ``predict`` (``predict_proba`` for classes)
+    for arrays ``(N, D, H, W)``.
     """
 
     name: str
@@ -227,25 +228,26 @@ class ModelCard:
     version: int = 1
     kind: str = "network"
     encoder: str | None = None
-    """Default encoder; None for a model that takes none."""
+    """Default encoder; None for a model without one."""
     encoder_fixed: bool = False
-    """True where ``--encoder`` does not apply because the encoder is the model's definition."""
+    """True if ``--encoder`` does not apply because the encoder is part of the model."""
     pretrained: bool = False
+    """Whether the encoder is initialised with pretrained weights."""
     options: Mapping[str, Option] = field(default_factory=dict)
     defaults: Mapping[str, Value] = field(default_factory=dict)
-    """Values that differ from the options' own defaults, training recipe included."""
+    """Values that differ from the defaults of the options, including those of training."""
     space: Mapping[str, Dimension] = field(default_factory=dict)
     constraints: Constraints = Constraints()
     smoke: Mapping[str, Value] = field(default_factory=dict)
-    """Settings under which the model runs in seconds, for tests and conformance checks."""
+    """Settings with which the model runs in seconds, for tests and conformance checks."""
     deterministic: bool = False
-    """True when the same training set always gives the same fit, whatever the seed."""
+    """True if the fit depends only on the training set and not on the seed."""
     plugin: str = ""
 
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """A cohort: ``manifest(root, options) -> DataFrame``, one row a scan."""
+    """A cohort: ``manifest(root, options)`` returns a DataFrame with one row per scan."""
 
     name: str
     target: Target
@@ -264,9 +266,10 @@ class DatasetCard:
 class MetricCard:
     """A metric: ``value(truth, prediction)`` from (N,) and (N,) or (N, K) arrays to a number.
 
-    Truths are ages or class indices; predictions are ages, probabilities of the positive class
-    (N,) or of every class (N, K). The fields are those of `bench.stats.metric.Metric`. A function
-    that is not smooth, such as a median, is not to be tested: its jackknife variance is wrong.
+    True values are ages or class indices. Predictions are ages, probabilities of the positive
+    class (N,) or probabilities of all classes (N, K). The fields have the same meaning as those of
+    `bench.stats.metric.Metric`. A metric that is not smooth, such as a median, must be declared
+    with ``tested=False``, because the jackknife does not estimate its variance.
     """
 
     name: str
@@ -274,11 +277,11 @@ class MetricCard:
     label: str
     higher_is_better: bool
     tasks: tuple[str, ...]
-    """Of ``"regression"``, ``"binary"`` and ``"multiclass"``."""
+    """One or several of ``"regression"``, ``"binary"`` and ``"multiclass"``."""
     per_subject: bool = False
-    """True where the function returns each subject's contribution (N,), whose mean is the value."""
+    """True if the function returns the contributions of the subjects (N,), to be averaged."""
     of_classes: bool = False
-    """True where the function is given the class of each subject instead of probabilities."""
+    """True if the function is given predicted classes instead of probabilities."""
     unit: str = ""
     ranked: bool = True
     tested: bool = True
@@ -292,7 +295,8 @@ class MetricCard:
 class ExecutorCard:
     """Where units of work run: ``build(workers, *, gpus, preload, on_progress)``.
 
-    It returns a `bench.execute.base.Executor`; the arguments are those of the local one.
+    It returns a `bench.execute.base.Executor`. The arguments are those of
+    `bench.execute.local.LocalExecutor`.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The code of a plugin: all the Python files that it is made of, and one digest of them."""
+"""The code of a plugin: its Python files and their digest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    # Loading it takes a fifth of the start-up time.
+    # Importing it would take a fifth of the start-up time.
     from importlib.metadata import EntryPoint
 
 OURS = ("registry", "bench", "baselines")
@@ -25,17 +25,17 @@ LIBRARY_FOLDERS = ("site-packages", "dist-packages")
 
 @dataclass(frozen=True)
 class Code:
-    """The Python files of a plugin as they were when it was loaded.
+    """The Python files of a plugin at the time it was loaded.
 
     Parameters
     ----------
     files : mapping of Path to str
-        The sha256 of every file.
+        The sha256 of each file.
     digest : str
-        Of a single file its sha256, of several one over their names and contents: the same on
-        every machine, wherever they lie.
+        The sha256 of a single file, or a digest of the names and contents of several files. It
+        does not depend on their location.
     libraries : tuple of str
-        Installed modules that they import, which have versions instead.
+        Installed modules that the files import; these are identified by their versions.
     """
 
     files: Mapping[Path, str]
@@ -43,7 +43,7 @@ class Code:
     libraries: tuple[str, ...]
 
     def edited(self, modules: Iterable[str]) -> Path | None:
-        """Return the first file of these imported modules that is no longer what it was."""
+        """Return the first file of the given imported modules that was changed since loading."""
         for name in modules:
             file = getattr(sys.modules.get(name), "__file__", None)
             known = self.files.get(Path(file).resolve()) if file else None
@@ -53,20 +53,20 @@ class Code:
 
 
 def code_of_file(file: Path) -> Code:
-    """Return the code of a plugin file: with its package if it is an ``__init__.py``.
+    """Return the code of a plugin file, or of its package if it is an ``__init__.py``.
 
-    Imported modules count wherever they lie, beside the file or on the path, except for Python's
-    own, installed libraries and slicebench. To be called when the file has been executed, which
-    may have changed the path.
+    Modules that it imports are included, whether they are in the same directory or on the import
+    path, except for the standard library, installed libraries and slicebench. Must be called after
+    the file was executed, because that may change the import path.
     """
     return _code(_package(file.parent) if file.name == "__init__.py" else {file: file.name})
 
 
 def code_of_entry_point(point: EntryPoint) -> Code:
-    """Return the code of an installed plugin: its distribution's Python files and its package.
+    """Return the code of an installed plugin: the Python files of its distribution and package.
 
-    An editable installation lists no files, and an incomplete one may have no list at all: then
-    it is the package, or every part of the namespace package, that the entry point names.
+    Editable installations do not list their files, and the list may be missing. In these cases,
+    the package (or all parts of the namespace package) of the entry point is used.
     """
     listed = {
         Path(str(part.locate())).resolve(): part.as_posix()
@@ -77,18 +77,18 @@ def code_of_entry_point(point: EntryPoint) -> Code:
     top = point.module.partition(".")[0]
     spec = _spec(top)
     if listed and (spec is None or spec.origin is None):
-        # Others may have parts of the same namespace package.
+        # Other distributions may contain parts of the same namespace package.
         return _code(listed)
     return _code({**_files_of(top), **listed})
 
 
 def code_of_module(name: str) -> Code:
-    """Return the code of the package that an imported module belongs to."""
+    """Return the code of the top-level package of an imported module."""
     return _code(_files_of(name.partition(".")[0]))
 
 
 def _code(files: dict[Path, str]) -> Code:
-    """Follow the imports of `files` (with their names) and digest all that is found."""
+    """Return the code of `files` (path to name) and of everything that they import."""
     files = {file.resolve(): name for file, name in files.items()}
     sources, libraries = {}, set()
     waiting = list(files)
@@ -112,11 +112,11 @@ def _code(files: dict[Path, str]) -> Code:
 
 
 def _imported(file: Path, source: bytes) -> Iterator[dict[Path, str] | str]:
-    """Yield the files of each module that a file imports, or its name if it is a library's."""
+    """Yield the files of each module that a file imports, or its name if it is a library."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
-        # Whoever executes it says so.
+        # The error is reported when the file is executed.
         return
     for level, module in _statements(tree):
         top = module.partition(".")[0]
@@ -132,7 +132,7 @@ def _imported(file: Path, source: bytes) -> Iterator[dict[Path, str] | str]:
 
 
 def _statements(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield (level, module) of every import, also those within functions or by a literal name."""
+    """Yield (level, module) of all imports, including those in functions and by literal name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
@@ -149,7 +149,7 @@ def _statements(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def _beside(folder: Path, top: str) -> dict[Path, str]:
-    """Return the files of a module or package that lies in `folder`."""
+    """Return the files of a module or package in `folder`."""
     if folder.name in LIBRARY_FOLDERS:
         return {}
     if (folder / top / "__init__.py").is_file():
@@ -159,7 +159,7 @@ def _beside(folder: Path, top: str) -> dict[Path, str]:
 
 
 def _package(folder: Path) -> dict[Path, str]:
-    """Return the Python files of a folder and those below, with their names from its parent."""
+    """Return the Python files in a directory tree, with their names relative to its parent."""
     found, seen = {}, set()
     for place, folders, names in os.walk(folder, followlinks=True):
         here = Path(place)
@@ -175,13 +175,13 @@ def _package(folder: Path) -> dict[Path, str]:
 
 
 def _files_of(top: str) -> dict[Path, str]:
-    """Return the files of a top-level module or package on the path, every part of a namespace."""
+    """Return the files of a top-level module or package, or all parts of a namespace package."""
     spec = _spec(top)
     if spec is None:
         return {}
     if spec.submodule_search_locations is not None:
         parts = [_package(Path(place)) for place in spec.submodule_search_locations]
-        # An editable namespace package has no folder to look into, only modules once imported.
+        # An editable namespace package has no directory, only modules that were imported.
         return {file: name for part in parts for file, name in part.items()} or _loaded(top)
     file = Path(spec.origin or "")
     return {file.resolve(): file.name} if file.suffix == ".py" and file.is_file() else {}
@@ -197,12 +197,13 @@ def _loaded(top: str) -> dict[Path, str]:
 
 
 def _is_library(top: str) -> bool:
-    """Tell whether a top-level module is installed and has a version instead of a digest."""
+    """Return whether a top-level module is an installed library."""
     spec = _spec(top)
     if spec is None:
         return False
     if spec.origin is None and top not in sys.modules:
-        # Any folder of that name is a namespace package to be: not walked before it is imported.
+        # Any directory of that name could be a namespace package, so it is only searched if it
+        # was imported.
         return True
     places = [spec.origin or "", *(spec.submodule_search_locations or ())]
     standard = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))

@@ -1,4 +1,4 @@
-"""The registry: names to cards, cards to code; built-in, entry points and plugin files."""
+"""The catalogue of cards: built-in ones, and those of plugin files and entry points."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ C = TypeVar("C", EncoderCard, ModelCard, DatasetCard, MetricCard, ExecutorCard)
 F = TypeVar("F", bound=Callable[..., Any])
 
 ENTRY_POINT_GROUP = "slicebench.plugins"
-BUILT_IN = "the built-in catalogue"
+BUILT_IN = "slicebench"
 
 
 _current: str | None = None
-"""Origin of the plugin being loaded: what is registered meanwhile belongs to it."""
+"""The plugin being loaded, to which cards registered in the meantime belong."""
 
 
 class PluginError(UserError):
@@ -55,9 +55,9 @@ class Registry(Generic[C]):
     Parameters
     ----------
     kind : str
-        What the cards are, for messages, such as ``"model"``.
+        What the cards describe, for messages, such as ``"model"``.
     cards : iterable of cards
-        The built-in catalogue.
+        The built-in cards.
     """
 
     def __init__(self, kind: str, cards: Iterable[C]) -> None:
@@ -74,86 +74,87 @@ class Registry(Generic[C]):
         return name in self._cards
 
     def add(self, card: C, origin: str) -> None:
-        """Register a card; while a plugin is being loaded it belongs to the plugin.
+        """Register a card, which belongs to the plugin that is being loaded, if any.
 
         Raises
         ------
         UserError
-            When the name is taken; the sentence names both origins.
+            If the name is already taken; the message names both origins.
         """
         if _current is not None:
             origin, card = _current, replace(card, plugin=_current)
         if card.name in self._cards:
             raise UserError(
-                f"The {self.kind} {card.name!r} is defined twice: by {self._origins[card.name]} "
-                f"and by {origin}; rename one of them."
+                f"The {self.kind} {card.name!r} is defined twice, in {self._origins[card.name]} "
+                f"and in {origin}. Rename one of them."
             )
         self._cards[card.name] = card
         self._origins[card.name] = origin
 
     def discard(self, origin: str) -> None:
-        """Forget every card of one origin."""
+        """Remove all cards of an origin."""
         for name in [n for n, o in self._origins.items() if o == origin]:
             del self._cards[name], self._origins[name]
 
     def origin(self, name: str) -> str:
-        """Where a card came from, in words."""
+        """Return where a card is defined."""
         return self._origins.get(name, BUILT_IN)
 
     def get(self, name: str) -> C:
-        """Return the card of that name.
+        """Return the card with a name.
 
         Raises
         ------
         UserError
-            When there is none; the sentence suggests the nearest name.
+            If there is none; the message suggests the most similar name.
         """
         if name in self._cards:
             return self._cards[name]
         raise UserError(
             f"There is no {self.kind} {name!r}{did_you_mean(name, self._cards)}; "
-            f"`bench list {self.kind}s` shows what there is."
+            f"`bench list {self.kind}s` lists all {self.kind}s."
         )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the words ``", did you mean 'x'"``, or nothing when no name is near."""
+    """Return ``", did you mean 'x'"``, or an empty string if no name is similar."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f", did you mean {near[0]!r}" if near else ""
 
 
 @dataclass
 class Catalogue:
-    """The registries and the plugins that could not be loaded."""
+    """All registries, the loaded plugins, and the plugins that could not be loaded."""
 
     encoders: Registry[EncoderCard]
     models: Registry[ModelCard]
     datasets: Registry[DatasetCard]
     metrics: Registry[MetricCard]
-    """Plugins' metrics only: the built-in ones are defined in `bench.stats.metrics`."""
+    """Metrics of plugins only; the built-in ones are defined in `bench.stats.metrics`."""
     executors: Registry[ExecutorCard]
     broken: dict[str, str]
+    """Why a plugin could not be loaded, by its file or entry point."""
     files: list[str]
-    """Plugin files in the order in which they were loaded; they travel with every unit of work."""
+    """Plugin files in the order in which they were loaded; passed on to every worker."""
     code: dict[str, Code] = field(default_factory=dict)
-    """What each plugin consisted of when it was loaded, by the `plugin` of its cards."""
+    """The code of each plugin when it was loaded, by the `plugin` of its cards."""
 
     def encoder(self, name: str) -> EncoderCard:
-        """Return an encoder's card, made from its name for ``timm/`` and ``torchvision/<name>``."""
+        """Return the card of an encoder, including ``timm/<name>`` and ``torchvision/<name>``."""
         if name not in self.encoders and (card := library_card(name)):
             return card
         return self._get(self.encoders, name)
 
     def model(self, name: str) -> ModelCard:
-        """Return a model's card."""
+        """Return the card of a model."""
         return self._get(self.models, name)
 
     def dataset(self, name: str) -> DatasetCard:
-        """Return a dataset's card."""
+        """Return the card of a dataset."""
         return self._get(self.datasets, name)
 
     def executor(self, name: str) -> ExecutorCard:
-        """Return an executor's card."""
+        """Return the card of an executor."""
         return self._get(self.executors, name)
 
     def _get(self, registry: Registry[C], name: str) -> C:
@@ -162,29 +163,29 @@ class Catalogue:
         except UserError as error:
             if self.broken:
                 lost = "; ".join(f"{path}: {why}" for path, why in self.broken.items())
-                raise UserError(f"{error} Plugins that failed to load: {lost}") from None
+                raise UserError(f"{error} Some plugins could not be loaded: {lost}.") from None
             raise
 
     def load_file(self, path: str | os.PathLike[str]) -> None:
-        """Execute a plugin file or package folder, whose decorators register its cards.
+        """Execute a plugin file or package directory, which registers its cards.
 
-        The file may import its neighbours relatively (``from .blocks import Block``). One that
-        fails leaves nothing behind but its entry in `broken`.
+        The file can import neighbouring modules (``from .blocks import Block``). If it fails, none
+        of its cards is registered, and the reason is stored in `broken`.
 
         Raises
         ------
         UserError
-            When the file does not exist or one of its names is taken.
+            If the file does not exist or one of its names is already taken.
         """
         file = Path(path).resolve()
         if file.is_dir() and (file / "__init__.py").is_file():
             file = file / "__init__.py"
         if not file.is_file():
-            what = "is a folder without __init__.py" if file.is_dir() else "does not exist"
+            what = "is a directory without __init__.py" if file.is_dir() else "does not exist"
             raise UserError(f"The plugin file {path} {what}.")
         if file.suffix != ".py":
             raise UserError(
-                f"The plugin file {path} is not a Python file; its name must end in .py."
+                f"The plugin file {path} is not a Python file; its name must end with .py."
             )
         if str(file) in self.files or str(file) in self.broken:
             return
@@ -192,17 +193,20 @@ class Catalogue:
             executed = _execute(file)
             code = code_of_file(file)
             if code.files[file] != executed:
-                raise PluginError(f"The plugin file {path} was edited while it was being loaded.")
+                raise PluginError(
+                    f"The plugin file {path} was edited while it was being loaded; run the command "
+                    "again."
+                )
             self.code[str(file)] = code
         if str(file) not in self.broken:
             self.files.append(str(file))
 
     def load_entry_points(self) -> None:
-        """Load installed packages that announce themselves in the group ``slicebench.plugins``."""
+        """Load installed packages with an entry point in the group ``slicebench.plugins``."""
         from importlib.metadata import entry_points
 
         for point in entry_points(group=ENTRY_POINT_GROUP):
-            origin = f"the package entry point {point.name} ({point.value})"
+            origin = f"entry point {point.name} ({point.value})"
             if origin in self.broken or origin in self.code:
                 continue
             with self._loading(origin):
@@ -219,7 +223,7 @@ class Catalogue:
             self._discard(origin)
             raise
         except (Exception, SystemExit) as error:
-            # Whatever a stranger's file raises is its own failure, never the harness's.
+            # A plugin may raise anything, which must not affect other plugins.
             self._discard(origin)
             where = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
             self.broken[origin] = f"{type(error).__name__}: {error}{where}".split("\n")[0]
@@ -232,24 +236,24 @@ class Catalogue:
 
 
 def library_card(name: str) -> EncoderCard | None:
-    """Return the card of a model of a library, such as ``timm/<name>``; None for other names."""
+    """Return the card of an encoder from timm or torchvision; None for other names."""
     makers = {"timm/": timm_card, "torchvision/": torchvision_card}
     return next((make(name) for prefix, make in makers.items() if name.startswith(prefix)), None)
 
 
 def timm_card(name: str) -> EncoderCard:
-    """Card of any timm model, made from its name; its weights are those of timm's tag."""
+    """Return the card of a timm model ``timm/<model>[.<tag>]``."""
     return EncoderCard(
         name=name,
         target="baselines.encoders:build_timm",
         summary=f"timm's {name.removeprefix('timm/')}",
         weights=Weights(source=name, licence="see the model's page", hub=name),
-        pretraining="as timm's tag says",
+        pretraining="see the tag of the timm model",
     )
 
 
 def torchvision_card(name: str) -> EncoderCard:
-    """Card of any torchvision classifier; its weights are torchvision's default or its tag's."""
+    """Return the card of a torchvision classifier ``torchvision/<model>[.<tag>]``."""
     published = name.removeprefix("torchvision/")
     return EncoderCard(
         name=name,
@@ -257,7 +261,7 @@ def torchvision_card(name: str) -> EncoderCard:
         summary=f"torchvision's {published}",
         min_size=TORCHVISION_MIN_SIZES.get(published.partition(".")[0], 32),
         weights=Weights(source=name, licence="see the model's page", torchvision=published),
-        pretraining="as torchvision's page says",
+        pretraining="see the documentation of torchvision",
     )
 
 
@@ -268,16 +272,16 @@ TORCHVISION_MIN_SIZES = {
     "efficientnet_v2_m": 33,
     "efficientnet_v2_l": 33,
 }
-"""Smallest slices of the torchvision models that need more than 32 voxels a side."""
+"""Minimum slice size of torchvision models that require more than 32 voxels per side."""
 
 
 def resolve(target: Target) -> Callable[..., Any]:
-    """Import what a card's target names.
+    """Import the target of a card.
 
     Raises
     ------
     UserError
-        When the module or attribute does not exist.
+        If the module or attribute does not exist.
     """
     if not isinstance(target, str):
         return target
@@ -290,15 +294,18 @@ def resolve(target: Target) -> Callable[..., Any]:
 
 
 def plugin_digest(card: Card) -> str:
-    """Return the digest of the plugin a card came from; empty for the built-in catalogue.
+    """Return the digest of the plugin that defines a card, empty for a built-in card.
 
-    It is that of the code that was loaded, whatever has become of the files since.
+    It is the digest of the code that was loaded, even if the files were changed later.
     """
     return catalogue.code[card.plugin].digest if card.plugin else ""
 
 
 class _AsWritten(SourceFileLoader):
-    """Executes a file as it is: kept bytecode is told apart by size and second only."""
+    """Executes the source of a file, because cached bytecode could be outdated.
+
+    Python compares only the size of the source and its modification time in seconds.
+    """
 
     executed = ""
 
@@ -310,10 +317,10 @@ class _AsWritten(SourceFileLoader):
 
 
 def _execute(file: Path) -> str:
-    """Execute a plugin file; return the sha256 of what was executed.
+    """Execute a plugin file and return the sha256 of its source.
 
-    It is a module of a package made of its folder, or the package itself, so that relative
-    imports work; neither is on Python's path.
+    The file becomes a module of an artificial package for its directory (or is the package
+    itself), so that relative imports work although the directory is not on the import path.
     """
     package = file.name == "__init__.py"
     where = file.parent.parent if package else file.parent
@@ -346,14 +353,14 @@ catalogue = Catalogue(
     broken={},
     files=[],
 )
-"""The one catalogue of a process."""
+"""The catalogue of this process."""
 
 
 def _register(registry: Registry[C], card: C, function: Callable[..., Any]) -> None:
     summary = card.summary or (function.__doc__ or "").strip().split("\n")[0]
     card = replace(card, summary=summary)
     if _current is None:
-        # Imported by somebody else's code; it is no part of the built-in catalogue either.
+        # Registered outside of a plugin, for example in a script; not built in either.
         card = replace(card, plugin=function.__module__)
         catalogue.code[function.__module__] = code_of_module(function.__module__)
     registry.add(card, function.__module__)

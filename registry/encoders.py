@@ -8,7 +8,7 @@ ENCODERS: tuple[EncoderCard, ...] = (
     EncoderCard(
         name="own",
         target="baselines.encoders:build_own",
-        summary="the papers' encoder: five convolutional blocks, 64 features; no weights exist",
+        summary="the encoder of the papers: five convolutional blocks, 64 features; not pretrained",
         channels=1,
         min_size=8,
         position_at="features",

@@ -1,5 +1,5 @@
-"""The one error that a user can cause: shown as a single sentence, exit code 2."""
+"""Errors that a user can cause, shown without a traceback and with exit code 2."""
 
 
 class UserError(Exception):
-    """A request that cannot be carried out, worded with its remedy."""
+    """An error that a user can cause; the message states the remedy."""

@@ -1,4 +1,4 @@
-"""The built-in executors: where the units of a run work."""
+"""The built-in executors, which run units of work."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ EXECUTORS: tuple[ExecutorCard, ...] = (
     ExecutorCard(
         name="local",
         target="bench.execute.local:LocalExecutor",
-        summary="processes on this machine, one a unit, spread over its GPUs",
+        summary="processes on this machine, one per unit, distributed over its GPUs",
     ),
 )

@@ -31,7 +31,7 @@ def test_what_the_command_can_keep_is_taken(declared):
 
 
 def test_all_is_the_pool():
-    with pytest.raises(UserError, match=r"one of 24, 48"):
+    with pytest.raises(UserError, match=r"\(24, 48\), got all"):
         check(size="all")
     check_analysis(PrimaryAnalysis(size="all"), AGE, "mine", MODELS, [24, 96], pool=96)
 
@@ -39,12 +39,12 @@ def test_all_is_the_pool():
 @pytest.mark.parametrize(
     ("declared", "words"),
     [
-        ({"metric": "mae"}, "cannot be judged by it"),
-        ({"metric": "sensitivity"}, "cannot be judged by it"),
+        ({"metric": "mae"}, "cannot be the primary metric on mine"),
+        ({"metric": "sensitivity"}, "cannot be the primary metric on mine"),
         ({"metric": "acuracy"}, "did you mean 'accuracy'"),
-        ({"size": 25}, "one of 24, 48"),
+        ({"size": 25}, r"\(24, 48\), got 25"),
         ({"reference": "cnn3"}, "did you mean 'cnn3d'"),
-        ({"reference": "slice2d-imagenet"}, "2 rows will have that model"),
+        ({"reference": "slice2d-imagenet"}, "ambiguous, because this model runs with 2 encoders"),
         ({"margin": 0.0}, "positive number"),
         ({"margin": float("nan")}, "positive number"),
         ({"margin": float("inf")}, "positive number"),

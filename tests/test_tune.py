@@ -148,7 +148,7 @@ def test_a_score_that_is_no_number_fails_its_trial_and_says_why(tmp_path, value,
     assert result.error.startswith(
         f"{len(failed)} of 9 tuning trials failed: diverged: the validation score is {value}{epoch}"
     )
-    assert f"(number {', '.join(map(str, failed))})" in result.error
+    assert f"(trial{'s' * (len(failed) > 1)} {', '.join(map(str, failed))})" in result.error
     again = run_study(unit(tmp_path), overflows_sometimes, silent)
     assert again.error == result.error
 
@@ -157,9 +157,9 @@ def test_a_study_without_a_completed_trial_fails(tmp_path):
     def fails(params, on_epoch):
         raise FloatingPointError("diverged")
 
-    with pytest.raises(NoCompletedTrial, match="none of the 9") as error:
+    with pytest.raises(NoCompletedTrial, match="none of 9") as error:
         run_study(unit(tmp_path), fails, silent)
-    assert "FloatingPointError: diverged (number 0, 1, 2" in str(error.value)
+    assert "FloatingPointError: diverged (trials 0, 1, 2" in str(error.value)
     assert [trial["state"] for trial in error.value.trials] == ["fail"] * BUDGET
     assert [line["state"] for line in lines(tmp_path)] == ["fail"] * BUDGET
 

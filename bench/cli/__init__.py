@@ -1,4 +1,7 @@
-"""The command line: one file a group of verbs. Only typer and the standard library load here."""
+"""The command line, one module per group of commands.
+
+Other libraries than typer are imported inside functions, so that commands start quickly.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from registry.errors import UserError
 app = typer.Typer(
     name="bench",
     no_args_is_help=True,
-    # Rich help costs a third of the start-up time.
+    # Help formatted by rich would take a third of the start-up time.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -63,7 +66,7 @@ def options(
         typer.Option(
             "--log-level",
             metavar="LEVEL",
-            help="Log messages from debug, info, warning, error or critical on.",
+            help="Minimum level of log messages: debug, info, warning, error or critical.",
         ),
     ] = "warning",
     version: Annotated[
@@ -78,13 +81,13 @@ def options(
 
     levels = ("debug", "info", "warning", "error", "critical")
     if log_level not in levels:
-        raise UserError(f"--log-level {log_level}: it is one of {', '.join(levels)}.")
+        raise UserError(f"--log-level must be one of {', '.join(levels)}, got {log_level!r}.")
     logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
 
 
 def main() -> None:
-    """Run the command; a user's error is one sentence and exit code 2."""
-    # --debug may stand anywhere on the line.
+    """Run the command; errors caused by the user are printed, with exit code 2."""
+    # --debug is accepted anywhere on the command line.
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
     streams.prepare()
@@ -93,7 +96,7 @@ def main() -> None:
         try:
             app(prog_name="bench")
         finally:
-            # While a closed pipe or a full disk can still be told in a sentence.
+            # A closed pipe or a full disk must raise here, where the error is handled.
             sys.stdout.flush()
     except UserError as error:
         if debug:
@@ -101,7 +104,7 @@ def main() -> None:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
-        # `bench report | head` is no error.
+        # As in `bench report | head`, which is not an error.
         streams.forget_output()
         sys.exit(0)
     except OSError as error:
@@ -118,5 +121,6 @@ def _refuse_deleted_folder() -> None:
         os.getcwd()
     except OSError:
         raise UserError(
-            "The working directory is gone; change to one that exists and run the command again."
+            "The working directory no longer exists; change to another one and run the command "
+            "again."
         ) from None

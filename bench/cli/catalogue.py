@@ -1,4 +1,4 @@
-"""``bench list`` and ``bench show``: what there is, without importing torch to list it."""
+"""``bench list`` and ``bench show``: the available models, encoders, datasets etc."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from registry.core import Registry
 
 SHOWN = 16
-"""Settings of a card that are printed without ``--all``."""
+"""Number of settings that are printed without ``--all``."""
 
 app = typer.Typer(
     no_args_is_help=True, help="List models, encoders, datasets, metrics or executors."
@@ -27,10 +27,10 @@ app = typer.Typer(
 
 
 def load_plugins(files: list[Path] | None, *, strict: bool) -> None:
-    """Load installed plugins, those of the configuration and those named.
+    """Load installed plugins, configured plugins and the given plugin files.
 
-    With `strict`, a named file that fails to load is the user's error; otherwise it stays listed
-    as broken and harms nothing else.
+    If a given file cannot be loaded, `strict` raises an error; otherwise, it is only listed as
+    broken.
     """
     from bench.config import load_config
     from registry.core import PluginError, catalogue
@@ -51,7 +51,7 @@ def load_plugins(files: list[Path] | None, *, strict: bool) -> None:
 
 @app.command("models")
 def models(plugins: Plugins = None) -> None:
-    """List the models under comparison."""
+    """List the models that can be compared."""
     load_plugins(plugins, strict=False)
     from registry.core import catalogue
 
@@ -59,14 +59,14 @@ def models(plugins: Plugins = None) -> None:
         [card.name, _encoder_words(card), card.summary, catalogue.models.origin(card.name)]
         for card in catalogue.models
     ]
-    print_listing(["model", "encoder", "description", "from"], rows)
+    print_listing(["model", "encoder", "description", "defined in"], rows)
 
 
 @app.command("encoders")
 def encoders(plugins: Plugins = None) -> None:
     """List the 2D encoders.
 
-    timm/NAME and torchvision/NAME are the models of these libraries.
+    All models of timm and torchvision are available as timm/NAME and torchvision/NAME.
     """
     load_plugins(plugins, strict=False)
     from registry.core import catalogue
@@ -80,16 +80,16 @@ def encoders(plugins: Plugins = None) -> None:
         ]
         for card in catalogue.encoders
     ]
-    rows.append(["timm/<name>", "timm's", "any image model of timm", "timm"])
+    rows.append(["timm/NAME", "timm", "any image model of timm", "timm"])
     rows.append(
-        ["torchvision/<name>", "torchvision's", "any classifier of torchvision", "torchvision"]
+        ["torchvision/NAME", "torchvision", "any image classifier of torchvision", "torchvision"]
     )
-    print_listing(["encoder", "weights", "description", "from"], rows)
+    print_listing(["encoder", "weights", "description", "defined in"], rows)
 
 
 @app.command("datasets")
 def datasets(plugins: Plugins = None) -> None:
-    """List the dataset adapters and the embedded synthetic cohorts."""
+    """List the dataset adapters and synthetic cohorts."""
     load_plugins(plugins, strict=False)
     from bench.config import load_config
     from registry.core import catalogue
@@ -101,13 +101,14 @@ def datasets(plugins: Plugins = None) -> None:
     for name, entry in load_config().data.items():
         if name in catalogue.datasets:
             continue
-        rows.append([name, str(entry.get("target", "")), f"{entry.get('adapter')}", "bench.toml"])
-    print_listing(["dataset", "target", "description", "from"], rows)
+        adapter = f"the dataset {entry.get('adapter')}, with the options in bench.toml"
+        rows.append([name, str(entry.get("target", "")), adapter, "bench.toml"])
+    print_listing(["dataset", "default target", "description", "defined in"], rows)
 
 
 @app.command("metrics")
 def metrics(plugins: Plugins = None) -> None:
-    """List the metrics by which models are compared."""
+    """List the metrics for comparing models."""
     load_plugins(plugins, strict=False)
     from bench.stats.metrics import METRICS
     from registry.core import catalogue
@@ -123,7 +124,7 @@ def metrics(plugins: Plugins = None) -> None:
         ]
         for metric in METRICS.values()
     ]
-    print_listing(["metric", "label", "tasks", "better", "tested", "from"], rows)
+    print_listing(["metric", "label", "tasks", "better", "tested", "defined in"], rows)
 
 
 @app.command("executors")
@@ -133,7 +134,7 @@ def executors(plugins: Plugins = None) -> None:
     from registry.core import catalogue
 
     rows = [[c.name, c.summary, catalogue.executors.origin(c.name)] for c in catalogue.executors]
-    print_listing(["executor", "description", "from"], rows)
+    print_listing(["executor", "description", "defined in"], rows)
 
 
 def show(
@@ -145,7 +146,7 @@ def show(
         ),
     ],
     all_: Annotated[
-        bool, typer.Option("--all", help=f"Print every setting, not only the first {SHOWN}.")
+        bool, typer.Option("--all", help=f"Print all settings, not only the first {SHOWN}.")
     ] = False,
     plugins: Plugins = None,
 ) -> None:
@@ -166,7 +167,7 @@ def show(
         names = [c.name for r in _registries() for c in r]
         raise UserError(
             f"There is no model, encoder or dataset {name!r}{did_you_mean(name, names)}; "
-            "`bench list models|encoders|datasets` shows what there is."
+            "`bench list models`, `encoders` or `datasets` lists all names."
         )
 
 
@@ -184,7 +185,7 @@ def _encoder_words(card: ModelCard) -> str:
 
 def _common(card: Card, registry: Registry[Any]) -> list[tuple[str, str]]:
     origin = registry.origin(card.name)
-    return [("name", card.name), ("description", card.summary), ("from", origin)]
+    return [("name", card.name), ("description", card.summary), ("defined in", origin)]
 
 
 def _show_dataset(card: DatasetCard, *, all_: bool) -> None:
@@ -206,7 +207,7 @@ def _show_model(card: ModelCard, *, all_: bool) -> None:
     fields += [
         ("kind", card.kind),
         ("encoder", _encoder_words(card)),
-        ("initialised from", "pretrained weights" if card.pretrained else "random numbers"),
+        ("initialisation", "pretrained weights" if card.pretrained else "random"),
         ("tasks", ", ".join(card.constraints.tasks)),
     ]
     if card.kind == "network":
@@ -214,9 +215,10 @@ def _show_model(card: ModelCard, *, all_: bool) -> None:
 
         shape = (91, 109, 91)
         count = parameter_count(card, params, Task("age", "regression"), shape, card.encoder)
-        fields.append(("parameters", f"{count:,} on {shape[0]} x {shape[1]} x {shape[2]}"))
+        voxels = f"{shape[0]} x {shape[1]} x {shape[2]} voxels"
+        fields.append(("parameters", f"{count:,} for volumes of {voxels}"))
     _print_fields(fields)
-    # What is its own or tuned comes first.
+    # Options of the model itself and tuned options are printed first.
     options = model_options(card)
     first = [*card.options, *card.space]
     _print_settings(card, {name: options[name] for name in [*first, *options]}, all_=all_)
@@ -235,18 +237,19 @@ def _range_of(dimension: Dimension) -> str:
 
 
 def _show_plan() -> None:
-    """Print how fast networks were found to be on this machine, and what was chosen."""
+    """Print the layouts measured on this machine and the choices."""
     import json
 
     from bench.config import load_config
 
     files = sorted((load_config().cache / "layouts").glob("[!.]*.json"))
     measured = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    # Older ones were known by less of the code; they are not used any more.
+    # Files of early versions do not contain the versions of libraries and are no longer used.
     measured = [found for found in measured if "libraries" in found]
     if not measured:
         print(
-            "No network was timed on this machine yet; runs of at least 120 steps begin with that."
+            "No network was timed on this machine yet. This is done at the start of runs of at "
+            "least 120 steps."
         )
     for found in measured:
         encoder = f" [{found['encoder']['name']}]" if found["encoder"] else ""
@@ -277,11 +280,11 @@ def _show_encoder(card: EncoderCard) -> None:
     fields = _common(card, catalogue.encoders)
     fields += [
         ("channels", str(card.channels)),
-        ("smallest slice", f"{card.min_size} x {card.min_size}"),
+        ("minimum slice size", f"{card.min_size} x {card.min_size} voxels"),
         ("features", str(encoder_handle(card, None).feature_dim)),
         ("weights", f"{weights.source}, {weights.licence}" if weights else "none"),
         ("pretrained on", card.pretraining or "-"),
-        ("position embedding on", card.position_at),
+        ("position embedding added to", card.position_at),
     ]
     _print_fields(fields)
 
@@ -289,7 +292,7 @@ def _show_encoder(card: EncoderCard) -> None:
 def _print_settings(
     card: ModelCard | DatasetCard, options: Mapping[str, Option], *, all_: bool
 ) -> None:
-    """Print the settings in the order of `options`, of a long list the beginning."""
+    """Print the settings in the order of `options`; without `all_`, only the first ones."""
     rows = [
         [name, str(card.defaults.get(name, option.default)), option.range_text, option.help]
         for name, option in options.items()
@@ -300,7 +303,7 @@ def _print_settings(
     print_listing(["setting", "default", "range", "description"], shown)
     if len(shown) < len(rows):
         left = len(rows) - len(shown)
-        print(f"{left} more settings: bench show {card.name} --all\n")
+        print(f"{left} more settings are listed by `bench show {card.name} --all`.\n")
 
 
 def _print_fields(fields: list[tuple[str, str]]) -> None:
@@ -311,13 +314,13 @@ def _print_fields(fields: list[tuple[str, str]]) -> None:
 
 
 def print_listing(head: list[str], rows: list[list[str]]) -> None:
-    """Print aligned columns, then the plugins that failed to load."""
+    """Print aligned columns, followed by the plugins that could not be loaded."""
     from registry.core import catalogue
 
     *widths, last = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     indent = sum(width + 2 for width in widths)
     if sys.stdout.isatty():
-        # A file or another program gets whole lines.
+        # Lines are only wrapped on a terminal, not in files or pipes.
         last = min(last, max(30, shutil.get_terminal_size().columns - indent))
     for *cells, text in [head, ["-" * width for width in [*widths, last]], *rows]:
         start = "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
@@ -328,5 +331,5 @@ def print_listing(head: list[str], rows: list[list[str]]) -> None:
             )
         )
     for origin, why in catalogue.broken.items():
-        print(f"broken: {origin}: {why}")
+        print(f"warning: the plugin {origin} could not be loaded: {why}")
     print()

@@ -1,4 +1,4 @@
-"""``bench compare`` and ``bench power``: two models, and what it takes to tell them apart."""
+"""``bench compare`` and ``bench power``: comparing two models, and planning further runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from bench.cli.showing import Format, Out, Standalone, Where, Wide, show
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help="A model, or the label of its row.")],
-    b: Annotated[str, typer.Argument(help="Another.")],
+    a: Annotated[str, typer.Argument(help="A model, or the label of its row in the report.")],
+    b: Annotated[str, typer.Argument(help="Another model.")],
     format_: Format = "terminal",
     where: Where = None,
     out: Out = None,
@@ -22,7 +22,7 @@ def compare(
     plugins: Plugins = None,
     db: Db = None,
 ) -> None:
-    """Say whether A is better than B, and how certain that is."""
+    """Compare two models and report the uncertainty of their difference."""
     from bench.report.comparison import build_comparison
 
     chosen = parse_pairs("--where", where)
@@ -39,16 +39,19 @@ def compare(
 
 def power(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Two models; none for the whole family.")
+        list[str] | None,
+        typer.Argument(help="Two models; default: all pairs of the primary family of tests."),
     ] = None,
     difference: Annotated[
         float | None,
         typer.Option(
-            "--difference", metavar="X", help="A difference that matters, in the primary metric."
+            "--difference",
+            metavar="X",
+            help="Difference to detect, in units of the primary metric.",
         ),
     ] = None,
     wanted: Annotated[
-        float, typer.Option("--power", metavar="P", help="The probability of finding it.")
+        float, typer.Option("--power", metavar="P", help="Desired power of the test.")
     ] = 0.8,
     format_: Format = "terminal",
     where: Where = None,
@@ -58,9 +61,9 @@ def power(
     plugins: Plugins = None,
     db: Db = None,
 ) -> None:
-    """Estimate the seeds and test subjects that a difference takes.
+    """Estimate how many seeds and test subjects are needed to detect a difference.
 
-    The variances are those of the stored trials.
+    The variances are estimated from the stored trials.
     """
     from bench.report.planning import build_planning
 

@@ -1,4 +1,4 @@
-"""``bench data``: what a cohort on disk holds, before anything is trained on it."""
+"""``bench data``: checking and preparing cohorts before training."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ app = typer.Typer(
     no_args_is_help=True, help="Check, list, preview and prepare the scans of a dataset."
 )
 
-Name = Annotated[str, typer.Argument(help="A dataset, or the name of one in bench.toml.")]
+Name = Annotated[str, typer.Argument(help="A dataset, or a name defined in bench.toml.")]
 Workers = Annotated[
     int | None,
     typer.Option(
         "--workers",
         metavar="N",
-        help="Processes that read; default: all cores.",
+        help="Number of processes that read scans; default: the number of cores.",
         rich_help_panel=EXECUTION,
     ),
 ]
@@ -45,7 +45,7 @@ def check(
         typer.Option(
             "--html",
             metavar="FILE",
-            help="Write the report, with pictures of scans, to this page.",
+            help="Write the report, with images of scans, to an HTML file.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -54,14 +54,14 @@ def check(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="Write the manifest to this CSV file.",
+            help="Write the manifest to a CSV file.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
     workers: Workers = None,
     plugins: Plugins = None,
 ) -> None:
-    """Read every scan and report what is there, wrong and used."""
+    """Read all scans and report what was found, problems, and which scans are used."""
     from bench.cli.progress import Ticker
     from bench.data.inspect import inspect
     from bench.data.listing import list_scans
@@ -98,10 +98,9 @@ def manifest(
     dataset: DatasetOptions,
     plugins: Plugins = None,
 ) -> None:
-    """List every scan with its label, and why it is not used.
+    """List all scans with their labels and the reasons for exclusion.
 
-    No voxel is read. Where `check` or `prepare` has read the scans before, the list is the one
-    that `run` uses.
+    Voxels are not read. If `check` or `prepare` was run before, the list is the one used by `run`.
     """
     from bench.cli.progress import Ticker
     from bench.data.inspect import stored_inspection
@@ -119,15 +118,15 @@ def manifest(
         print(f"  warning: {warning}")
     if known.unread:
         print(
-            f"  {known.unread} of them were not read yet, so it is not known whether all can be: "
-            "`bench data prepare` reads them, and `bench data check`."
+            f"  {known.unread} of the used scans were not read yet and may turn out to be "
+            "unreadable. To read them, run `bench data check` or `bench data prepare`."
         )
     elif known.problem:
-        print(f"  cannot be used as asked: {known.problem}")
+        print(f"  not usable with these options: {known.problem}")
 
 
 def _write_manifest(scans: pd.DataFrame, target: str, out: Path) -> str:
-    """Write one row a scan found; return a sentence of how many there are."""
+    """Write one row per scan and return a summary."""
     from bench.data.cache import as_csv
     from bench.data.listing import manifest_table
     from bench.files import write_output
@@ -136,8 +135,8 @@ def _write_manifest(scans: pd.DataFrame, target: str, out: Path) -> str:
     write_output(out, as_csv(rows))
     used = rows[rows["used"] == "yes"]
     return (
-        f"{len(rows)} scans found, {len(used)} used, of {used['subject_id'].nunique()} subjects. "
-        f"Written to {out}."
+        f"Found {len(rows)} scans, of which {len(used)} scans of "
+        f"{used['subject_id'].nunique()} subjects are used. Written to {out}."
     )
 
 
@@ -150,16 +149,16 @@ def prepare(
         bool,
         typer.Option(
             "--verify",
-            help="Compare stored volumes with their checksums.",
+            help="Verify the checksums of stored volumes.",
             rich_help_panel=EXECUTION,
         ),
     ] = False,
     workers: Workers = None,
     plugins: Plugins = None,
 ) -> None:
-    """Make the volumes that models train on, once.
+    """Prepare the volumes for training, once.
 
-    When it is stopped, it continues where it was.
+    After an interruption, the same command resumes.
     """
     from bench.cli.progress import Ticker, stoppable
     from bench.data.cohort import open_cohort
@@ -184,7 +183,7 @@ def prepare(
 
 
 def _saving(request: CohortRequest, shape: tuple[int, int, int]) -> str:
-    """Say how large a volume is, and what cropping saves."""
+    """Return the shape of a volume and how much cropping saves."""
     from math import prod
 
     from bench.data.volume import GRIDS
@@ -194,7 +193,7 @@ def _saving(request: CohortRequest, shape: tuple[int, int, int]) -> str:
     if shape == whole:
         return words
     less = 1 - prod(shape) / prod(whole)
-    return f"{words} of {' x '.join(map(str, whole))}: {less:.0%} less"
+    return f"{words} after cropping from {' x '.join(map(str, whole))} ({less:.0%} fewer)"
 
 
 @app.command("preview", cls=GroupedCommand)
@@ -210,9 +209,9 @@ def preview(
     ] = Path("preview.png"),
     plugins: Plugins = None,
 ) -> None:
-    """Draw a few subjects before and after they are prepared.
+    """Plot scans of a few subjects before and after preparation.
 
-    The slices are those that models see.
+    The plotted slices are those used by the models.
     """
     from bench.cli.progress import Ticker
     from bench.data.listing import list_scans
@@ -228,7 +227,7 @@ def preview(
 
 @app.command("list")
 def list_() -> None:
-    """List the configured datasets, and which are prepared."""
+    """List configured datasets and whether they are prepared."""
     from bench.cli.catalogue import print_listing
     from bench.config import load_config
     from bench.data.prepared import prepared_caches
@@ -244,9 +243,9 @@ def list_() -> None:
         rows.append([name, adapter, there, ", ".join(tables) or "-", "; ".join(ready) or "no"])
     if not rows:
         print(
-            "No cohort is configured. Put into bench.toml:\n\n"
+            "No dataset is configured. Add it to bench.toml, for example:\n\n"
             '  [data.adni]\n  root = "/data/ADNI"\n\n'
-            "or set BENCH_ROOT_ADNI, or give --root."
+            "or set the environment variable BENCH_ROOT_ADNI, or use --root."
         )
         return
     print_listing(["dataset", "adapter", "root", "tables", "prepared"], rows)
@@ -266,4 +265,6 @@ def _refuse_missing_folder(option: str, file: Path) -> None:
     from registry.errors import UserError
 
     if not file.absolute().parent.is_dir():
-        raise UserError(f"{option} {file}: the folder {file.parent} does not exist.")
+        raise UserError(
+            f"The directory {file.parent} does not exist; create it or choose another {option}."
+        )

@@ -1,4 +1,4 @@
-"""``bench db``: looking after the database."""
+"""``bench db``: maintenance of the database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Found = TypeVar("Found")
 
 @app.command("mirror")
 def mirror(db: Db = None) -> None:
-    """Copy finished studies into Optuna's tables, for optuna-dashboard."""
+    """Copy finished studies into Optuna's tables, to view them with optuna-dashboard."""
     from bench.store.mirror import mirror_all
 
     problems = _written(db, mirror_all)
@@ -28,19 +28,19 @@ def mirror(db: Db = None) -> None:
         print(f"warning: {problem}")
     if problems:
         raise typer.Exit(1)
-    print("All finished studies are mirrored.")
+    print("All finished studies were copied into Optuna's tables.")
 
 
 @app.command("upgrade")
 def upgrade(db: Db = None) -> None:
-    """Bring an older database to the newest schema."""
-    # Opening for writing is all that it takes.
+    """Upgrade a database of an older version to the current schema."""
+    # Databases are upgraded when they are opened for writing.
     file = _written(db, lambda store: store.file)
-    print(f"{file} has the newest schema.")
+    print(f"{file} has the current schema.")
 
 
 def _written(db: str | None, change: Callable[[Store], Found]) -> Found:
-    """Return what `change` does with an existing database that is open for writing."""
+    """Call `change` with an existing database that is open for writing."""
     from bench.cli.showing import database
     from bench.execute.lock import driver_lock
     from bench.store.engine import check_writable, write_errors
@@ -49,7 +49,7 @@ def _written(db: str | None, change: Callable[[Store], Found]) -> Found:
 
     file = database(db)
     if not file.exists():
-        raise UserError(f"There is no database {file}; --db names another.")
+        raise UserError(f"The database {file} does not exist; specify another one with --db.")
     check_writable(file)
     with driver_lock(file), write_errors(file):
         store = Store.for_writing(file)

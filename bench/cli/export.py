@@ -1,4 +1,4 @@
-"""``bench export``: everything that is stored, as files for other programs and other people."""
+"""``bench export``: results as tables for other programs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from bench.cli.options import Db
 def export(
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="DIR", help="Folder to make; it must not hold anything."),
+        typer.Option(
+            "--out", metavar="DIR", help="Directory to write to, which must be new or empty."
+        ),
     ],
     format_: Annotated[
         str, typer.Option("--format", metavar="parquet|csv", help="Format of the tables.")
     ] = "parquet",
     shareable: Annotated[
         bool,
-        typer.Option("--shareable", help="Without labels, covariates, paths and host names."),
+        typer.Option("--shareable", help="Omit labels, covariates, paths and host names."),
     ] = False,
     repro: Annotated[
         bool,
-        typer.Option("--repro", help="Add what repeats the runs: specs, versions, digests."),
+        typer.Option(
+            "--repro", help="Add what is needed to repeat the runs: specs, versions, digests."
+        ),
     ] = False,
     db: Db = None,
 ) -> None:
-    """Write trials, metrics, predictions and histories as tables."""
+    """Export trials, metrics, predictions and training histories as tables."""
     from bench.config import load_config
     from bench.export.folder import FORMATS, export
     from bench.store.engine import database_file
@@ -38,7 +42,7 @@ def export(
 
     if format_ not in FORMATS:
         raise UserError(
-            f"--format {format_}: it is one of {', '.join(FORMATS)}"
+            f"--format must be one of {', '.join(FORMATS)}, got {format_!r}"
             f"{did_you_mean(format_, FORMATS)}."
         )
     store = Store.for_reading(database_file(db or load_config().db))
@@ -48,4 +52,4 @@ def export(
         store.close()
     for name, n in rows.items():
         print(f"  {name}: {n} rows")
-    print(f"Written to {out}; README.txt says what is in it.")
+    print(f"Written to {out}; the tables are described in README.txt.")

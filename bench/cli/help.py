@@ -1,4 +1,4 @@
-"""Help pages whose options stand in groups, in typer's plain formatting: rich starts too slowly."""
+"""Help pages with groups of options in plain formatting, because importing rich is slow."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ ANALYSIS, EXECUTION, OUTPUT = "Analysis", "Execution", "Output"
 
 
 class GroupedCommand(typer.core.TyperCommand):
-    """A command whose help shows options under their `rich_help_panel`, in order of appearance."""
+    """A command whose help groups options by their `rich_help_panel`."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write one section for each group; options without one come last."""
+        """Write one section per group; options without a group come last."""
         groups: dict[str, list[tuple[str, str]]] = {}
         rest = []
         for param in self.get_params(ctx):

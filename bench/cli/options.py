@@ -1,4 +1,4 @@
-"""Options that several commands have, each defined once."""
+"""Options that are shared by several commands."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Device = Annotated[
     typer.Option(
         "--device",
         metavar="auto|cpu|cuda",
-        help="Device for networks.",
+        help="Device for training networks.",
         rich_help_panel=EXECUTION,
     ),
 ]
@@ -42,14 +42,20 @@ Db = Annotated[
     typer.Option(
         "--db",
         metavar="FILE|URL",
-        help="Database file or sqlite:/// URL; default: that of bench.toml, or results.db.",
+        help="Database file or sqlite:/// URL; default: db in bench.toml, or results.db.",
         rich_help_panel=OUTPUT,
     ),
 ]
 
 
 def names_of(*kinds: str) -> Callable[[str], list[str]]:
-    """Return what completes names, comma-separated, of ``models``, ``encoders`` or ``datasets``."""
+    """Return a completion function for names, separated by commas.
+
+    Parameters
+    ----------
+    *kinds : str
+        One or several of ``models``, ``encoders`` and ``datasets``.
+    """
 
     def complete(incomplete: str) -> list[str]:
         from bench.cli.catalogue import load_plugins
@@ -64,29 +70,30 @@ def names_of(*kinds: str) -> Callable[[str], list[str]]:
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """What the command line says about a dataset.
-
-    A command that reads a dataset has these options when it is decorated by
-    `takes_dataset_options`.
-    """
+    """The options of all commands that read a dataset; see `takes_dataset_options`."""
 
     root: Annotated[
         Path | None,
-        typer.Option("--root", metavar="DIR", help="Folder of the dataset.", rich_help_panel=DATA),
+        typer.Option(
+            "--root", metavar="DIR", help="Root directory of the dataset.", rich_help_panel=DATA
+        ),
     ] = None
     table: Annotated[
         list[Path] | None,
         typer.Option(
             "--table",
             metavar="FILE",
-            help="Table of the dataset; repeat for several. Tables in the folder are found.",
+            help="Table of the dataset; repeatable. Those in the root directory are found.",
             rich_help_panel=DATA,
         ),
     ] = None
     target: Annotated[
         str | None,
         typer.Option(
-            "--target", metavar="NAME", help="age, diagnosis or sex.", rich_help_panel=DATA
+            "--target",
+            metavar="NAME",
+            help="What to predict: age, diagnosis or sex.",
+            rich_help_panel=DATA,
         ),
     ] = None
     classes: Annotated[
@@ -94,7 +101,7 @@ class DatasetOptions:
         typer.Option(
             "--classes",
             metavar="A,B,...",
-            help="Diagnoses that form the classes, as CN,AD.",
+            help="Diagnoses that form the classes, for example CN,AD.",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -112,7 +119,7 @@ class DatasetOptions:
         typer.Option(
             "--space",
             metavar="mni|native",
-            help="Space of the scans; default: as their names say.",
+            help="Space of the scans; default: according to their file names.",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -130,7 +137,7 @@ class DatasetOptions:
         typer.Option(
             "--crop",
             metavar="none|brain",
-            help="Cut the volumes to the box of the brain.",
+            help="Crop the volumes to the bounding box of the brain.",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -139,7 +146,7 @@ class DatasetOptions:
         typer.Option(
             "--withdrawals",
             metavar="FILE",
-            help="List of withdrawn subjects, text or Excel.",
+            help="File with the ids of withdrawn subjects, text or Excel.",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -148,7 +155,7 @@ class DatasetOptions:
         typer.Option(
             "--hold-out-site",
             metavar="SITE",
-            help="Site whose subjects are the test set.",
+            help="Site whose subjects form the test set.",
             rich_help_panel=DATA,
         ),
     ] = None
@@ -161,23 +168,23 @@ class DatasetOptions:
             rich_help_panel=DATA,
         ),
     ] = None
-    # People look for it, and are told who does it.
+    # Hidden, because it only explains why there is no skull stripping.
     skull_strip: Annotated[bool, typer.Option("--skull-strip", hidden=True)] = False
 
     def check(self) -> dict[str, str]:
-        """Return the dataset's options by name.
+        """Return the options of the dataset by name.
 
         Raises
         ------
         UserError
-            When an option is given both by ``--data-set`` and by its own flag, or skull stripping
-            is asked for, which no tool does without a download.
+            If an option is given twice, by ``--data-set`` and by its own flag, or if skull
+            stripping is requested.
         """
         if self.skull_strip:
             raise UserError(
-                "--skull-strip is not done here, because every good tool for it needs files that "
-                "are downloaded first; strip the scans with SynthStrip, HD-BET, FSL's BET or ANTs, "
-                "and give the stripped ones."
+                "--skull-strip is not supported, because good tools for it require additional "
+                "downloads. Use SynthStrip, HD-BET, FSL's BET or ANTs first, and use the resulting "
+                "scans."
             )
         options = parse_pairs("--data-set", self.data_set)
         names = ("visits", "classes", "crop", "space", "register", "withdrawals", "hold_out_site")
@@ -187,17 +194,18 @@ class DatasetOptions:
         for name in given:
             if name in options:
                 raise UserError(
-                    f"{name} is given twice: by --data-set and by --{name.replace('_', '-')}."
+                    f"{name} was given twice, with --data-set and with --{name.replace('_', '-')}; "
+                    "remove one of them."
                 )
         return {**options, **given}
 
     def request(self, name: str, config: Config, *, new_split: bool = False) -> CohortRequest:
-        """Return the cohort that is asked for under the name of a dataset.
+        """Return the cohort that these options describe.
 
         Raises
         ------
         UserError
-            For an unknown dataset, or options that it does not take.
+            For an unknown dataset or invalid options.
         """
         from bench.data.listing import cohort_request
 
@@ -212,7 +220,7 @@ class DatasetOptions:
 
 
 def takes_dataset_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `DatasetOptions`, which it takes as one argument `dataset`."""
+    """Add the options of `DatasetOptions` to a command, which receives them as `dataset`."""
     own, shared = _parameters(command), _parameters(DatasetOptions)
 
     @functools.wraps(command)
@@ -223,7 +231,7 @@ def takes_dataset_options(command: Callable[..., None]) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     for name, parameter in own.items():
         parameters += shared.values() if name == "dataset" else [parameter]
-    # What typer reads.
+    # typer reads the signature and the annotations.
     with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_options.__annotations__ = {each.name: each.annotation for each in parameters}
     return with_options
@@ -231,7 +239,7 @@ def takes_dataset_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @functools.cache
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the parameters by name, with annotations that are evaluated."""
+    """Return the parameters by name, with evaluated annotations."""
     hints = get_type_hints(function, include_extras=True)
     return {
         name: each.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])

@@ -1,4 +1,4 @@
-"""Reading what stands on the command line: lists, seeds, sizes and key=value pairs."""
+"""Parsing of command-line values: lists, seeds, training sizes and key=value pairs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from registry.errors import UserError
 
 
 def parse_names(values: Sequence[str] | None) -> list[str]:
-    """Split comma-separated, repeatable names; order kept, blanks dropped."""
+    """Split names separated by commas, in their order and without empty ones."""
     return [name.strip() for value in values or [] for name in value.split(",") if name.strip()]
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Read ``5`` as the seeds 0 to 4, and ``0,1,7`` as those.
+    """Parse a number of seeds (``5`` means 0 to 4) or a list of seeds (``0,1,7``).
 
     Raises
     ------
     UserError
-        When it is neither, or a seed is negative.
+        If it is neither, or a seed is negative.
     """
-    problem = UserError(f"--seeds {text}: give how many (5) or which ones (0,1,2), none negative.")
+    problem = UserError(
+        "--seeds must be a number of seeds such as 5, or a list of non-negative seeds such as "
+        f"0,1,2, got {text!r}."
+    )
     try:
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
@@ -30,17 +33,20 @@ def parse_seeds(text: str) -> list[int]:
     if "," in text:
         return list(dict.fromkeys(numbers))
     if not 1 <= numbers[0] <= 1000:
-        raise UserError(f"--seeds {text}: give from 1 to 1000 seeds, or which ones (0,1,2).")
+        raise UserError(
+            f"--seeds must be between 1 and 1000, got {text}; list seeds as in 0,1,2 to choose "
+            "particular ones."
+        )
     return list(range(numbers[0]))
 
 
 def parse_sizes(text: str, option: str = "--train-sizes") -> list[int | str]:
-    """Read ``50,100,all``.
+    """Parse training sizes such as ``50,100,all``.
 
     Raises
     ------
     UserError
-        When a size is neither ``all`` nor a whole number of at least 1.
+        If a size is neither ``all`` nor a positive integer.
     """
     sizes: list[int | str] = []
     for part in (part.strip() for part in text.split(",")):
@@ -50,43 +56,43 @@ def parse_sizes(text: str, option: str = "--train-sizes") -> list[int | str]:
             sizes.append(int(part))
         else:
             raise UserError(
-                f"{option} {text}: {part!r} is not a size; give numbers of subjects of at "
-                "least 1, or `all`."
+                f"{option} {text} is invalid: {part!r} is neither a positive number of subjects "
+                "nor `all`."
             )
     return sizes
 
 
 def parse_size(text: str | None) -> int | str | None:
-    """Read one training size, as ``50`` or ``all``; None stays None.
+    """Parse one training size such as ``50`` or ``all``; return None for None.
 
     Raises
     ------
     UserError
-        As for `parse_sizes`, or when there are several.
+        As for `parse_sizes`, or if there are several sizes.
     """
     if text is None:
         return None
     sizes = parse_sizes(text, option="--primary-size")
     if len(sizes) > 1:
-        raise UserError(f"--primary-size {text}: give one of the training sizes.")
+        raise UserError(f"--primary-size must be a single training size, got {text}.")
     return sizes[0]
 
 
 def parse_pairs(option: str, values: Sequence[str] | None) -> dict[str, str]:
-    """Read repeatable ``key=value`` pairs.
+    """Parse ``key=value`` pairs.
 
     Raises
     ------
     UserError
-        When one has no ``=`` or a key is given twice.
+        If a pair has no ``=`` or a key is given twice.
     """
     pairs: dict[str, str] = {}
     for value in values or []:
         key, sign, text = value.partition("=")
         key = key.strip()
         if not sign or not key:
-            raise UserError(f"{option} {value}: write it as key=value.")
+            raise UserError(f"{option} must have the form key=value, got {value!r}.")
         if key in pairs:
-            raise UserError(f"{option} {key} is given twice.")
+            raise UserError(f"{option} {key} was given twice; remove one of them.")
         pairs[key] = text.strip()
     return pairs

@@ -1,4 +1,4 @@
-"""``bench plot``: one figure of what the store holds, as a file. No torch is imported."""
+"""``bench plot``: figures of stored results. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def plot(
     kind: Annotated[
         str,
         typer.Argument(
-            help="learning-curves, forest, heatmap, predicted-true, roc, calibration, subjects, "
-            "pareto or critical-difference."
+            help="The kind of figure: learning-curves, forest, heatmap, predicted-true, roc, "
+            "calibration, subjects, pareto or critical-difference."
         ),
     ],
     metric: Annotated[
         str | None,
-        typer.Option("--metric", metavar="NAME", help="A metric; default: the primary one."),
+        typer.Option("--metric", metavar="NAME", help="Metric; default: the primary one."),
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option("--size", metavar="N", help="A training size; default: the primary one."),
+        typer.Option("--size", metavar="N", help="Training size; default: the primary one."),
     ] = None,
     models: Annotated[
         list[str] | None,
@@ -37,13 +37,13 @@ def plot(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE", help="A file .pdf, .svg or .png; default: KIND.pdf here."
+            "--out", metavar="FILE", help="PDF, SVG or PNG file to write; default: KIND.pdf."
         ),
     ] = None,
     plugins: Plugins = None,
     db: Db = None,
 ) -> None:
-    """Draw a figure for a paper."""
+    """Plot a figure for a paper."""
     from bench.files import write_output
     from bench.report.plots import FigureRequest, check_figure, figure
     from bench.store.store import Store
@@ -54,7 +54,7 @@ def plot(
     check_figure(kind, format_)
     if not file.parent.is_dir():
         raise UserError(
-            f"The folder {file.parent} does not exist; create it or choose another --out."
+            f"The directory {file.parent} does not exist; create it or choose another --out."
         )
     request = FigureRequest(metric, size, tuple(parse_names(models)), parse_pairs("--where", where))
     load_plugins(plugins, strict=True)

@@ -1,4 +1,4 @@
-"""``bench predict``: a stored trial's predictions on any cohort."""
+"""``bench predict``: predictions of a stored trial for any cohort."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ if TYPE_CHECKING:
     from bench.data.cohort import Cohort
 
 PREPARATION = ("grid", "crop", "zscore", "space")
-"""Settings of a cohort that decide what the same scan's volume is."""
+"""Settings of a cohort that determine how a scan becomes a volume."""
 
 
 @takes_dataset_options
 def predict(
-    trial: Annotated[str, typer.Argument(help="A trial's key, or how it begins.")],
+    trial: Annotated[str, typer.Argument(help="Key of a trial, or its first characters.")],
     data: Annotated[
         str,
-        typer.Option(
-            "--data", metavar="NAME", help="The dataset to predict.", rich_help_panel=DATA
-        ),
+        typer.Option("--data", metavar="NAME", help="Dataset to predict.", rich_help_panel=DATA),
     ],
     dataset: DatasetOptions,
     out: Annotated[
@@ -38,7 +36,7 @@ def predict(
         typer.Option(
             "--which",
             metavar="best|last",
-            help="Which of the kept weights.",
+            help="Which of the saved weights to use.",
             rich_help_panel=OUTPUT,
         ),
     ] = "best",
@@ -46,9 +44,9 @@ def predict(
     db: Db = None,
     plugins: Plugins = None,
 ) -> None:
-    """Predict every subject of a dataset with the weights of a trial.
+    """Predict all subjects of a dataset with the weights of a trial.
 
-    One scan of each subject is predicted.
+    One scan per subject is predicted.
     """
     from bench.cli.catalogue import load_plugins
     from bench.cli.progress import Ticker, stoppable
@@ -61,20 +59,22 @@ def predict(
     config = load_config()
     load_plugins(plugins, strict=True)
     if which not in ("best", "last"):
-        raise UserError(f"--which {which}: it is one of best, last.")
+        raise UserError(f"--which must be best or last, got {which!r}.")
     if not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: the folder {out.parent} does not exist.")
+        raise UserError(
+            f"The directory {out.parent} does not exist; create it or choose another --out."
+        )
     database = database_file(db or config.db)
     weights = _find(weights_folder(database), trial, which)
     trained = _preparation(weights, database)
     request = dataset.request(data, config)
-    # What can be told before scans are read; their space shows only then.
+    # Everything but the space of the scans can be checked before they are read.
     _refuse_other({**trained, **dict(request.options), "space": trained["space"]}, trained)
     with stoppable():
         cohort = open_cohort(request, config.cache, Ticker(f"{data}: preparing scan"))
     _refuse_other(cohort.settings, trained)
     n = _write(weights, cohort, device, out)
-    print(f"{n} subjects of {data} predicted by trial {weights.parent.name}: {out}")
+    print(f"Predictions of trial {weights.parent.name} for {n} subjects of {data}: {out}")
 
 
 def _find(folder: Path, trial: str, which: str) -> Path:
@@ -84,18 +84,20 @@ def _find(folder: Path, trial: str, which: str) -> Path:
     found = [one for one in kept if one.name.startswith(trial)]
     if len(found) > 1:
         raise UserError(
-            f"{trial} is how {len(found)} trials with kept weights begin; give more of the key."
+            f"The key {trial} is ambiguous: {len(found)} trials with saved weights start with it. "
+            "Use more characters of the key."
         )
     if not found or not (found[0] / f"{which}.safetensors").is_file():
         raise UserError(
-            f"No {which} weights of a trial {trial} are in {folder}; run its command again with "
-            "--keep-weights best (or both) and --reuse no. Estimators keep none."
+            f"There are no {which} weights of a trial {trial} in {folder}. Run its command again "
+            "with --keep-weights best (or both) and --reuse no. Weights of estimators cannot be "
+            "saved."
         )
     return found[0] / f"{which}.safetensors"
 
 
 def _preparation(weights: Path, database: Path) -> dict[str, Any]:
-    """Return how the volumes were prepared that a trial was trained on."""
+    """Return how the training volumes of a trial were prepared."""
     from bench.store import schema
     from bench.store.store import Store
     from bench.train.saved_weights import read_spec
@@ -109,14 +111,14 @@ def _preparation(weights: Path, database: Path) -> dict[str, Any]:
     fingerprint = read_spec(weights)["arm"]["fingerprint"]
     if fingerprint not in cohorts.index:
         raise UserError(
-            f"{database} does not say how the volumes of trial {weights.parent.name} were "
-            "prepared; name the database of its run by --db."
+            f"{database} does not contain the cohort of trial {weights.parent.name}; specify the "
+            "database in which the trial is stored with --db."
         )
     return {name: cohorts[fingerprint][name] for name in PREPARATION}
 
 
 def _refuse_other(found: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
-    """Refuse volumes that were prepared in another way than those trained on, alike or not."""
+    """Refuse volumes that were prepared with other settings than those used for training."""
     from registry.errors import UserError
 
     other = {name: value for name, value in trained.items() if found[name] != value}
@@ -125,8 +127,8 @@ def _refuse_other(found: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
         here = ", ".join(f"{name}={found[name]}" for name in other)
         options = " ".join(f"--data-set {name}={value}" for name, value in other.items())
         raise UserError(
-            f"The trial was trained on volumes with {theirs}, and these have {here}: it would "
-            f"predict nonsense. Prepare the cohort in the same way: {options}."
+            f"The trial was trained on volumes prepared with {theirs}, but these were prepared "
+            f"with {here}, so that its predictions would be meaningless. Use {options}."
         )
 
 

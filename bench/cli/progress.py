@@ -1,4 +1,4 @@
-"""Showing what runs: a bar on a terminal, plain lines elsewhere."""
+"""Display of progress: bars on a terminal, lines in log files and pipes."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 
 MINUTE = 60.0
-"""Seconds between two lines on what runs, in logs and pipes."""
+"""Minimum number of seconds between two lines about running units in logs and pipes."""
 STILL = 10
-"""Minutes after which a line is said again though nothing has changed."""
+"""Minutes after which a line is repeated even if nothing has changed."""
 
 
 class PlainProgress:
-    """One line a finished unit and, while units run, at most one a minute, for logs and pipes."""
+    """One line per finished unit and at most one per minute about running units."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.finished = 0
         self._labels: dict[str, str] = {}
         self._running: dict[str, str] = {}
-        """What was last heard of each unit that runs."""
-        # Executor threads report while the driver's thread and the clock print.
+        """The latest progress of each running unit."""
+        # Threads of the executor report while the threads of the driver and the clock print.
         self._lock = threading.RLock()
         self._over = threading.Event()
         self._clock = threading.Thread(target=self._tick, daemon=True)
@@ -47,21 +47,21 @@ class PlainProgress:
         self._clock.join()
 
     def say(self, words: str) -> None:
-        """Print a line; where nobody reads any more, the run goes on without."""
+        """Print a line; if the pipe was closed, continue without output."""
         with self._lock:
             try:
                 print(words, flush=True)
             except BrokenPipeError:
                 streams.forget_output()
-                print("Nobody reads standard output any more; the run goes on.", file=sys.stderr)
+                print("Standard output was closed; the run continues without it.", file=sys.stderr)
 
     def started(self, key: str, label: str) -> None:
-        """Remember the unit; nothing is printed for what is only queued."""
+        """Remember the unit; nothing is printed for queued units."""
         with self._lock:
             self._labels[key] = label
 
     def progressed(self, key: str, words: str, share: float) -> None:
-        """Remember what a unit does, for the line of this minute."""
+        """Remember the progress of a unit for the next line."""
         with self._lock:
             self._running[key] = words
 
@@ -79,7 +79,7 @@ class PlainProgress:
         self.say(f"warning: {words}")
 
     def _tick(self) -> None:
-        said, quiet = "", 0
+        printed, quiet = "", 0
         while not self._over.wait(MINUTE):
             with self._lock:
                 found = [
@@ -89,13 +89,13 @@ class PlainProgress:
                 ]
                 line = "; ".join(found)
                 quiet += 1
-                if line and (line != said or quiet >= STILL):
+                if line and (line != printed or quiet >= STILL):
                     self.say(f"[{self.finished}/{self.total}] running: {line}")
-                    said, quiet = line, 0
+                    printed, quiet = line, 0
 
 
 class BarProgress:
-    """A bar for the whole command and a line for each unit that runs."""
+    """A bar for the whole command and one for each running unit."""
 
     def __init__(self, total: int) -> None:
         from rich.console import Console
@@ -119,7 +119,7 @@ class BarProgress:
         self._all = self._progress.add_task("units", total=total)
         self._labels: dict[str, str] = {}
         self._tasks: dict[str, TaskID] = {}
-        # Executor threads report while the driver's thread adds and removes lines.
+        # Threads of the executor report while the thread of the driver adds and removes bars.
         self._lock = threading.Lock()
 
     def __enter__(self) -> BarProgress:
@@ -134,12 +134,12 @@ class BarProgress:
         self._progress.console.print(words, markup=False, highlight=False)
 
     def started(self, key: str, label: str) -> None:
-        """Remember the unit; its line appears with its first word."""
+        """Remember the unit; its bar appears when it first reports progress."""
         with self._lock:
             self._labels[key] = label
 
     def progressed(self, key: str, words: str, share: float) -> None:
-        """Move a unit's bar."""
+        """Update the bar of a unit."""
         with self._lock:
             label = self._labels.get(key)
             if label is None:
@@ -151,7 +151,7 @@ class BarProgress:
             )
 
     def ended(self, key: str, label: str, state: str, seconds: float, error: str) -> None:
-        """Take a unit's line away and move the whole."""
+        """Remove the bar of a unit and advance the main bar."""
         with self._lock:
             self._labels.pop(key, None)
             task = self._tasks.pop(key, None)
@@ -167,17 +167,17 @@ class BarProgress:
 
 
 def make_progress(total: int) -> PlainProgress | BarProgress:
-    """Return the display that suits standard output."""
+    """Return the display for standard output."""
     return BarProgress(total) if _is_terminal() else PlainProgress(total)
 
 
 def _is_terminal() -> bool:
-    """Tell whether lines can be renewed: a dumb terminal would show nothing until the end."""
+    """Return whether lines can be overwritten; dumb terminals would show nothing until the end."""
     return sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown")
 
 
 class Ticker:
-    """A counter for one long step before the units: one line on a terminal, else one a minute."""
+    """A counter for a long step: one line on a terminal, otherwise one line per minute."""
 
     def __init__(self, words: str) -> None:
         self.words = words
@@ -185,7 +185,7 @@ class Ticker:
         self._last = 0.0 if self._terminal else time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how far the step is."""
+        """Show the progress of the step."""
         now = time.monotonic()
         if self._terminal and (now - self._last > 0.1 or done == total):
             self._last = now
@@ -200,12 +200,12 @@ class Ticker:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Turn Ctrl-C into a sentence and exit code 1, for work that goes on where it ended."""
+    """Turn Ctrl-C into a message and exit code 1, for work that can be resumed."""
     try:
         yield
     except (KeyboardInterrupt, RuntimeError) as error:
-        # Python 3.11 wraps what is raised while a class is made, in an import say.
+        # Python 3.11 wraps exceptions that are raised while a class is created, as in an import.
         if KeyboardInterrupt not in (type(error), type(error.__cause__)):
             raise
-        print("\nStopped on request; the same command goes on where this one ended.")
+        print("\nStopped on request; run the same command again to resume.")
         raise typer.Exit(1) from None

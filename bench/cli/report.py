@@ -1,4 +1,4 @@
-"""``bench report`` and ``bench status``: what the store says. No torch is imported."""
+"""``bench report`` and ``bench status``: stored results. Does not import torch."""
 
 from __future__ import annotations
 
@@ -21,34 +21,36 @@ def report(
     format_: Format = "terminal",
     metric: Annotated[
         str | None,
-        typer.Option(
-            "--metric", metavar="NAME", help="A metric, or all; default: the primary one."
-        ),
+        typer.Option("--metric", metavar="NAME", help="Metric, or all; default: the primary one."),
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(
-            "--reference", metavar="MODEL", help="Compare every model with this one only."
-        ),
+        typer.Option("--reference", metavar="MODEL", help="Compare all models with this one only."),
     ] = None,
     where: Where = None,
     out: Out = None,
     checklist: Annotated[
         str | None,
-        typer.Option("--checklist", metavar="NAME", help="Fill in claim, comparison or tripod-ai."),
+        typer.Option(
+            "--checklist",
+            metavar="NAME",
+            help="Print a checklist with answers: claim, comparison or tripod-ai.",
+        ),
     ] = None,
     standalone: Standalone = False,
     wide: Wide = False,
     plugins: Plugins = None,
     db: Db = None,
 ) -> None:
-    """Print the leaderboard and the tests of the differences."""
+    """Print the leaderboard and the tests of differences between models."""
     from bench.report.build import build_report
     from bench.report.checklists import build_checklist
     from registry.errors import UserError
 
     if checklist is not None and (metric, reference) != (None, None):
-        raise UserError("--checklist shows what was declared; leave --metric and --reference out.")
+        raise UserError(
+            "--checklist uses the declared primary analysis; remove --metric and --reference."
+        )
     chosen = parse_pairs("--where", where)
 
     def build(store: Store) -> Report:
@@ -67,7 +69,7 @@ def report(
 
 
 def status(wide: Wide = False, db: Db = None) -> None:
-    """Show what is stored, what failed and what is missing."""
+    """Print which trials are stored, failed or missing."""
     from bench.report.status import build_status
 
     show(db, build_status, wide=wide)

@@ -1,4 +1,4 @@
-"""``bench run``: from the request to stored rows."""
+"""``bench run``: tuning and training models, and storing the results."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ EXAMPLES = """
 Examples:
 
 \b
-  A first comparison, without any data of your own:
+  A first comparison on a synthetic cohort:
     bench run --model slice2d-imagenet,cnn3d,prior --data synthetic-ad-4mm
 
 \b
-  Three training sizes of ADNI, five seeds, the plan only:
+  Print the plan for three training sizes of ADNI and five seeds:
     bench run --model slice2d-imagenet,cnn3d --data adni --root /data/ADNI \\
         --train-sizes 50,100,all --seeds 5 --dry-run
 
 \b
-  Fixed settings instead of tuning, four processes:
+  Use fixed settings instead of tuning, and four processes:
     bench run --model cnn3d --data ukbb --root /data/ukb --target age \\
         --trials 0 --set lr=1e-4 --epochs 50 --workers 4
 """
@@ -66,7 +66,7 @@ def run(
             "--data",
             metavar="NAME,...",
             autocompletion=names_of("datasets"),
-            help="Datasets.",
+            help="Datasets to train and test on.",
             rich_help_panel=DATA,
         ),
     ],
@@ -77,7 +77,7 @@ def run(
             "--encoder",
             metavar="NAME,...",
             autocompletion=names_of("encoders"),
-            help="Encoders of slice models; default: each model's own.",
+            help="Encoders for slice models; default: that of each model.",
             rich_help_panel=COMPARE,
         ),
     ] = None,
@@ -86,7 +86,7 @@ def run(
         typer.Option(
             "--train-sizes",
             metavar="N,...|all",
-            help="Numbers of training subjects, as 50,100,all.",
+            help="Numbers of training subjects, for example 50,100,all.",
             rich_help_panel=COMPARE,
         ),
     ] = "all",
@@ -95,7 +95,7 @@ def run(
         typer.Option(
             "--seeds",
             metavar="N|LIST",
-            help="How many seeds (5), or which ones (0,1,2).",
+            help="Number of seeds (5), or list of seeds (0,1,2).",
             rich_help_panel=COMPARE,
         ),
     ] = "5",
@@ -104,7 +104,7 @@ def run(
         typer.Option(
             "--test-data",
             metavar="NAME",
-            help="Another dataset, to test on.",
+            help="Another dataset to test on.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -112,7 +112,7 @@ def run(
         bool,
         typer.Option(
             "--new-split",
-            help="Draw the training, validation and test subjects anew.",
+            help="Split the subjects again, discarding the previous split.",
             rich_help_panel=DATA,
         ),
     ] = False,
@@ -120,7 +120,7 @@ def run(
         bool,
         typer.Option(
             "--allow-pretraining-overlap",
-            help="Test encoders also on cohorts that their weights have seen.",
+            help="Test encoders also on cohorts that were part of their pretraining.",
             rich_help_panel=DATA,
             hidden=True,
         ),
@@ -130,7 +130,7 @@ def run(
         typer.Option(
             "--trials",
             metavar="N",
-            help="Optuna trials of a study; 0 uses the models' own settings.",
+            help="Optuna trials per study; 0 uses the default settings without tuning.",
             rich_help_panel=TRAINING,
         ),
     ] = 20,
@@ -139,7 +139,7 @@ def run(
         typer.Option(
             "--tune",
             metavar="shared|per-seed",
-            help="Tune once for all seeds, or for each seed.",
+            help="Tune once for all seeds, or separately for each seed.",
             rich_help_panel=TRAINING,
         ),
     ] = "shared",
@@ -148,7 +148,7 @@ def run(
         typer.Option(
             "--epochs",
             metavar="N",
-            help="Epochs of every network; default: the model's own.",
+            help="Number of epochs of all networks; default: that of each model.",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -157,7 +157,7 @@ def run(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A setting of the models; `bench show MODEL --all` lists them.",
+            help="Setting of the models, as listed by `bench show MODEL --all`.",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -166,7 +166,7 @@ def run(
         typer.Option(
             "--weights",
             metavar="ENCODER=FILE",
-            help="Pretrained weights of an encoder; repeatable.",
+            help="File with pretrained weights of an encoder; repeatable.",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -175,7 +175,7 @@ def run(
         typer.Option(
             "--precision",
             metavar="fp32|bf16|auto",
-            help="Precision of training; auto is bf16 where the processor multiplies it.",
+            help="Precision of training; auto is bf16 if the hardware supports it, otherwise fp32.",
             rich_help_panel=TRAINING,
         ),
     ] = "fp32",
@@ -183,7 +183,7 @@ def run(
         bool,
         typer.Option(
             "--deterministic",
-            help="Repeat a GPU's numbers exactly; a CPU always does.",
+            help="Make results on a GPU exactly reproducible; on a CPU they always are.",
             rich_help_panel=TRAINING,
         ),
     ] = False,
@@ -192,7 +192,7 @@ def run(
         typer.Option(
             "--metric",
             metavar="NAME",
-            help="Primary metric; default: the task's.",
+            help="Primary metric; default: that of the task.",
             rich_help_panel=ANALYSIS,
         ),
     ] = None,
@@ -201,7 +201,7 @@ def run(
         typer.Option(
             "--primary-size",
             metavar="N|all",
-            help="Training size at which claims are made; default: the largest up to half of all.",
+            help="Primary training size; default: the largest up to half of the training subjects.",
             rich_help_panel=ANALYSIS,
         ),
     ] = None,
@@ -210,7 +210,7 @@ def run(
         typer.Option(
             "--reference",
             metavar="MODEL",
-            help="Model that all others are compared with; default: all pairs, up to seven models.",
+            help="Model to compare all others with; default: all pairs, up to seven models.",
             rich_help_panel=ANALYSIS,
         ),
     ] = None,
@@ -219,7 +219,7 @@ def run(
         typer.Option(
             "--margin",
             metavar="X",
-            help="Difference that is too small to matter, in units of the metric.",
+            help="Largest difference that is irrelevant in practice, in units of the metric.",
             rich_help_panel=ANALYSIS,
         ),
     ] = None,
@@ -228,7 +228,7 @@ def run(
         typer.Option(
             "--executor",
             metavar="NAME",
-            help="Where units of work run, as listed by `bench list executors`.",
+            help="Executor of units of work, as listed by `bench list executors`.",
             rich_help_panel=EXECUTION,
         ),
     ] = "local",
@@ -237,7 +237,7 @@ def run(
         typer.Option(
             "--workers",
             metavar="N",
-            help="Units of work side by side; default: 1, or one for each GPU.",
+            help="Number of units of work to run in parallel; default: 1, or one per GPU.",
             rich_help_panel=EXECUTION,
         ),
     ] = None,
@@ -246,7 +246,7 @@ def run(
         typer.Option(
             "--threads",
             metavar="N",
-            help="Threads of each unit; default: cores divided by workers.",
+            help="Number of threads per unit; default: cores divided by workers.",
             rich_help_panel=EXECUTION,
         ),
     ] = None,
@@ -256,7 +256,7 @@ def run(
         typer.Option(
             "--per-gpu",
             metavar="N",
-            help="Units that share one GPU; default: 1.",
+            help="Number of units that share a GPU; default: 1.",
             rich_help_panel=EXECUTION,
         ),
     ] = None,
@@ -265,7 +265,7 @@ def run(
         typer.Option(
             "--time-limit",
             metavar="MINUTES",
-            help="Stop a unit after this time; running again continues it.",
+            help="Stop a unit after this time; the same command resumes it.",
             rich_help_panel=EXECUTION,
         ),
     ] = None,
@@ -274,12 +274,15 @@ def run(
         typer.Option(
             "--reuse",
             metavar="yes|retry-failed|no|only",
-            help="Whether stored trials are used again.",
+            help="Whether to reuse stored trials instead of running them again.",
             rich_help_panel=EXECUTION,
         ),
     ] = "yes",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=EXECUTION)
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the plan without running it.", rich_help_panel=EXECUTION
+        ),
     ] = False,
     plugins: Plugins = None,
     db: Db = None,
@@ -288,16 +291,16 @@ def run(
         typer.Option(
             "--keep-weights",
             metavar="none|best|both",
-            help="Which weights of trained networks to keep.",
+            help="Which weights of trained networks to save.",
             rich_help_panel=OUTPUT,
         ),
     ] = "none",
 ) -> None:
-    """Tune and train the models at every training size.
+    """Tune and train models at one or several training sizes.
 
-    Trials that are stored already are not run again.
+    Trials that are already stored are not run again.
 
-    Options that take NAME,... or KEY=VALUE may be repeated.
+    Options with NAME,... or KEY=VALUE can be repeated.
     """
     from bench.cli.catalogue import load_plugins
     from bench.config import load_config
@@ -323,7 +326,7 @@ def run(
     _check_least("--per-gpu", per_gpu, 1)
     _check_choice("--keep-weights", keep_weights, tuple(KEPT))
     if time_limit is not None and not time_limit > 0:
-        raise UserError(f"--time-limit {time_limit}: give more than 0 minutes.")
+        raise UserError(f"--time-limit must be greater than 0 minutes, got {time_limit:g}.")
     settings = parse_pairs("--set", set_)
     files = parse_pairs("--weights", weights)
     if epochs is not None:
@@ -345,7 +348,7 @@ def run(
         allow_overlap=allow_overlap,
         declared=PrimaryAnalysis(metric, parse_size(primary_size), reference, margin),
     )
-    # Names first: a typo must not wait for a cohort to be read.
+    # Names are checked before cohorts are read, so that typos are reported immediately.
     for name in request.models:
         catalogue.model(name)
     for name in request.encoders:
@@ -361,7 +364,7 @@ def run(
     file = database_file(db or config.db)
     looking = dry_run or reuse == "only"
     if not looking and not all(item.card.synthetic for item in requests):
-        # Before the file is opened, which alone would change it.
+        # Checked before the file is opened, because opening it for writing changes it.
         refuse_tracked_file(file)
     with write_errors(file), ExitStack() as stack:
         store = _open_store(file, dry_run=looking, stack=stack)
@@ -374,17 +377,17 @@ def run(
             return
         assert store is not None
         argv = ["bench", *sys.argv[1:]]
-        # Stored also when nothing is left to run: reports show what was asked for last.
+        # Stored even if there is nothing to run, because reports show the latest request.
         command = record(store, plans, request.seeds, argv, request.declared)
         if not todo:
             _finish_without_work(plans, file)
             return
         slots = _workers(plans, device, workers, per_gpu)
-        # Where the cache is somebody else's, what units keep is beside the database.
-        ours = os.access(request.cache, os.W_OK)
+        # If the cache belongs to another user, units use a directory next to the database.
+        writable = os.access(request.cache, os.W_OK)
         how = ExecutionSettings(
             database=store.file,
-            cache=request.cache if ours else work_folder(store.file) / "cache",
+            cache=request.cache if writable else work_folder(store.file) / "cache",
             command=command,
             argv=argv,
             device=device,
@@ -401,7 +404,7 @@ def run(
 
 
 def _with_test_data(request: CohortRequest, name: str, config: Config) -> CohortRequest:
-    """Return a request whose models are tested on another dataset, as bench.toml describes it."""
+    """Return a request with another test cohort, whose options are those in bench.toml."""
     from bench.data.listing import with_test_cohort
 
     test = DatasetOptions(target=request.target).request(name, config)
@@ -412,14 +415,14 @@ def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
     from registry.errors import UserError
 
     if value not in choices:
-        raise UserError(f"{option} {value}: it is one of {', '.join(choices)}.")
+        raise UserError(f"{option} must be one of {', '.join(choices)}, got {value!r}.")
 
 
 def _check_least(option: str, value: int | None, least: int) -> None:
     from registry.errors import UserError
 
     if value is not None and value < least:
-        raise UserError(f"{option} {value}: it is at least {least}.")
+        raise UserError(f"{option} must be at least {least}, got {value}.")
 
 
 def _open_store(file: Path, *, dry_run: bool, stack: ExitStack) -> Store | None:
@@ -428,7 +431,7 @@ def _open_store(file: Path, *, dry_run: bool, stack: ExitStack) -> Store | None:
     from bench.store.store import Store
 
     if dry_run:
-        # An empty file is what `bench run` makes a database of.
+        # An empty file is treated like a missing one, because `bench run` would fill it.
         store = Store.for_reading(file) if file.exists() and file.stat().st_size else None
         if store is not None:
             stack.callback(store.close)
@@ -466,15 +469,15 @@ def _print_plan(plan: Plan, request: RunRequest) -> None:
         print(f"  warning: {warning}")
     print(f"  split: {_balance_words(cohort)}")
     for what, why in plan.dropped:
-        print(f"  dropped: {what}: {why}")
+        print(f"  not run: {what}: {why}")
     sizes = ", ".join(map(str, plan.sizes))
     seeds = ", ".join(map(str, request.seeds))
     models = f"{len(plan.arms)} model{'s' * (len(plan.arms) != 1)}"
     print(f"  {models} at training sizes {sizes}, seeds {seeds}")
     words = {
         "run": "to run",
-        "reuse": "stored already",
-        "failed": "failed before (--reuse retry-failed runs them again)",
+        "reuse": "already stored",
+        "failed": "failed before (use --reuse retry-failed to run them again)",
         "missing": "not stored",
     }
     counts = [
@@ -483,33 +486,33 @@ def _print_plan(plan: Plan, request: RunRequest) -> None:
     print(f"  trials: {', '.join(counts)}; studies to run: {len(plan.studies)}")
     if plan.seconds is not None:
         hours = plan.seconds / 3600
-        print(f"  expected: {hours:.2f} hours on one worker, estimated from stored trials")
+        print(f"  expected duration: {hours:.2f} hours with one worker, based on stored trials")
 
 
 def _balance_words(cohort: Cohort) -> str:
-    """Say how similar the training, validation and test subjects are."""
+    """Describe how similar training, validation and test subjects are."""
     found = cohort.balance.drop_duplicates("what")
     tests = [
         f"{what} p = {p:.2f}" for what, p in zip(found["what"], found["p"], strict=True) if p == p
     ]
     if not tests:
-        return "no variable to compare training, validation and test subjects by"
-    return f"training, validation and test subjects compared by {', '.join(tests)}"
+        return "no variables for comparing training, validation and test subjects"
+    return f"differences between training, validation and test subjects: {', '.join(tests)}"
 
 
 def _finish_without_work(plans: Sequence[Plan], file: Path) -> None:
     failed = sum(plan.count("failed") for plan in plans)
     if failed:
         print(
-            f"Nothing to run: {failed} trials failed before and are not tried again; "
-            f"to retry them:\n  {_command()} --reuse retry-failed"
+            f"Nothing to run: {failed} trials failed before. To run them again:\n"
+            f"  {_command()} --reuse retry-failed"
         )
         raise typer.Exit(1)
-    print(f"Nothing to run: everything of this request is stored in {file}.")
+    print(f"Nothing to run: all requested trials are already stored in {file}.")
 
 
 def _workers(plans: Sequence[Plan], device: str, asked: int | None, per_gpu: int | None) -> _Slots:
-    """Return how many units run side by side, on how many GPUs, with which modules loaded."""
+    """Return the number of workers and GPUs, and the modules to preload."""
     from bench.execute.driver import preload_for
     from registry.errors import UserError
 
@@ -520,7 +523,9 @@ def _workers(plans: Sequence[Plan], device: str, asked: int | None, per_gpu: int
 
         gpus = gpu_count(device)
     if per_gpu is not None and not gpus:
-        raise UserError("--per-gpu needs a GPU and a network to run; use --workers.")
+        raise UserError(
+            "--per-gpu requires a GPU and a network to train on it; use --workers instead."
+        )
     return _Slots(asked or max(1, gpus * (per_gpu or 1)), gpus, preload)
 
 
@@ -558,7 +563,7 @@ def _execute(
 
 
 class _Stop:
-    """Ctrl-C: once finishes what runs, twice stops at once."""
+    """Handles Ctrl-C: the first lets running units finish, the second stops them."""
 
     def __init__(self, executor: Any, progress: Any) -> None:
         self.asked = False
@@ -577,19 +582,19 @@ class _Stop:
             self._executor.kill()
             return
         self.asked = True
-        self._progress.say("Finishing what runs; Ctrl-C again stops at once.")
+        self._progress.say("Waiting for running trials; press Ctrl-C again to stop immediately.")
 
 
 def _close(summary: RunSummary, todo: int, file: Path) -> None:
-    print(f"{summary.done} of {todo} trials done, stored in {file}.")
+    print(f"{summary.done} of {todo} trials done; results are stored in {file}.")
     if summary.stopped:
-        print(f"Stopped on request; the same command goes on where this one ended:\n  {_command()}")
+        print(f"Stopped on request. To resume, run the same command again:\n  {_command()}")
         raise typer.Exit(1)
     if summary.failed:
-        print(f"{len(summary.failed)} trials did not succeed:")
+        print(f"{len(summary.failed)} trials failed or were interrupted:")
         for label, error in summary.failed:
             print(f"  {label}: {error}")
-        print(f"To retry them:\n  {_command()} --reuse retry-failed")
+        print(f"To run them again:\n  {_command()} --reuse retry-failed")
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""From a stored database to a rendered report, on the terminal or in a file."""
+"""Rendering a report from a database to the terminal or a file."""
 
 from __future__ import annotations
 
@@ -16,19 +16,26 @@ if TYPE_CHECKING:
 Format = Annotated[
     str,
     typer.Option(
-        "--format", metavar="FORMAT", help="terminal, markdown, latex, html, csv or json."
+        "--format",
+        metavar="FORMAT",
+        help="Output format: terminal, markdown, latex, html, csv or json.",
     ),
 ]
 Where = Annotated[
     list[str] | None,
-    typer.Option("--where", metavar="KEY=VALUE", help="Choose among protocols; repeatable."),
+    typer.Option(
+        "--where",
+        metavar="KEY=VALUE",
+        help="Select a protocol if there are several, for example dataset=adni; repeatable.",
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to this file.")]
 Standalone = Annotated[
-    bool, typer.Option("--standalone", help="LaTeX that compiles alone, not for \\input.")
+    bool,
+    typer.Option("--standalone", help="Write a complete LaTeX document, not one for \\input."),
 ]
 Wide = Annotated[
-    bool, typer.Option("--wide", help="Every column of a table, however long the lines.")
+    bool, typer.Option("--wide", help="Print all columns, even if lines exceed the terminal.")
 ]
 
 
@@ -42,12 +49,12 @@ def show(
     wide: bool = False,
     plugins: list[Path] | None = None,
 ) -> None:
-    """Build a report from a database that is open for reading, and print or write it.
+    """Build a report from a database and print it or write it to a file.
 
     Raises
     ------
     UserError
-        For an unknown format, a missing folder, or what `build` refuses.
+        For an unknown format or a missing directory, or raised by `build`.
     """
     from bench.cli.catalogue import load_plugins
     from bench.files import write_output
@@ -58,16 +65,18 @@ def show(
 
     if format_ not in FORMATS:
         raise UserError(
-            f"--format {format_}: it is one of {', '.join(FORMATS)}"
+            f"--format must be one of {', '.join(FORMATS)}, got {format_!r}"
             f"{did_you_mean(format_, FORMATS)}."
         )
     if standalone and format_ != "latex":
-        raise UserError(f"--standalone goes with --format latex, not with {format_}.")
+        raise UserError(f"--standalone requires --format latex, got {format_}.")
     if wide and format_ != "terminal":
-        raise UserError(f"--wide goes with --format terminal; {format_} has every column.")
+        raise UserError(
+            f"--wide requires --format terminal; the format {format_} always has all columns."
+        )
     if out is not None and not out.parent.is_dir():
         raise UserError(
-            f"The folder {out.parent} does not exist; create it or choose another --out."
+            f"The directory {out.parent} does not exist; create it or choose another --out."
         )
     load_plugins(plugins, strict=True)
     store = Store.for_reading(database(db))
@@ -79,7 +88,7 @@ def show(
         styled = sys.stdout.isatty()
         sys.stdout.write(render(report, format_, styled=styled, standalone=standalone, wide=wide))
         return
-    # As typed, with the folder: two files of one paper have labels of their own.
+    # The name includes the directory, so that several files of one paper have different labels.
     name = " ".join([*out.parent.parts[-1:], out.stem])
     text = render(report, format_, standalone=standalone, name=name, wide=wide)
     write_output(out, text.encode())
@@ -87,7 +96,7 @@ def show(
 
 
 def database(db: str | None) -> Path:
-    """Return the database file that ``--db``, the configuration or the default names."""
+    """Return the database file according to ``--db``, the configuration or the default."""
     from bench.config import load_config
     from bench.store.engine import database_file
 

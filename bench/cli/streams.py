@@ -1,4 +1,4 @@
-"""Standard streams that take whatever is printed, also where they are closed or lack characters."""
+"""Standard streams that accept all output, even if they are closed or their encoding is limited."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import unicodedata
 
 
 def prepare() -> None:
-    """Open the streams that are closed, and print what an encoding lacks as what comes closest."""
+    """Open closed streams, and replace characters that an encoding lacks by similar ones."""
     closed = sys.stdout is None
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -21,16 +21,16 @@ def prepare() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="closest")
     if closed:
-        print("Warning: standard output is closed; what is printed is lost.", file=sys.stderr)
+        print("Warning: standard output is closed; nothing can be printed to it.", file=sys.stderr)
 
 
 def forget_output() -> None:
-    """Drop what is still to be printed, and all that follows: nobody can take it."""
+    """Discard buffered and all further output."""
     _open_nothing(1)
 
 
 def _open_nothing(number: int) -> None:
-    """Let a descriptor lead nowhere; a closed one would be taken by the next file opened."""
+    """Redirect a descriptor to the null device; a closed one would be reused by the next file."""
     nothing = os.open(os.devnull, os.O_RDWR)
     if nothing != number:
         os.dup2(nothing, number)
@@ -38,7 +38,7 @@ def _open_nothing(number: int) -> None:
 
 
 def _closest(error: UnicodeError) -> tuple[str, int]:
-    """Return ASCII for characters that cannot be encoded: lines as hyphens, letters bare."""
+    """Return ASCII for characters that cannot be encoded, such as letters without accents."""
     assert isinstance(error, UnicodeEncodeError)
     return "".join(map(_plain, error.object[error.start : error.end])), error.end
 

@@ -1,4 +1,4 @@
-"""``bench weights``: what pretrained weights there are, and fetching them with internet."""
+"""``bench weights``: listing and downloading pretrained weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, help="List or download pretrained weight
 
 @app.command("list")
 def list_weights(plugins: Plugins = None) -> None:
-    """List encoders with pretrained weights, and where these are."""
+    """List encoders with pretrained weights and the locations of the files."""
     from bench.cli.catalogue import load_plugins
     from bench.config import load_config
     from bench.train.encoder import encoder_handle
@@ -32,19 +32,22 @@ def list_weights(plugins: Plugins = None) -> None:
         print(f"{card.name}\n  source   {source}\n  licence  {licence}")
         if file is None:
             print(
-                f"  here     no; `bench weights get {card.name} --out DIR` where there is internet"
+                "  file     not available; run "
+                f"`bench weights get {card.name} --out DIR` with internet access"
             )
         else:
-            print(f"  here     {file}\n  sha256   {encoder_handle(card, file).weights_digest()}")
+            print(f"  file     {file}\n  sha256   {encoder_handle(card, file).weights_digest()}")
 
 
 @app.command("get")
 def get(
-    encoder: Annotated[str, typer.Argument(help="An encoder; also timm/NAME or torchvision/NAME.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to put the file in.")],
+    encoder: Annotated[
+        str, typer.Argument(help="An encoder, including timm/NAME and torchvision/NAME.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for the file.")],
     plugins: Plugins = None,
 ) -> None:
-    """Download the weights of an encoder into a file."""
+    """Download the weights of an encoder to a file."""
     from bench.cli.catalogue import load_plugins
     from bench.train.weights import cached_file, download_weights
     from registry.core import catalogue

@@ -1,4 +1,4 @@
-"""The contract of an executor: every one of them passes the same test."""
+"""The interface of executors."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from typing import Protocol
 from bench.unit import Unit
 
 OnProgress = Callable[[str, str, float], None]
-"""Told (unit key, words, share done) while a unit runs."""
+"""Called with the key of a running unit, its current step and the fraction completed."""
 
 
 @dataclass(frozen=True)
 class WorkerExit:
-    """How a worker ended. Whether it left an outcome is for the driver to see."""
+    """How a worker process ended; the driver checks whether it left an outcome."""
 
     attempt: str
     started: datetime
     finished: datetime
     exit_code: int
-    """Negative for the number of the signal that killed it."""
+    """The negative number of a signal if a signal ended the process."""
     stderr: str = ""
-    """What was written to standard error meanwhile by processes that had no log yet."""
+    """What processes wrote to standard error before they opened their log."""
 
 
 class Executor(Protocol):
-    """Runs units, each in a process of its own.
+    """Runs each unit of work in its own process.
 
-    `registry.executor` registers a class or function that makes one from the arguments of
-    `bench.execute.local.LocalExecutor`. A unit travels as `Unit.to_json`; the process calls
-    `bench.execute.unit.work`, which leaves the outcome in the unit's folder.
+    `registry.executor` registers a class or function that is called with the arguments of
+    `bench.execute.local.LocalExecutor`. Units are passed on as `Unit.to_json`. The process calls
+    `bench.execute.unit.work`, which writes the outcome into the directory of the unit.
     """
 
     def submit(self, unit: Unit) -> Future[WorkerExit]:
-        """Queue a unit; the future is done when its process has ended, however it ended."""
+        """Queue a unit; the future completes when its process has ended for any reason."""
 
     def cancel(self) -> None:
-        """Drop what is queued; what runs goes on."""
+        """Cancel queued units; running ones continue."""
 
     def kill(self) -> None:
-        """End what runs and start nothing more; safe in a signal handler."""
+        """Stop running units and start no more; must be safe to call in a signal handler."""
 
     def shutdown(self) -> None:
-        """End everything at once, what runs included, and free the slots."""
+        """Stop everything, including running units, and release resources."""

@@ -1,4 +1,7 @@
-"""The driver: hands units to an executor, takes their outcomes, and alone writes the database."""
+"""The driver: submits units to an executor and stores their outcomes.
+
+It is the only process that writes to the database.
+"""
 
 from __future__ import annotations
 
@@ -47,29 +50,29 @@ from registry.core import catalogue
 from registry.errors import UserError
 
 LOG_TAIL = 4000
-"""Characters of a worker's log that are kept with its attempt."""
+"""Number of characters of a worker's log to store."""
 
 
 class Observer(Protocol):
-    """Told what happens, to show it."""
+    """Displays the progress of the driver."""
 
     def started(self, key: str, label: str) -> None:
-        """A unit was handed to the executor."""
+        """Called when a unit was submitted to the executor."""
 
     def ended(self, key: str, label: str, state: str, seconds: float, error: str) -> None:
-        """A unit's outcome is stored."""
+        """Called when the outcome of a unit was stored."""
 
     def warn(self, words: str) -> None:
-        """Something is not as it should be, and the run goes on."""
+        """Called with a warning; the run continues."""
 
 
 @dataclass
 class RunSummary:
-    """What became of the units of a command."""
+    """The outcomes of the trials of a command."""
 
     done: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
-    """(label, error) of trials that did not succeed."""
+    """(label, error) of trials that failed or were interrupted."""
     stopped: bool = False
 
 
@@ -79,15 +82,15 @@ class Driver:
     Parameters
     ----------
     store : Store
-        Open for writing, under the driver's lock.
+        The database, open for writing and locked.
     executor : Executor
         Runs the units.
     settings : ExecutionSettings
-        How and where they run.
+        How and where units run.
     observer : Observer
-        Shows what happens.
+        Displays the progress.
     stopping : callable
-        True once the user asked to finish what runs and stop.
+        Returns True once the user asked to stop after the running units.
     """
 
     def __init__(
@@ -109,13 +112,13 @@ class Driver:
         self._arm_threads: dict[str, int] = {}
 
     def run(self, plans: Sequence[Plan], *, replace: bool = False) -> RunSummary:
-        """Run everything the plans say, studies before their trials; return what became of it.
+        """Run all studies and trials of the plans, studies before their trials.
 
-        Outcomes that an earlier driver did not live to take are taken first.
+        Outcomes that an interrupted driver did not store are stored first.
         """
         self._replace = replace
         if replace:
-            # Old outcomes and tuning histories would otherwise be taken for new ones.
+            # Old outcomes and tuning histories would otherwise be mistaken for new ones.
             for plan in plans:
                 for unit_key in _unit_keys(plan):
                     shutil.rmtree(self.settings.work / unit_key, ignore_errors=True)
@@ -128,17 +131,17 @@ class Driver:
                 if trial.action == "run" and trial.spec.study not in needed:
                     self._start(plan, trial.spec, pending)
         while pending:
-            # A timeout lets a Ctrl-C through between two outcomes.
+            # The timeout allows Ctrl-C to be handled while waiting.
             ready, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
             if self.stopping() and not self.summary.stopped:
                 self.summary.stopped = True
                 self.executor.cancel()
-                # wait() never counts a future that was cancelled before a slot saw it as done.
+                # wait() does not return futures that were cancelled before they started.
                 pending = {f: job for f, job in pending.items() if not f.cancelled()}
             for future in ready:
                 self._end(pending.pop(future), future.result(), pending)
         with suppress(OSError):
-            # Left only while a study's history or a stranger's file is in it.
+            # This fails if the directory contains the history of a study or other files.
             self.settings.work.rmdir()
         return self.summary
 
@@ -165,7 +168,7 @@ class Driver:
         self.observer.started(job.spec.key, job.label)
 
     def _published(self, job: _Job) -> Outcome | None:
-        """Return the outcome that is there; one that a crash of the machine tore is dropped."""
+        """Return the published outcome of a unit; one damaged by a system crash is removed."""
         folder = self.settings.work / job.spec.key / OUTCOME
         if not folder.is_dir():
             return None
@@ -173,11 +176,14 @@ class Driver:
             return Outcome.read(folder)
         except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             why = type(error).__name__
-            self.observer.warn(f"{job.label}: its outcome is torn ({why}) and is computed again")
+            self.observer.warn(
+                f"{job.label}: its outcome is damaged ({why}), so it is computed again"
+            )
             shutil.rmtree(folder)
             return None
 
     def _end(self, job: _Job, ended: WorkerExit, pending: dict[Future[WorkerExit], _Job]) -> None:
+        """Store the outcome of an ended worker, or the reason why there is none."""
         published = self.settings.work / job.spec.key / OUTCOME
         if published.is_dir():
             self._take(job, Outcome.read(published), pending)
@@ -201,15 +207,15 @@ class Driver:
         shutil.rmtree(folder, ignore_errors=True)
         if ended.exit_code == DISK_FULL_EXIT:
             raise UserError(
-                f"There is no room left on the disk of {self.settings.work}, of "
-                f"{self.settings.cache}, or of the temporary files; make room, and the same "
-                "command goes on. What is finished is kept."
+                f"No space left on the disk of {self.settings.work}, {self.settings.cache} or the "
+                "temporary files. Free some space and run the same command again to resume; "
+                "finished results are kept."
             )
         seconds = (ended.finished - ended.started).total_seconds()
         self._failed(job, KILLED, seconds, error)
 
     def _take(self, job: _Job, outcome: Outcome, pending: dict[Future[WorkerExit], _Job]) -> None:
-        """Store a published outcome, then forget its folder; a study's trials may start."""
+        """Store a published outcome, remove its directory, and start the trials of a study."""
         folder = self.settings.work / job.spec.key / OUTCOME
         started = datetime.fromtimestamp(outcome.started, UTC)
         finished = datetime.fromtimestamp(outcome.finished, UTC)
@@ -250,7 +256,7 @@ class Driver:
             return
         if isinstance(job.spec, TrialSpec):
             self.summary.done += 1
-        # Of a study: why some of its trials failed.
+        # The error of a successful study says why some of its trials failed.
         self.observer.ended(job.spec.key, job.label, DONE, seconds, error)
         if isinstance(job.spec, StudySpec):
             for trial in _trials_of(job.plan, job.spec):
@@ -265,14 +271,14 @@ class Driver:
             shutil.move(file, target / file.name)
 
     def _forget(self, study: str, removed: Sequence[str], again: Sequence[PlannedTrial]) -> None:
-        """Remove the weights of trials that went with the study that had tuned them."""
+        """Remove the weights of trials that were removed together with their study."""
         for key in removed:
             shutil.rmtree(self.settings.weights / key, ignore_errors=True)
         others = set(removed) - {trial.spec.key for trial in again}
         if others:
             self.observer.warn(
-                f"{study} gave other settings than before: {len(others)} stored trials of "
-                "other seeds were removed with the old ones; ask for those seeds to run them again"
+                f"{study} resulted in different settings than before, so {len(others)} stored "
+                "trials of other seeds were removed; include those seeds to run them again"
             )
 
     def _failed(self, job: _Job, state: str, seconds: float, error: str) -> None:
@@ -291,7 +297,7 @@ class Driver:
                 )
 
     def _unit(self, job: _Job) -> Unit:
-        """Describe a job completely."""
+        """Return the complete description of a job."""
         spec, plan, rows = job.spec, job.plan, job.rows
         targets = plan.cohort.targets
         layout = self.store.layout_of(spec.arm.key, spec.n_train, self.provenance["host"])
@@ -324,7 +330,10 @@ class Driver:
         )
 
     def _threads(self, arm: str) -> int:
-        """Return the threads of an arm: sums round differently with another number of them."""
+        """Return the number of threads of an arm: that of its stored trials on this machine.
+
+        Another number of threads would change the rounding of sums.
+        """
         if self.settings.threads_given:
             return self.settings.threads
         if arm not in self._arm_threads:
@@ -386,7 +395,7 @@ class _Job:
     plan: Plan
     spec: StudySpec | TrialSpec
     params: Mapping[str, Value]
-    """Settings of its arm, with those that its study chose."""
+    """Settings of the arm, including those chosen by a study."""
 
     @property
     def kind(self) -> str:
@@ -398,7 +407,7 @@ class _Job:
 
     @cached_property
     def rows(self) -> dict[str, NDArray[np.int64]]:
-        """Rows of the cohort's volumes on each side; a study has none of the test set."""
+        """Rows of the cohort's volumes for each split; a study has none of the test set."""
         cohort, n_train, subset = self.plan.cohort, self.spec.n_train, self.spec.subset
         full = self.params["val_size"] == "full"
         study = isinstance(self.spec, StudySpec)
@@ -410,9 +419,9 @@ class _Job:
 
 
 def preload_for(plans: Sequence[Plan]) -> list[str]:
-    """Return the modules that the units of these plans need: those of the cards they run.
+    """Return the modules that the units of some plans import.
 
-    torch and timm are among them only when a network runs.
+    These include torch and timm only if a network is trained.
     """
     cards = [
         plan.cards[trial.spec.arm.key]
@@ -420,7 +429,7 @@ def preload_for(plans: Sequence[Plan]) -> list[str]:
         for trial in plan.trials
         if trial.action == "run"
     ]
-    # A plugin is loaded by every worker anew, which tells whether it is still what it was.
+    # Each worker loads plugins itself, to detect whether they were edited.
     modules = {
         card.target.partition(":")[0]
         for card in cards
@@ -440,7 +449,7 @@ def record(
     argv: Sequence[str],
     declared: PrimaryAnalysis = DEFAULT_ANALYSIS,
 ) -> int:
-    """Store the cohorts, arms, wording and declaration of a command; return its number."""
+    """Store the cohorts, arms, arguments and primary analysis of a command; return its id."""
     for plan in plans:
         store.add_dataset(plan.cohort.record)
     arms = [
@@ -457,7 +466,7 @@ def record(
 
 
 def label_of(spec: StudySpec | TrialSpec) -> str:
-    """Return a unit in words."""
+    """Return a description of a study or trial."""
     model = spec.arm.model.name
     if spec.arm.encoder is not None:
         model += f" [{spec.arm.encoder.name}]"
@@ -467,27 +476,27 @@ def label_of(spec: StudySpec | TrialSpec) -> str:
 
 
 def describe_exit(code: int, stderr: str = "") -> str:
-    """Return what an exit code without an outcome means, with the last words that were said."""
+    """Describe the exit of a worker without an outcome, including the last line of `stderr`."""
     if code == TIME_LIMIT_EXIT:
-        return "its time limit was reached; it goes on from its last checkpoint"
+        return "the time limit was reached; the same command resumes from the last checkpoint"
     if code == -9:
-        return "killed by signal 9: by the system for want of memory, or by somebody"
+        return "killed by signal 9, possibly by the system because memory ran out"
     if code < 0:
         return f"killed by signal {-code}"
     words = stderr.strip().splitlines()
     last = f": {words[-1].strip()}" if words else ""
     if code == DISK_FULL_EXIT:
-        return "no room was left on the disk"
+        return "no space left on the disk"
     if code == CODE_CHANGED_EXIT:
         return (
-            f"not run{last}; earlier results stay, and the same command runs the edited plugin "
-            "under keys of its own"
+            f"not run{last}; earlier results are kept, and the same command runs the edited plugin "
+            "as a different component"
         )
-    return f"the worker ended with exit code {code} and left no outcome{last}"
+    return f"the worker exited with code {code} without an outcome{last}"
 
 
 def log_tail(folder: Path) -> str:
-    """Return the end of a worker's log."""
+    """Return the last part of the log of a worker."""
     file = folder / "log.txt"
     return file.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:] if file.exists() else ""
 
@@ -502,7 +511,7 @@ def _unit_keys(plan: Plan) -> list[str]:
 
 
 def _by_subject(cohort: Cohort, rows: Any, values: Any) -> Predictions:
-    """Put predictions of scans into the order of subjects; evaluation has one scan a subject."""
+    """Sort predictions by subject; there is one scan per subject for evaluation."""
     subjects = cohort.subjects_of(rows)
     order = np.argsort(subjects, kind="stable")
     return Predictions(subjects[order].astype(np.int32), np.asarray(values)[order])

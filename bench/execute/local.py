@@ -1,4 +1,4 @@
-"""Workers on this machine: one process a unit, from a fork server with torch already imported."""
+"""Workers on this machine, forked from a server process that has already imported torch."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from bench.unit import Unit
 
 
 class LocalExecutor:
-    """At most `workers` processes side by side.
+    """Runs at most `workers` processes in parallel, one per unit.
 
     Parameters
     ----------
     workers : int
-        How many.
+        Maximum number of parallel processes.
     gpus : int
-        Over how many GPUs the workers are spread, one after the other; 0 for none.
+        Number of GPUs, to which workers are assigned in turn; 0 for none.
     preload : sequence of str
-        Modules that the fork server imports: seconds once instead of seconds a unit.
+        Modules to import in the fork server, which saves seconds per unit.
     on_progress : callable
-        Told what each unit is doing.
+        Called with the progress of each unit.
     """
 
     def __init__(
         self, workers: int, *, gpus: int, preload: Sequence[str], on_progress: OnProgress
     ) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        # The built-in models are ours also where a plugin's folder has a `baselines`.
+        # Preloading prevents a package `baselines` in a plugin's directory from shadowing ours.
         self._context.set_forkserver_preload(["bench.execute.unit", "baselines", *preload])
         _start_fork_server()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="slot")
@@ -58,18 +58,18 @@ class LocalExecutor:
         return self._pool.submit(self._run, unit)
 
     def cancel(self) -> None:
-        """Drop what is queued; what runs goes on."""
+        """Cancel queued units; running ones continue."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def kill(self) -> None:
-        """End what runs and start nothing more; the futures tell how each ended."""
-        # Called by a signal handler, whose thread may hold the lock: so no lock is taken.
+        """Stop running units and start no more; their futures return how each ended."""
+        # Called by a signal handler, whose thread may already hold the lock.
         self._stopped = True
         for process in tuple(self._running):
             process.kill()
 
     def shutdown(self) -> None:
-        """End everything at once and free the slots."""
+        """Stop everything and release resources."""
         self.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -92,13 +92,13 @@ class LocalExecutor:
             try:
                 process.start()
             except (EOFError, OSError) as error:
-                # The fork server has died; it may have stderr of what.
+                # The fork server has died; it may have written the reason to standard error.
                 stderr = _stderr_after(0) or f"{type(error).__name__}: {error}"
                 return WorkerExit(attempt, started, datetime.now(UTC), 1, stderr)
             self._running.add(process)
         if self._stopped:
             process.kill()
-        # Our copy of the worker's end: only when it is closed does the worker's end end the stream.
+        # Close our copy of the worker's end, so that the stream ends when the worker does.
         theirs.close()
         self._on_progress(unit.key, "starting", 0.0)
         while True:
@@ -118,7 +118,7 @@ class LocalExecutor:
 
 @cache
 def _errors() -> IO[bytes]:
-    """Return the file that holds what processes say before they have a log."""
+    """Return the file for the standard error of processes that have no log yet."""
     return tempfile.TemporaryFile()
 
 
@@ -129,7 +129,7 @@ def _stderr_after(place: int) -> str:
 
 
 def _start_fork_server() -> None:
-    """Start the fork server of this process, unless it runs, with its own standard error."""
+    """Start the fork server unless it is running, with its standard error in a file."""
     choose_short_socket_folder()
     terminal = os.dup(2)
     os.dup2(_errors().fileno(), 2)

@@ -1,4 +1,4 @@
-"""One driver a database: an operating-system lock that a dead driver cannot leave behind."""
+"""The lock that allows only one driver per database."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from registry.errors import UserError
 
 @contextmanager
 def driver_lock(database: Path) -> Iterator[None]:
-    """Hold ``<database>.lock`` while this process drives; a link and its file have one lock.
+    """Hold ``<database>.lock``; symbolic links to a database share its lock.
 
     Raises
     ------
     UserError
-        When another driver holds it; the sentence names that process.
+        If another process holds the lock; the message names it.
     """
     file = Path(f"{database.resolve()}.lock")
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -34,14 +34,16 @@ def driver_lock(database: Path) -> Iterator[None]:
             raise UserError(_held(database, file, Path(held.lock_file))) from None
         except OSError as error:
             raise UserError(
-                f"The lock {file} cannot be written ({error.strerror}); choose another place with "
-                "--db."
+                f"The lock file {file} cannot be written ({error.strerror}); choose a database in "
+                "another directory with --db."
             ) from None
         yield
 
 
 def _held(database: Path, file: Path, held: Path) -> str:
-    """Return who drives a database, in words."""
+    """Return a message about the process that holds the lock."""
     holder = file.read_text(errors="replace").strip() or "another process"
-    words = f"Another run writes to {database}: {holder}. Wait for it, or use another --db"
-    return f"{words}." if held == file else f"{words}; if that process is gone, delete {held}."
+    words = f"Another run is writing to {database}: {holder}. Wait for it, or use another --db"
+    if held == file:
+        return f"{words}."
+    return f"{words}; if that process no longer exists, delete {held}."

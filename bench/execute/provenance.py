@@ -1,4 +1,4 @@
-"""Where numbers come from: versions, machine, code; and where results must not go."""
+"""Provenance of results (versions, machine, code), and protection of files tracked by git."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from registry.errors import UserError
 logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).resolve().parents[2]
-"""Our source tree, where this code runs from a checkout of it."""
+"""The root of the source tree, if this code runs from a checkout."""
 
 ANY_OWNER = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
-"""Options with which git answers about anybody's repository, and runs nothing of theirs."""
+"""Options to query a repository of any owner without running its file system monitor."""
 
 
 def provenance(argv: Sequence[str]) -> dict[str, Any]:
-    """Describe versions, machine and code of this command, for the record of every trial.
+    """Return versions, machine and code revision, to be stored with each trial.
 
-    ``git`` is the revision of our own checkout, None where this code was installed otherwise;
-    ``user_git`` is that of another repository in which the command was given.
+    ``git`` is the revision of slicebench's checkout, None if it was installed otherwise.
+    ``user_git`` is the revision of another repository that contains the working directory.
     """
     here = Path(".")
     ours, theirs = _top(SOURCE, ANY_OWNER), _top(here)
@@ -50,9 +50,9 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def git_revision(folder: Path, owner: Sequence[str] = ()) -> str | None:
-    """Return the revision of a checkout, with ``+dirty`` when files differ; None outside of git.
+    """Return the revision of a checkout, with ``+dirty`` if files differ; None outside of git.
 
-    `owner` is `ANY_OWNER` where it does not matter whose the repository is.
+    With ``owner=ANY_OWNER``, repositories of other users are accepted.
     """
     revision = _git_output(folder, *owner, "rev-parse", "HEAD")
     if revision is None:
@@ -62,12 +62,12 @@ def git_revision(folder: Path, owner: Sequence[str] = ()) -> str | None:
 
 
 def refuse_tracked_file(file: Path) -> None:
-    """Refuse to write the results of real people into a file that git publishes.
+    """Refuse to write results of real participants to a file that is tracked by git.
 
     Raises
     ------
     UserError
-        When the file, or the one that it is a link to, is tracked by git, or git cannot say.
+        If the file, or the target of a link, is tracked by git, or this cannot be determined.
     """
     file = file.resolve()
     if not file.parent.is_dir():
@@ -76,37 +76,38 @@ def refuse_tracked_file(file: Path) -> None:
     done = _git(file.parent, *ANY_OWNER, *words)
     if done is None:
         if any((folder / ".git").exists() for folder in file.parents):
-            logger.warning("git could not be asked whether it tracks %s", file)
+            logger.warning("git cannot be run to check whether it tracks %s", file)
         return
     if done.returncode == 0:
         raise UserError(
-            f"{file} is tracked by git and results on real people must not be published by "
-            "accident; name another file with --db."
+            f"{file} is tracked by git, and results of real participants could be published by "
+            "accident. Choose another file with --db."
         )
     if done.returncode != 1 and "not a git repository" not in done.stderr:
         why = done.stderr.strip().partition("\n")[0]
         raise UserError(
-            f"Whether git tracks {file} cannot be found out ({why}), and results on real people "
-            "must not be published by accident; name a file elsewhere with --db."
+            f"It could not be determined whether {file} is tracked by git ({why}), in which case "
+            "results of real participants could be published by accident. Choose a file in another "
+            "directory with --db."
         )
 
 
 def _top(folder: Path, owner: Sequence[str] = ()) -> Path | None:
-    """Return the top of the repository that a folder lies in."""
+    """Return the root of the repository that contains a directory."""
     top = _git_output(folder, *owner, "rev-parse", "--show-toplevel")
     return Path(top) if top else None
 
 
 def _git_output(folder: Path, *words: str) -> str | None:
-    """Return what git says, None if it does not know or is not there."""
+    """Return the output of git, None if it fails or is not installed."""
     done = _git(folder, *words)
     return done.stdout.strip() if done is not None and done.returncode == 0 else None
 
 
 def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str] | None:
-    """Run git in a folder; None without git.
+    """Run git in a directory without writing anything; None if git is not installed.
 
-    What the environment tells git (in a hook, say) is about another folder; nothing is written.
+    Variables such as GIT_DIR, which are set in hooks, refer to another directory and are removed.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}

@@ -1,4 +1,4 @@
-"""How the units of a command run: one object from the command line to the description of a unit."""
+"""Settings of the execution of a command."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ExecutionSettings:
-    """How and where the units of a command run; none of it decides which numbers are wanted.
+    """How and where the units of a command run; not part of any key.
 
     Parameters
     ----------
     database : pathlib.Path
-        The file of the database; units work and leave weights in folders beside it.
+        The database file; units work in a directory next to it.
     cache : pathlib.Path
-        A writable folder for measured layouts and features of frozen encoders.
+        A writable directory for measured layouts and features of frozen encoders.
     command : int
-        The number of the command in the database.
+        The id of the command in the database.
     argv : sequence of str
-        The command as it was given.
+        The command and its arguments.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     threads : int
-        Threads of a unit.
+        Number of threads per unit.
     threads_given : bool
-        Whether the user asked for `threads`. Otherwise a model keeps those it began with on this
-        machine: sums round differently with another number of them.
+        Whether the user specified `threads`. Otherwise, an arm keeps the number of its stored
+        trials on this machine, because another number would change the rounding of sums.
     deterministic : bool
-        Whether a GPU must repeat its numbers to the last bit.
+        Whether results on a GPU must be bitwise reproducible.
     keep : tuple of str
-        Which weights of a trial are kept beside the database: ``best``, ``last``.
+        Which weights of a trial to save next to the database: ``best``, ``last``.
     time_limit : float, optional
-        Seconds a unit may take before it ends, to go on another time.
+        Seconds after which a unit is stopped, to be resumed later.
     """
 
     database: Path
@@ -49,20 +49,20 @@ class ExecutionSettings:
 
     @property
     def work(self) -> Path:
-        """The folder in which units work."""
+        """The working directory of the units."""
         return work_folder(self.database)
 
     @property
     def weights(self) -> Path:
-        """The folder in which kept weights are."""
+        """The directory of saved weights."""
         return weights_folder(self.database)
 
 
 def work_folder(database: Path) -> Path:
-    """Return where units work: ``<database file>.work``, by whichever link it is named."""
+    """Return the working directory of units, ``<database>.work``, with links resolved."""
     return Path(f"{database.resolve()}.work")
 
 
 def weights_folder(database: Path) -> Path:
-    """Return where weights are kept: ``<database file>.weights``, a folder a trial."""
+    """Return the directory of weights, ``<database>.weights``, with a subdirectory per trial."""
     return Path(f"{database.resolve()}.weights")

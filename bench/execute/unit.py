@@ -1,7 +1,8 @@
-"""One unit of work, a study or a trial, as a process of its own runs it.
+"""Execution of a unit of work (a study or a trial) in its own process.
 
-A unit reads the cohort's memory map and its own description, and leaves an outcome folder made
-under a temporary name and published by rename. It never sees the database or a test label.
+A unit reads its description and the memory map of the cohort. It writes its outcome into a
+temporary directory, which is renamed when it is complete. It has no access to the database or the
+labels of the test set.
 """
 
 from __future__ import annotations
@@ -37,32 +38,32 @@ from registry.models import complete_params
 
 OUTCOME = "outcome"
 TIME_LIMIT_EXIT = 75
-"""Exit code of a worker whose time limit was reached."""
+"""Exit code of a worker that reached its time limit."""
 DISK_FULL_EXIT = 74
-"""Exit code of a worker that found a disk full."""
+"""Exit code of a worker that encountered a full disk."""
 CODE_CHANGED_EXIT = 76
-"""Exit code of a worker that found other code than was planned with."""
+"""Exit code of a worker that found that a plugin was edited."""
 
 
 class CodeChanged(Exception):
-    """A plugin is not what it was when the run was planned: its numbers have other keys."""
+    """A plugin was edited after the run was planned, so that its results have different keys."""
 
 
 def work(text: str, attempt: str, pipe: Connection, gpu: int | None = None) -> None:
-    """Run a unit in this process and publish its outcome; the target of every worker.
+    """Run a unit in this process and publish its outcome.
 
     Parameters
     ----------
     text : str
-        `Unit.to_json`.
+        The unit as JSON, from `Unit.to_json`.
     attempt : str
-        Name of this attempt, unique.
+        A unique name of this attempt.
     pipe : Connection
-        To the driver: progress goes there, and its closing ends the worker.
+        Connection to the driver for reporting progress; the worker ends when it is closed.
     gpu : int, optional
-        Which of the visible GPUs this unit has to itself.
+        Index of the visible GPU to use.
     """
-    # Ctrl-C reaches the whole group; it is the driver that decides what it means.
+    # Ctrl-C is sent to the whole process group, but only the driver handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import_as_usual()
     if gpu is not None:
@@ -77,11 +78,11 @@ def work(text: str, attempt: str, pipe: Connection, gpu: int | None = None) -> N
     except OSError as error:
         if not is_full(error):
             raise
-        with suppress(OSError):  # the log lies on that disk, too
+        with suppress(OSError):  # The log may be on the same disk.
             print(error, flush=True)
         os._exit(DISK_FULL_EXIT)
     sys.stdout.flush()
-    # Ends at once: interpreter shutdown of a process with torch loaded costs a second.
+    # Skips the shutdown of the interpreter, which takes a second if torch was imported.
     os._exit(0)
 
 
@@ -109,16 +110,16 @@ def _work(unit: Unit, attempt: str, pipe: Connection) -> None:
 
 
 def run(unit: Unit, folder: Path, report: Progress) -> Outcome:
-    """Run a unit and return its outcome; kept weights are left in `folder`.
+    """Run a unit and return its outcome; saved weights are written to `folder`.
 
-    Every exception of the unit becomes a failed outcome: its traceback is in the log.
+    Other exceptions than those listed below result in a failed outcome and a traceback in the log.
 
     Raises
     ------
     CodeChanged
-        When a plugin was edited since the run was planned.
+        If a plugin was edited after the run was planned.
     OSError
-        When a disk is full.
+        If a disk is full.
     """
     begun = time.perf_counter()
     outcome = Outcome(unit.kind, unit.key, time.time(), 0.0, Environment(unit.threads))
@@ -164,26 +165,26 @@ def _tune(unit: Unit, fitter: Fitter, report: Progress, outcome: Outcome) -> Out
 def _fit(fitter: Fitter, folder: Path, report: Progress, outcome: Outcome) -> Outcome:
     found = fitter.trial(folder, report)
     for side, values in found.predictions.items():
-        # A model that predicts NaN has failed.
+        # A model that predicts NaN counts as failed.
         if not np.isfinite(values).all():
             raise ValueError(f"a {side} prediction is not finite")
     return replace(outcome, **{f.name: getattr(found, f.name) for f in fields(found)})
 
 
 def load_plugins(unit: Unit) -> None:
-    """Load the plugins of a unit as the driver did, and compare its model's and encoder's.
+    """Load the plugins of a unit, and check that those of its model and encoder are unchanged.
 
     Raises
     ------
     CodeChanged
-        When one of the two is gone, broken or another than the unit was planned with.
+        If a plugin of the model or encoder is missing, broken or was edited.
     """
     catalogue.load_entry_points()
     for plugin in unit.plugins:
         try:
             catalogue.load_file(plugin)
         except UserError as error:
-            # It matters only to the units that need it.
+            # A plugin that this unit does not need may be broken.
             catalogue.broken[plugin] = str(error)
     for kind, component, lookup in _components(unit):
         try:
@@ -200,12 +201,19 @@ def load_plugins(unit: Unit) -> None:
 
 
 def refuse_late_edits(unit: Unit, loaded: set[str]) -> None:
-    """Compare what plugins imported while the unit ran, after `loaded`, with what was planned.
+    """Check that modules of plugins that were imported during the run are unchanged.
+
+    Parameters
+    ----------
+    unit : Unit
+        The unit that ran.
+    loaded : set of str
+        Names of the modules that were imported before the run.
 
     Raises
     ------
     CodeChanged
-        When a file of theirs had been edited before it was imported.
+        If a file was edited before it was imported.
     """
     for kind, component, lookup in _components(unit):
         file = catalogue.code[lookup(component.name).plugin].edited(set(sys.modules) - loaded)
@@ -216,7 +224,7 @@ def refuse_late_edits(unit: Unit, loaded: set[str]) -> None:
 
 
 def _components(unit: Unit) -> list[tuple[str, Component, Callable[[str], Card]]]:
-    """Return what of a unit's model and encoder comes from plugins, and how to look it up."""
+    """Return the model and encoder of a unit if they are plugins, with functions to get cards."""
     found: list[tuple[str, Component | None, Callable[[str], Card]]] = [
         ("model", unit.arm.model, catalogue.model),
         ("encoder", unit.arm.encoder, catalogue.encoder),
@@ -233,7 +241,7 @@ def _fitter(unit: Unit, card: ModelCard) -> Fitter:
 
 
 class EstimatorFitter:
-    """Fitter of a scikit-learn style estimator; imports no torch."""
+    """Fits an estimator with the interface of scikit-learn; does not import torch."""
 
     def __init__(self, unit: Unit, card: ModelCard) -> None:
         self.unit = unit
@@ -243,7 +251,7 @@ class EstimatorFitter:
         self.notes: list[str] = []
 
     def environment(self) -> Environment:
-        """Return what computes."""
+        """Return the hardware and software in use."""
         import platform
 
         import sklearn
@@ -258,7 +266,7 @@ class EstimatorFitter:
         targets = np.asarray(data.train_targets, dtype=np.float64)
         if task.kind == "classification":
             targets = targets.astype(np.int64)
-        # Estimators with a seed of their own draw from numpy's global state.
+        # Estimators that use random numbers take them from numpy's global state.
         np.random.seed(seed_for("init", self.unit.random_stream) % 2**32)  # noqa: NPY002
         volumes = self._read(data.train_rows)
         self.ready = time.perf_counter()
@@ -275,15 +283,15 @@ class EstimatorFitter:
         probabilities = np.asarray(estimator.predict_proba(self._read(rows)), dtype=np.float64)
         if probabilities.shape != (len(rows), len(task.classes)):
             raise ValueError(
-                f"predict_proba must return one column for each of {len(task.classes)} classes, "
-                f"but its shape is {probabilities.shape}"
+                f"predict_proba must return the shape {(len(rows), len(task.classes))} for "
+                f"{len(task.classes)} classes, but returned {probabilities.shape}"
             )
         return probabilities[:, 1:] if len(task.classes) == 2 else probabilities
 
     def score(
         self, params: Mapping[str, Value], on_epoch: Callable[[int, int, float], None]
     ) -> float:
-        """Return the validation score of one setting."""
+        """Fit with some settings and return the validation score."""
         data = self.unit.data
         predictions = self._predict(self._fit(params), data.validation_rows)
         if not np.isfinite(predictions).all():
@@ -292,7 +300,7 @@ class EstimatorFitter:
         return selection_score(self.unit.arm.task, targets, predictions, str(params["select"]))
 
     def trial(self, folder: Path, report: Progress) -> FitResult:
-        """Fit once, predict validation and test once."""
+        """Fit the model, and predict validation and test set."""
         started = time.perf_counter()
         estimator = self._fit(self.unit.params)
         fitted = time.perf_counter()
@@ -306,7 +314,7 @@ class EstimatorFitter:
 
 
 def publish(folder: Path) -> None:
-    """Give a complete attempt its final name; the loser of a race deletes its own."""
+    """Rename a complete attempt to its final name; delete it if there already is an outcome."""
     try:
         folder.rename(folder.parent / OUTCOME)
     except OSError:
@@ -314,7 +322,7 @@ def publish(folder: Path) -> None:
 
 
 def _end_with_driver(pipe: Connection) -> None:
-    """End this process when the driver is gone: nobody would take its outcome."""
+    """End this process when the driver has ended."""
     try:
         pipe.recv()
     except (EOFError, OSError):

@@ -1,4 +1,4 @@
-"""Writing an export: a folder that is complete or not there."""
+"""Writing an export, which is either complete or absent."""
 
 from __future__ import annotations
 
@@ -30,43 +30,43 @@ FORMATS = ("parquet", "csv")
 def export(
     store: Store, out: Path, *, format_: str = "parquet", shareable: bool = False, repro: bool
 ) -> dict[str, int]:
-    """Write every trial of a database as tidy tables.
+    """Write all trials of a database as tidy tables.
 
-    They are written into a hidden folder beside `out`, which gets its name last: whatever stops
-    this, nothing that looks complete is left.
+    The tables are written into a hidden directory next to `out`, which is renamed when it is
+    complete. Therefore, an interruption leaves no incomplete export.
 
     Parameters
     ----------
     store : Store
-        Open for reading.
+        The database.
     out : Path
-        A folder that does not exist yet, or is empty.
+        The directory to write, which must be new or empty.
     format_ : str
-        One of `FORMATS`. Both hold every number to the last bit.
+        One of `FORMATS`. Both preserve numbers exactly.
     shareable : bool
-        Leave out true values, covariates, places and machines.
+        Whether to omit true values, covariates, paths and names of machines.
     repro : bool
-        Add ``repro.json``: what another needs to repeat the runs and to compare.
+        Whether to add ``repro.json``, which contains what others need to repeat the runs.
 
     Returns
     -------
     dict
-        Rows by name of the table.
+        The number of rows by name of the table.
 
     Raises
     ------
     UserError
-        When `out` holds something already or cannot be made, or nothing has finished yet.
+        If `out` is not empty or cannot be created, or there are no finished trials.
     """
     out = _free(out)
     part = out.with_name(f".{out.name}.part-{uuid.uuid4().hex[:8]}")
     with store.engine.connect() as connection, _whole(part):
-        # One transaction: what a driver writes meanwhile is in no table or in all of them.
+        # One transaction, so that the tables are consistent even if a run is writing.
         connection.exec_driver_sql("BEGIN")
         if not connection.execute(select(func.count()).select_from(schema.trials)).scalar():
             raise UserError(
-                f"Nothing has finished in {store.file} yet; `bench status` shows what was asked "
-                "for."
+                f"There are no finished trials in {store.file}; `bench status` shows what was "
+                "requested."
             )
         rows, words = {}, {}
         for table in exported_tables(connection, shareable=shareable):
@@ -80,31 +80,28 @@ def export(
             part.rename(out)
         except OSError as error:
             raise UserError(
-                f"--out {out}: the folder cannot be put there ({error.strerror}); name another."
+                f"The directory {out} cannot be created ({error.strerror}); choose another --out."
             ) from None
     return rows
 
 
 def _free(out: Path) -> Path:
-    """Return the absolute path of a folder that may be made."""
+    """Return the absolute path of a directory that is new or empty."""
     out = out.expanduser().resolve()
     if not out.parent.is_dir():
         raise UserError(
-            f"The folder {out.parent} does not exist; create it or choose another --out."
+            f"The directory {out.parent} does not exist; create it or choose another --out."
         )
     if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; name a folder that does not exist yet.")
+        raise UserError(f"--out must be a directory, but {out} is a file; choose another one.")
     if out.is_dir() and any(out.iterdir()):
-        raise UserError(
-            f"--out {out} holds something already, and an export never mixes with it; name a "
-            "folder that does not exist yet."
-        )
+        raise UserError(f"The directory {out} is not empty; choose a new or empty one for --out.")
     return out
 
 
 @contextmanager
 def _whole(part: Path) -> Iterator[None]:
-    """Make a folder that is removed unless it was renamed."""
+    """Create a directory that is removed at the end unless it was renamed."""
     part.mkdir()
     try:
         yield
@@ -153,9 +150,9 @@ def _readme(
     blocks = ["Results of slicebench, exported by `bench export`.", "Tables:"]
     blocks += [f"- {name}.{format_} ({rows[name]} rows): {words[name]}." for name in words]
     blocks += [
-        "A subject is its index in a manifest that stays with its owner; no table holds the id of "
-        "a participant. Numbers are the stored doubles to the last bit; times are UTC. What has "
-        "several parts stands as JSON in one column."
+        "Subjects are indices in a manifest that is kept by the owner of the data; no table "
+        "contains the ids of participants. Numbers are exactly those stored, in double precision; "
+        "times are UTC. Nested values are stored as JSON in one column."
     ]
     if format_ == "csv":
         blocks.append(
@@ -164,16 +161,16 @@ def _readme(
         )
     if repro:
         blocks.append(
-            "repro.json: specs, chosen settings, seeds, versions, digests of cohort and split, the "
-            "command that repeats each trial, and the sha256 of every table."
+            "repro.json: specs, tuned settings, seeds, versions, digests of the cohort and split, "
+            "a command to repeat each trial, and the sha256 of all tables."
         )
     if shareable:
-        blocks.append("Left out, so that it may be shared:")
+        blocks.append("Omitted for sharing:")
         blocks += [f"- {what}." for what in LEFT_OUT]
         blocks.append(
-            "What a reader can still learn: predictions of a good model are close to the true "
-            "values, and the metrics of many trials narrow them further. Whoever holds the cohort "
-            "can put ids to the indices. Share it only where that is allowed."
+            "Remaining risks: the predictions of a good model are close to the true values, and "
+            "the metrics of many trials narrow these down further. Anyone who has the cohort can "
+            "find out which ids the indices stand for. Share the tables only if this is permitted."
         )
     return "\n".join(map(_filled, blocks)) + "\n"
 

@@ -1,4 +1,4 @@
-"""What another needs to repeat the runs of a database and to know that the cohort is the same."""
+"""Information for repeating the runs of a database and verifying that the cohort is the same."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from bench.store import schema
 FORMAT = 1
 
 HOW = (
-    "The key of a trial is the hash of everything that decides its numbers: the cohort's "
-    "fingerprint, model, settings, training size and seed. A repeated trial with the key that "
-    "stands here was computed from the same scans, labels and split.",
+    "The key of a trial is a hash of everything that determines its results: the fingerprint of "
+    "the cohort, the model, its settings, the training size and the seed. If a repeated trial has "
+    "the same key, it was computed from the same scans, labels and split.",
     "manifest_digest is the sha256 of the usable scans: ids, labels and the bytes of their files. "
-    "split_digest is the sha256 of the JSON list of [subject_id, side], by subject id. "
-    "`bench export --repro` of a repetition shows both of its own.",
-    "reproduce repeats one trial, tuning included, into reproduced.db; capitals stand for paths "
-    "that are yours. Plugins, cohorts and weights that were named in bench.toml must be named "
-    "there too.",
-    "Predictions are equal to the last bit with the same versions, threads and kind of processor; "
-    "elsewhere sums round differently.",
+    "split_digest is the sha256 of the JSON list of [subject_id, side], sorted by subject id. "
+    "To compare them with those of a repetition, use `bench export --repro` there.",
+    "reproduce is a command that repeats a trial, including tuning, and stores it in "
+    "reproduced.db. Replace words in capitals by your own paths. Plugins, cohorts and weights that "
+    "were defined in bench.toml must be defined there, too.",
+    "Predictions are bitwise identical with the same versions, number of threads and type of "
+    "processor; otherwise, they differ by rounding.",
 )
 
 
 def bundle(connection: Connection, *, shareable: bool) -> dict[str, Any]:
-    """Return the content of ``repro.json`` but for the digests of the files beside it.
+    """Return the content of ``repro.json``, except for the digests of the tables.
 
     Parameters
     ----------
     connection : Connection
-        In the transaction of the tables.
+        A connection in the same transaction as that of the tables.
     shareable : bool
-        Leave out what `bench.export.shareable` says.
+        Whether to omit what `bench.export.shareable` lists.
     """
 
     def by_key(name: str, table: Any, key: str) -> dict[str, dict[str, Any]]:

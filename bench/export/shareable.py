@@ -12,13 +12,13 @@ SETTINGS = (
     *("adapter", "adapter_version", *CONFORM, "visits", "classes", "horizon", "labels"),
     *("within_days", "image", "cohort", "split", "split_seed", "test_cohort", "test_adapter"),
 )
-"""Settings of a cohort that name no site, column or file."""
+"""Settings of a cohort whose values are not names of sites, columns or files."""
 
 ENVIRONMENT = (
     *("slicebench", "python", "numpy", "optuna", "torch", "timm", "scikit-learn", "system"),
     *("cpu", "machine", "git", "device", "gpu", "threads", "tf32", "layout", "deterministic"),
 )
-"""What is kept of an environment: versions and kinds of hardware, no name of a machine."""
+"""Entries of an environment to share: versions and hardware, but no names of machines."""
 
 OPTIONS = (
     *("--model", "--data", "--test-data", "--encoder", "--train-sizes", "--seeds", "--trials"),
@@ -27,7 +27,7 @@ OPTIONS = (
     *("--keep-weights", "--time-limit", "--reuse", "--metric", "--primary-size", "--reference"),
     *("--margin", "--executor"),
 )
-"""Options of ``bench run`` whose values name no file, site or person."""
+"""Options of ``bench run`` whose values are not names of files, sites or persons."""
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "trials": (
@@ -52,15 +52,15 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "environments": ("key", "content"),
     "commands": ("id", "created", "argv", "arms", "sizes", "seeds", "dropped", "declared"),
 }
-"""The columns that are shared; one that the database gets later is not, until it stands here."""
+"""The columns to share; columns added to the database later are not shared by default."""
 
 LEFT_OUT = (
     "the table subjects: true values, age, sex, site and side of every subject",
-    "settings of cohorts that name a site, a column or a file, --hold-out-site among them",
-    "values of options that are or may be paths or names: --root, --table, --db, --weights, "
-    "--plugins, --withdrawals, --hold-out-site (their names in capitals stand for them)",
-    "names of machines and the commands in records of environments",
-    "messages of errors but for their kind, and the logs of workers",
+    "settings of cohorts that contain names of sites, columns or files, such as --hold-out-site",
+    "values of options that may contain paths or names: --root, --table, --db, --weights, "
+    "--plugins, --withdrawals, --hold-out-site (replaced by the name of the option in capitals)",
+    "names of machines, and commands in the table environments",
+    "error messages except for their type, and the logs of workers",
 )
 
 _PATH = re.compile(r"""(?<![\w.~])(?:~|\.{1,2}|[A-Za-z]:)?[/\\][^\s,;'"]+""")
@@ -68,7 +68,7 @@ _KIND = re.compile(r"[A-Za-z_]\w*(?=:|$)")
 
 
 def without_paths(value: Any) -> Any:
-    """Return a plain value in which every text that is a path is replaced by ``PATH``."""
+    """Return a plain value in which all paths are replaced by ``PATH``."""
     if isinstance(value, str):
         return _PATH.sub("PATH", value)
     if isinstance(value, Mapping):
@@ -79,7 +79,7 @@ def without_paths(value: Any) -> Any:
 
 
 def argv_without_places(argv: Sequence[str]) -> list[str]:
-    """Return a stored command in which capitals stand for what may name a place or a person."""
+    """Return a stored command, with values that may contain paths or names replaced by capitals."""
     words = [part for word in argv[2:] for part in _parts(word)]
     kept = list(argv[:2])
     option = ""
@@ -104,7 +104,7 @@ def _is_safe_setting(option: str, word: str) -> bool:
 
 
 def _parts(word: str) -> list[str]:
-    """Split ``--option=value``; a value may hold further signs."""
+    """Split ``--option=value`` at the first equals sign."""
     option, sign, value = word.partition("=")
     return [option, value] if sign and option.startswith("--") else [word]
 
@@ -114,7 +114,7 @@ def _only(names: Sequence[str]) -> Callable[[Any], Any]:
 
 
 def _kind(error: str | None) -> str | None:
-    """Return the class of an error; its message may hold anything."""
+    """Return the type of an error without its message, which may contain names."""
     if not error:
         return error
     found = _KIND.match(error)
@@ -135,4 +135,4 @@ CLEAN: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("commands", "argv"): argv_without_places,
     ("commands", "dropped"): without_paths,
 }
-"""What is done to a column of a table before it is shared."""
+"""Functions that are applied to columns (table, column) before they are shared."""

@@ -1,4 +1,4 @@
-"""The tables of an export: rows of the database as tidy columns, a batch at a time."""
+"""The tables of an export, read from the database in batches."""
 
 from __future__ import annotations
 
@@ -20,25 +20,35 @@ from registry.cards import Task
 from registry.errors import UserError
 
 ROWS = 200_000
-"""Rows that are in memory at a time."""
+"""Number of rows to keep in memory."""
 
 STORED: dict[str, tuple[SqlTable, str]] = {
-    "metrics": (schema.metrics, "one row a trial, split and metric; reason: why it is undefined"),
-    "history": (schema.history, "one row a trial and epoch; validation: the score that selects"),
-    "studies": (schema.studies, "one row a tuning study; best: the settings it chose"),
-    "tuning": (schema.tuning_trials, "one row a study and Optuna trial, on validation only"),
-    "datasets": (schema.datasets, "one row a cohort as it was used, by fingerprint"),
-    "arms": (schema.arms, "one row an arm: everything but seed and training size, as JSON"),
-    "environments": (schema.environments, "versions and hardware that trials refer to"),
-    "commands": (schema.commands, "what was asked for, and what was declared before the run"),
-    "subjects": (schema.subjects, "one row a cohort and subject: an index, never an id"),
+    "metrics": (schema.metrics, "one row per trial, split and metric; reason: why it is undefined"),
+    "history": (
+        schema.history,
+        "one row per trial and epoch; validation: the score that selects the best epoch",
+    ),
+    "studies": (schema.studies, "one row per tuning study; best: the tuned settings"),
+    "tuning": (
+        schema.tuning_trials,
+        "one row per study and Optuna trial, evaluated on validation subjects only",
+    ),
+    "datasets": (schema.datasets, "one row per cohort with its settings, by fingerprint"),
+    "arms": (
+        schema.arms,
+        "one row per arm, which is everything about a trial except its seed and training size; "
+        "spec: JSON",
+    ),
+    "environments": (schema.environments, "versions and hardware, referred to by trials"),
+    "commands": (schema.commands, "what was requested, and what was declared before the run"),
+    "subjects": (schema.subjects, "one row per cohort and subject, with an index and no id"),
 }
-"""Tables that are exported as they are stored, with what a README says of them."""
+"""Tables that are exported as they are stored, with their descriptions in README.txt."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """One table: `batches` are read while they are written."""
+    """A table; `batches` are read lazily."""
 
     name: str
     about: str
@@ -47,14 +57,14 @@ class Exported:
 
 
 def exported_tables(connection: Connection, *, shareable: bool) -> Iterator[Exported]:
-    """Yield every table of an export.
+    """Yield all tables of an export.
 
     Parameters
     ----------
     connection : Connection
-        In one transaction: the tables fit each other, whatever is written meanwhile.
+        A connection in a transaction, so that the tables are consistent.
     shareable : bool
-        Leave out what `bench.export.shareable` says.
+        Whether to omit what `bench.export.shareable` lists.
     """
     yield _trials(connection, shareable=shareable)
     yield _predictions(connection)
@@ -66,7 +76,7 @@ def exported_tables(connection: Connection, *, shareable: bool) -> Iterator[Expo
 def stored_rows(
     connection: Connection, name: str, table: SqlTable, *, shareable: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a stored table by its primary key, cleaned if they are to be shared."""
+    """Yield the rows of a stored table, sorted by primary key, in a form that can be shared."""
     for row in connection.execute(_query(name, table, shareable)).mappings():
         yield _clean(name, row, shareable)
 
@@ -118,7 +128,7 @@ def _kind(column: SqlColumn[Any]) -> pa.DataType:
 
 
 def _plain(value: Any, kind: pa.DataType) -> Any:
-    """Return a value as its column holds it: what is nested becomes JSON."""
+    """Return a value for a column; nested values are converted to JSON."""
     if value is None or kind != pa.string() or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)
@@ -128,7 +138,7 @@ def _plain(value: Any, kind: pa.DataType) -> Any:
 
 
 def _trials(connection: Connection, *, shareable: bool) -> Exported:
-    """Return the trials with what their arm says, settings and timings as columns of their own."""
+    """Return the trials with columns of their arms, and one column per setting and timing."""
     about = {
         row["key"]: row
         for row in connection.execute(
@@ -158,18 +168,18 @@ def _trials(connection: Connection, *, shareable: bool) -> Exported:
     }
     columns = {name: _column([row.get(name) for row in rows], fixed.get(name)) for name in names}
     batch = pa.record_batch(list(columns.values()), names=list(columns))
-    words = "one row a trial; param_*: its settings, timing_*: what it took, seconds"
+    words = "one row per trial; param_*: its settings; timing_*: durations in seconds and costs"
     return Exported("trials", words, batch.schema, iter([batch]))
 
 
 def _column(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
-    """Return an array of one kind; settings of one name that are of several become texts."""
+    """Return an array with one type; values of several types are converted to text."""
     if kind is not None:
         return pa.array([_plain(value, kind) for value in values], kind)
     found = {type(value) for value in values if value is not None}
     for types, arrow in (({bool}, pa.bool_()), ({int}, pa.int64()), ({int, float}, pa.float64())):
         if found and found <= types:
-            # A whole number too large for its column stays exact as a text.
+            # An integer that is too large for its column is stored exactly as text.
             with suppress(OverflowError, pa.ArrowInvalid):
                 return pa.array(values, arrow)
     return pa.array([_plain(value, pa.string()) for value in values], pa.string())
@@ -206,7 +216,7 @@ def _predictions(connection: Connection) -> Exported:
     table = schema.predictions
 
     def batches() -> Iterator[pa.RecordBatch]:
-        # By primary key only: a join or another order would sort every array on disk.
+        # Sorted by primary key without joins, so that SQLite need not sort the arrays on disk.
         query = select(table).order_by(table.c.trial, table.c.split)
         rows: list[_Predicted] = []
         for row in connection.execute(query).mappings().yield_per(100):
@@ -218,8 +228,9 @@ def _predictions(connection: Connection) -> Exported:
             yield _batch(rows, kinds)
 
     words = (
-        "one row a trial, split and subject; predicted_*: in the target's unit; p_*: the "
-        "probability of a class, of two classes the second's; columns of other cohorts are empty"
+        "one row per trial, split and subject; predicted_*: prediction in the unit of the target; "
+        "p_*: probability of a class, for two classes only of the second; columns of other cohorts "
+        "are empty"
     )
     return Exported("predictions", words, kinds, batches())
 
@@ -239,7 +250,7 @@ def _predicted(row: RowMapping, names: Sequence[str]) -> _Predicted:
     except ValueError:
         raise UserError(
             f"The {row['split']} predictions of trial {row['trial']} are damaged, so nothing was "
-            "exported; restore the database from a copy."
+            "exported; restore the database from a backup."
         ) from None
     columns = dict(zip(names, values.T, strict=True))
     return _Predicted(row["trial"], row["split"], subjects, columns)

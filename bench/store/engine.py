@@ -1,4 +1,4 @@
-"""Opening a database: URL, pragmas, schema version; every way in which that can go wrong."""
+"""Opening a database: its URL, pragmas, schema version and errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError
 from registry.errors import UserError
 
 HEAD = "0002"
-"""The schema version of this code; a test holds it equal to the newest migration."""
+"""The current schema version, which is that of the newest migration."""
 
 VERSION_TABLE = "bench_alembic_version"
 MOUNTS = Path("/proc/mounts")
@@ -26,19 +26,19 @@ LOCAL_FILE_SYSTEMS = (
     *("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs"),
     *("overlay", "rootfs", "vfat", "exfat", "ntfs", "ntfs3", "fuseblk"),
 )
-"""File systems of one machine's own disks and memory."""
+"""File systems of local disks and memory."""
 
 READ, WRITE, IMMUTABLE = "mode=ro", "mode=rwc", "immutable=1"
-"""How SQLite may open a file."""
+"""Options of SQLite for opening a file."""
 
 
 def database_file(db: str) -> Path:
-    """Return the SQLite file a ``--db`` value names: a path or an ``sqlite:///`` URL.
+    """Return the SQLite file for a value of ``--db``, which is a path or an ``sqlite:///`` URL.
 
     Raises
     ------
     UserError
-        When it is a URL of another kind, holds no file name, or holds options.
+        If it is another kind of URL, has options, or does not name a file.
     """
     name = db
     if "://" in db:
@@ -46,62 +46,66 @@ def database_file(db: str) -> Path:
             url = make_url(db)
         except ArgumentError:
             raise UserError(
-                f"{db!r} is not a database URL; write sqlite:///FILE or a path."
+                f"{db!r} is not a valid database URL; use sqlite:///FILE or a path."
             ) from None
         if url.get_backend_name() != "sqlite":
             raise UserError(
-                f"Results are stored in SQLite; {db!r} is not sqlite:///FILE or a path."
+                f"Results can only be stored in SQLite, got {db!r}; use sqlite:///FILE or a path."
             )
         if url.query:
             raise UserError(
-                f"{db!r} has options after its question mark, which are not taken; write "
-                "sqlite:///FILE, or the path of a file whose name has a question mark."
+                f"Options in the database URL {db!r} are not supported; use sqlite:///FILE, or a "
+                "path if the file name contains a question mark."
             )
         name = url.database or ":memory:"
     if name == ":memory:":
-        raise UserError("Results must be kept in a file; write --db sqlite:///FILE or a path.")
+        raise UserError("Results must be stored in a file; use --db with a path or sqlite:///FILE.")
     return Path(os.path.expanduser(name))
 
 
 def database_url(file: Path, mode: str) -> URL:
-    """Return the URL under which SQLAlchemy opens a file, whatever characters its name has.
+    """Return the SQLAlchemy URL of a file, whose name may contain any characters.
 
     Parameters
     ----------
     file : Path
         The database.
     mode : str
-        `READ`, `WRITE` (which creates the file), or `IMMUTABLE`: read it as a file that nobody
-        writes.
+        `READ`, `WRITE` (which creates the file if necessary), or `IMMUTABLE` to read a file that
+        no process is writing to.
     """
     option, _, value = mode.partition("=")
     return URL.create("sqlite", database=_address(file), query={option: value, "uri": "true"})
 
 
 def check_writable(file: Path) -> None:
-    """Refuse, before anything is written, a file that cannot be written or is not ours.
+    """Check that a file can be used as a database, without changing it.
 
     Raises
     ------
     UserError
-        When it cannot be written, holds something else than results, or comes from a newer version.
+        If it cannot be written, is not a database of slicebench, or has a newer schema.
     """
     if not file.parent.is_dir():
         raise UserError(
-            f"The folder {file.parent} of the database does not exist; create it first."
+            f"The directory {file.parent} of the database does not exist; create it or choose "
+            "another --db."
         )
     _refuse_other_kinds(file)
     if not all(os.access(place, os.W_OK) for place in (file, file.parent) if place.exists()):
-        raise UserError(f"The database {file} cannot be written; choose another with --db.")
+        raise UserError(
+            f"The database {file} cannot be written to; check its permissions and those of its "
+            "directory, or choose another --db."
+        )
     if _has_content(file):
-        # What a process that died has left half written is put in order on opening.
+        # If a process died while writing, SQLite rolls the transaction back when it is opened.
         mode = _mode_of_reading(file)
         half = Path(f"{file.resolve()}-journal").exists()
         _found_version(file, IMMUTABLE if half else mode)
 
 
 def open_for_writing(file: Path) -> Engine:
-    """Open or create a database at the newest schema; see `check_writable`."""
+    """Open or create a database and upgrade it to the current schema; see `check_writable`."""
     check_writable(file)
     journal = "DELETE" if on_network(file) else "WAL"
     engine = create_engine(database_url(file, WRITE), connect_args={"timeout": 30})
@@ -113,39 +117,42 @@ def open_for_writing(file: Path) -> Engine:
         connection.execute("PRAGMA synchronous=NORMAL")
 
     try:
-        file.touch()  # SQLite itself would make a file that the group may not write
+        file.touch()  # SQLite itself would create a file without write permission for the group.
         upgrade(engine)
     except (DatabaseError, sqlite3.Error, OSError) as error:
         engine.dispose()
         why = error.orig if isinstance(error, DatabaseError) else error
-        raise UserError(f"The database {file} cannot be written: {why}.") from None
+        raise UserError(
+            f"The database {file} cannot be written to: {why}. Choose another one with --db."
+        ) from None
     return engine
 
 
 def open_for_reading(file: Path) -> Engine:
-    """Open an existing database without ever writing to it.
+    """Open an existing database read-only.
 
     Raises
     ------
     UserError
-        When it does not exist, is no database of results, or is of another schema version.
+        If it does not exist, is not a database of slicebench, or has another schema version.
     """
     _refuse_other_kinds(file)
     if not file.exists():
         raise UserError(
-            f"There is no database {file} yet; `bench run` makes it, --db names another."
+            f"The database {file} does not exist; create it with `bench run`, or specify another "
+            "one with --db."
         )
     mode = _mode_of_reading(file) if _has_content(file) else None
     version = _found_version(file, mode) if mode else None
     if mode is None or version is None:
         raise UserError(
-            f"The database {file} is empty: nothing was stored in it yet; `bench run` does, --db "
-            "names another."
+            f"The database {file} is empty; store results with `bench run`, or specify another "
+            "database with --db."
         )
     if version != HEAD:
         raise UserError(
-            f"The database {file} has the older schema {version}, and reading changes nothing: "
-            f"`{_upgrade(file)}` brings it, or a copy of it, to schema {HEAD}."
+            f"The database {file} has the schema {version} of an older version. Upgrade it, or a "
+            f"copy of it, to schema {HEAD} with `{_upgrade(file)}`."
         )
     engine = create_engine(database_url(file, mode), connect_args={"timeout": 30})
 
@@ -158,9 +165,9 @@ def open_for_reading(file: Path) -> Engine:
 
 
 def leave_wal_mode(engine: Engine) -> None:
-    """Close an engine and leave WAL mode: then reading never needs permission to write."""
-    # Refused while somebody reads or the disk is full, which is harmless: the next writer tries
-    # again.
+    """Close an engine and leave WAL mode, so that reading requires no write permission."""
+    # This fails while another process is reading or if the disk is full. That is harmless, because
+    # the next process that writes will try again.
     with suppress(DBAPIError), engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA busy_timeout=1000")
         connection.exec_driver_sql("PRAGMA journal_mode=DELETE")
@@ -169,23 +176,24 @@ def leave_wal_mode(engine: Engine) -> None:
 
 @contextmanager
 def write_errors(file: Path) -> Iterator[None]:
-    """Turn what SQLite says of a full disk or a vanished file into one sentence.
+    """Convert errors while writing, for example because of a full disk, to a `UserError`.
 
-    An outcome is deleted only once it is stored, so nothing that was computed is lost.
+    Outcomes are deleted only after they were stored, so no results are lost.
     """
     try:
         yield
     except DBAPIError as error:
         raise UserError(
-            f"The database {file} cannot be written: {error.orig}. What is finished is kept beside "
-            "it; the same command stores that and goes on."
+            f"The database {file} cannot be written to: {error.orig}. Finished results are kept "
+            "next to it; solve the problem and run the same command again to store them and to "
+            "resume."
         ) from None
 
 
 def on_network(file: Path) -> bool:
-    """Tell whether a file may lie on a network file system, where SQLite's WAL mode is unsafe.
+    """Return whether a file may be on a network file system, where SQLite's WAL mode is unsafe.
 
-    What is not known to be a disk of this machine counts as one.
+    All file systems that are not known to be local count as network file systems.
     """
     if not MOUNTS.exists():
         return True
@@ -201,7 +209,7 @@ def on_network(file: Path) -> bool:
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the schema to `HEAD` by migration, in one transaction."""
+    """Migrate the schema to `HEAD` in one transaction."""
     with engine.connect() as connection:
         if _version(connection) == HEAD:
             return
@@ -225,22 +233,22 @@ def _version(connection: Any) -> str | None:
 
 
 def _refuse_other_kinds(file: Path) -> None:
-    """Refuse a folder or a device."""
+    """Refuse a directory or a device."""
     if file.exists() and not file.is_file():
-        kind = "a folder" if file.is_dir() else "not a regular file"
-        raise UserError(f"{file} is {kind}, not a database; name a file with --db.")
+        kind = "a directory" if file.is_dir() else "not a regular file"
+        raise UserError(f"The database {file} is {kind}; specify a file with --db.")
 
 
 def _has_content(file: Path) -> bool:
-    """Tell whether there is anything in a file; SQLite makes a database empty first."""
+    """Return whether a file is not empty; SQLite first creates an empty file."""
     return file.exists() and file.stat().st_size > 0
 
 
 def _mode_of_reading(file: Path) -> str:
-    """Return the mode (see `database_url`) in which reading leaves nothing on disk.
+    """Return a mode (see `database_url`) in which reading does not create files.
 
-    A file in WAL mode to which nobody is connected has no log beside it. Opened as usual it would
-    get one, and could not be opened where nothing may be written.
+    A database in WAL mode has no log file if no process is connected to it. Opening it in the usual
+    way would create one, and would fail without write permission.
     """
     try:
         with open(file, "rb") as stream:
@@ -249,19 +257,19 @@ def _mode_of_reading(file: Path) -> str:
         raise _unreadable(file, error.strerror) from None
     if not head.startswith(b"SQLite format 3\0"):
         raise UserError(
-            f"{file} is not a database; name another file with --db; this one was left unchanged."
+            f"The file {file} is not a database and was not changed; specify another one with --db."
         )
     log = Path(f"{file.resolve()}-wal")
     return IMMUTABLE if head[18:] == b"\2\2" and not log.exists() else READ
 
 
 def _found_version(file: Path, mode: str) -> str | None:
-    """Return the schema version of an existing file, None if it has no table; or refuse the file.
+    """Return the schema version of a database, None if it has no tables.
 
     Raises
     ------
     UserError
-        When it is no database, one of another program, or written by a newer version.
+        If it is not a database of slicebench or has a newer schema.
     """
     uri = f"{_address(file)}?{mode}"
     try:
@@ -273,8 +281,8 @@ def _found_version(file: Path, mode: str) -> str | None:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorname == "SQLITE_READONLY_ROLLBACK":
             raise UserError(
-                f"A process that died has left the database {file} in the middle of a write; the "
-                f"same `bench run`, or `{_upgrade(file)}`, puts it in order."
+                f"A process died while writing to the database {file}. Repair it by running the "
+                f"same `bench run` command again, or `{_upgrade(file)}`."
             ) from None
         raise _unreadable(file, error) from None
     except sqlite3.DatabaseError as error:
@@ -283,14 +291,14 @@ def _found_version(file: Path, mode: str) -> str | None:
         return None
     if not rows:
         raise UserError(
-            f"The database {file} belongs to another program; name another file with --db; this "
-            "one was left unchanged."
+            f"The database {file} belongs to another program and was not changed; specify another "
+            "one with --db."
         )
     version = str(rows[0][0])
     if version not in _migrations():
         raise UserError(
-            f"The database {file} was written by a newer slicebench (schema {version}); "
-            "install that version, or name another file with --db."
+            f"The database {file} was written by a newer version of slicebench (schema {version}); "
+            "install that version, or specify another database with --db."
         )
     return version
 
@@ -305,8 +313,8 @@ def _address(file: Path) -> str:
 
 def _unreadable(file: Path, why: object) -> UserError:
     return UserError(
-        f"The database {file} cannot be read: {why}. If a copy of it can be, or an older one, name "
-        "that with --db."
+        f"The database {file} cannot be read: {why}. Specify another database with --db, such as a "
+        "backup."
     )
 
 

@@ -1,4 +1,4 @@
-"""The mirror of finished studies in Optuna's own tables, for optuna-dashboard."""
+"""Copies of finished studies in Optuna's tables, for optuna-dashboard."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from bench.store.store import DONE, Store
 
 
 def mirror_study(store: Store, key: str) -> str:
-    """Copy one finished study into Optuna's tables of the same database, replacing an older copy.
-
-    Our tables are the truth; no transaction of ours is open while Optuna writes.
+    """Copy a finished study into Optuna's tables in the same database, replacing an older copy.
 
     Returns
     -------
     str
-        Empty, or a warning with its remedy: a mirror that fails harms no result.
+        A warning with its remedy if copying failed, which does not affect the results; otherwise
+        an empty string.
     """
     table = schema.tuning_trials
     query = select(table).where(table.c.study == key).order_by(table.c.number)
@@ -36,7 +35,7 @@ def mirror_study(store: Store, key: str) -> str:
             engine_kwargs={"connect_args": {"timeout": 30}},
         )
         for older in optuna.study.get_all_study_names(storage):
-            # Studies were named by their key alone once.
+            # In early versions, the name of a study was its key.
             if older == key or older.endswith(f" ({key})"):
                 optuna.delete_study(study_name=older, storage=storage)
         study = optuna.create_study(
@@ -46,10 +45,12 @@ def mirror_study(store: Store, key: str) -> str:
             study.add_trial(trial_from_plain(row))
         storage.engine.dispose()
     except Exception as error:
-        # Whatever Optuna or an older copy of its tables raises, our own results are stored.
+        # Optuna may raise anything, for example for tables of another version. The results are
+        # already stored in our tables.
         return (
-            f"study {key} is stored but not mirrored for optuna-dashboard "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}); `bench db mirror` tries again"
+            f"study {key} is stored, but could not be copied into Optuna's tables "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); try again with `bench db "
+            "mirror`"
         )
     finally:
         optuna.logging.set_verbosity(before)
@@ -57,7 +58,7 @@ def mirror_study(store: Store, key: str) -> str:
 
 
 def _name(store: Store, key: str) -> str:
-    """Return a study's name in words, with its key, which alone tells it from others."""
+    """Return a descriptive name of a study that ends with its key, which makes it unique."""
     arms, datasets, studies = schema.arms.c, schema.datasets.c, schema.studies.c
     query = (
         select(arms.model, arms.encoder, datasets.name, datasets.target)
@@ -74,6 +75,6 @@ def _name(store: Store, key: str) -> str:
 
 
 def mirror_all(store: Store) -> list[str]:
-    """Mirror every finished study; return the warnings."""
+    """Copy all finished studies into Optuna's tables; return the warnings."""
     done = store.frame(select(schema.studies.c.key).where(schema.studies.c.state == DONE))
     return [problem for key in done["key"] if (problem := mirror_study(store, key))]

@@ -1,4 +1,4 @@
-"""The tables. Every name starts with ``bench_``: Optuna's own tables share the database."""
+"""The tables; their names start with ``bench_``, because Optuna has tables in the same database."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from sqlalchemy import (
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """An aware UTC time; SQLite, which keeps no zone, gets it back on reading."""
+    """A time with the zone UTC, which is restored on reading because SQLite does not store it."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive times, turn the others into UTC."""
+        """Convert times to UTC; raise ValueError for times without a zone."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -38,7 +38,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give the zone back."""
+        """Restore the time zone."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -73,7 +73,7 @@ datasets = Table(
     Column("n_test", Integer, nullable=False),
 )
 
-# Truth and covariates once per cohort; a subject is its index in a manifest that stays local.
+# True values and covariates of a cohort; a subject is an index in a manifest that is kept locally.
 subjects = Table(
     "bench_subjects",
     metadata,
@@ -104,7 +104,7 @@ environments = Table(
     Column("content", JSON, nullable=False),
 )
 
-# What was asked, so that a report can tell the declared from the exploratory.
+# Commands with what was requested and declared, so that reports can label exploratory tests.
 commands = Table(
     "bench_commands",
     metadata,
@@ -112,10 +112,10 @@ commands = Table(
     Column("created", UTCDateTime, nullable=False),
     Column("argv", JSON, nullable=False),
     Column("arms", JSON, nullable=False),
-    Column("sizes", JSON, nullable=False),  # fingerprint to the training sizes asked for
+    Column("sizes", JSON, nullable=False),  # fingerprint to the requested training sizes
     Column("seeds", JSON, nullable=False),
     Column("dropped", JSON, nullable=False),  # [dataset, what, why]
-    Column("declared", JSON),  # metric, size, reference, margin; what is missing is the rule's
+    Column("declared", JSON),  # metric, size, reference, margin; the rule applies to missing ones
 )
 
 studies = Table(
@@ -178,7 +178,7 @@ metrics = Table(
     Column("reason", Text),
 )
 
-# One row a (trial, split): little-endian float64 (n, outputs) and int32 subject indices.
+# One row per trial and split: little-endian float64 (n, outputs) and int32 subject indices.
 predictions = Table(
     "bench_predictions",
     metadata,

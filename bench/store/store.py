@@ -1,4 +1,7 @@
-"""Reading and writing results. One transaction a unit; everything idempotent by key."""
+"""Reading and writing results.
+
+Each unit is stored in one transaction, and storing it again has no effect.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ from registry.errors import UserError
 
 DONE = "done"
 FAILED = "failed"
-"""The unit itself raised or diverged: running it again gives the same."""
+"""The unit raised an exception or diverged, and would do so again."""
 KILLED = "killed"
-"""The unit was ended from outside: running it again may work."""
+"""The unit was interrupted, and may succeed when it is run again."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a unit, successful or not."""
+    """An attempt to run a unit, successful or not."""
 
     id: str
     unit: str
@@ -42,7 +45,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a finished study leaves."""
+    """The result of a study."""
 
     spec: StudySpec
     state: str
@@ -63,7 +66,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a finished trial leaves; `metrics` is (split, name) to (value, reason)."""
+    """The result of a trial; `metrics` maps (split, name) to (value, reason)."""
 
     spec: TrialSpec
     state: str
@@ -85,7 +88,7 @@ class Store:
     Parameters
     ----------
     engine : sqlalchemy.Engine
-        As `for_writing` or `for_reading` opens it.
+        The open database; see `for_writing` and `for_reading`.
     file : pathlib.Path
         The SQLite file.
     """
@@ -96,12 +99,12 @@ class Store:
 
     @classmethod
     def for_writing(cls, file: Path) -> Store:
-        """Open or create; see `bench.store.engine.open_for_writing`."""
+        """Open or create a database; see `bench.store.engine.open_for_writing`."""
         return cls(open_for_writing(file), file)
 
     @classmethod
     def for_reading(cls, file: Path) -> Store:
-        """Open without ever writing; see `bench.store.engine.open_for_reading`."""
+        """Open a database read-only; see `bench.store.engine.open_for_reading`."""
         return cls(open_for_reading(file), file)
 
     def close(self, *, leave_wal: bool = False) -> None:
@@ -113,7 +116,7 @@ class Store:
     # ---------------------------------------------------------------- writing
 
     def add_dataset(self, record: DatasetRecord) -> None:
-        """Record a cohort and its subjects once per fingerprint; the display name follows."""
+        """Store a cohort and its subjects, or update the name of a stored one."""
         row = asdict(record)
         subjects = [{"fingerprint": record.fingerprint, **each} for each in row.pop("subjects")]
         with self.engine.begin() as connection:
@@ -128,7 +131,7 @@ class Store:
     def add_command(
         self, argv: Sequence[str], arms: Sequence[tuple[Arm, bool]], **rest: Any
     ) -> int:
-        """Record a command with its arms (each with whether its model is deterministic)."""
+        """Store a command and its arms, each with whether its model is deterministic."""
         with self.engine.begin() as connection:
             for arm, deterministic in arms:
                 _insert_once(
@@ -153,25 +156,25 @@ class Store:
             return number
 
     def add_attempt(self, attempt: Attempt) -> None:
-        """Record one try."""
+        """Store an attempt."""
         with self.engine.begin() as connection:
             _insert_once(connection, schema.attempts, **attempt.__dict__)
 
     def add_study(self, result: StudyResult, *, replace: bool = False) -> list[str]:
-        """Record a finished study, in place of a failed one of the same key.
+        """Store a finished study, replacing a failed one with the same key.
 
-        A stored success is kept unless `replace`. The trials that it tuned go with it where the
-        new one has other settings, or none because it failed.
+        A stored successful study is kept unless `replace` is True. If it is replaced by one with
+        different settings, or one that failed, the trials with its settings are removed.
 
         Returns
         -------
         list of str
-            The keys of the trials that were removed.
+            The keys of the removed trials.
 
         Raises
         ------
         UserError
-            When a success of the same key is stored with other settings.
+            If a successful study with the same key is stored with other settings.
         """
         spec = result.spec
         with self.engine.begin() as connection:
@@ -183,8 +186,8 @@ class Store:
             if known is not None and known.state == DONE and not replace:
                 if result.state == DONE and dict(known.best or {}) != dict(result.best or {}):
                     raise UserError(
-                        f"Study {spec.key} is stored with other tuned settings than this outcome "
-                        "has; one key must have one result, so nothing was changed."
+                        f"Study {spec.key} is already stored with other tuned settings. The "
+                        "database was not changed; use --reuse no to replace the study."
                     )
                 return []
             row = {
@@ -221,14 +224,14 @@ class Store:
             return removed
 
     def add_trial(self, result: TrialResult, command: int, *, replace: bool = False) -> None:
-        """Record a finished trial with everything it left, in one transaction.
+        """Store a finished trial with its metrics, predictions and history.
 
-        A stored success is kept unless `replace`; a stored failure gives way.
+        A stored successful trial is kept unless `replace` is True; a failed one is replaced.
 
         Raises
         ------
         UserError
-            When a success of the same key is stored with other settings.
+            If a successful trial with the same key is stored with other settings.
         """
         spec, table = result.spec, schema.trials
         with self.engine.begin() as connection:
@@ -239,8 +242,8 @@ class Store:
                 if known.state == DONE and not replace:
                     if result.state == DONE and dict(known.params) != dict(result.params):
                         raise UserError(
-                            f"Trial {spec.key} is stored with other settings than this outcome "
-                            "has; one key must have one result, so nothing was changed."
+                            f"Trial {spec.key} is already stored with other settings. The "
+                            "database was not changed; use --reuse no to replace the trial."
                         )
                     return
                 connection.execute(delete(table).where(table.c.key == spec.key))
@@ -298,14 +301,14 @@ class Store:
     # ---------------------------------------------------------------- reading
 
     def states(self, table: Table, keys: Iterable[str]) -> dict[str, str]:
-        """Return the state of every stored unit among `keys` (of `schema.trials` or `studies`)."""
+        """Return the states of the units among `keys` that are stored in a table."""
         wanted = set(keys)
         with self.engine.connect() as connection:
             rows = connection.execute(select(table.c.key, table.c.state))
             return {row.key: row.state for row in rows if row.key in wanted}
 
     def last_attempts(self) -> dict[str, str]:
-        """Return the state of the newest attempt at every unit."""
+        """Return the state of the latest attempt of each unit."""
         table = schema.attempts
         with self.engine.connect() as connection:
             rows = connection.execute(
@@ -314,14 +317,14 @@ class Store:
             return {row.unit: row.state for row in rows}
 
     def best_params(self, study: str) -> dict[str, Any] | None:
-        """Return the tuned settings of a finished study, None when it has none."""
+        """Return the tuned settings of a study, None if there are none."""
         with self.engine.connect() as connection:
             query = select(schema.studies.c.best).where(schema.studies.c.key == study)
             row = connection.execute(query).first()
             return dict(row.best) if row is not None and row.best is not None else None
 
     def durations(self) -> list[tuple[dict[str, Any], int, float]]:
-        """Return the mean seconds of finished trials, as (spec of the arm, n_train, seconds)."""
+        """Return mean durations of finished trials as (spec of the arm, n_train, seconds)."""
         arms, trials = schema.arms.c, schema.trials.c
         query = (
             select(arms.spec, trials.n_train, func.avg(trials.seconds))
@@ -335,12 +338,12 @@ class Store:
             ]
 
     def threads_of(self, arm: str, host: str) -> int | None:
-        """Return the threads with which an arm was first run on a machine, None if it was not."""
+        """Return the number of threads of the first trial of an arm on a machine, or None."""
         found = self._first_environment(schema.trials.c.arm == arm, host)
         return int(found["threads"]) if found else None
 
     def layout_of(self, arm: str, n_train: int, host: str) -> dict[str, str] | None:
-        """Return how an arm at a size was first computed on a machine, None if it was not."""
+        """Return the layout of the first trial of an arm at a size on a machine, or None."""
         table = schema.trials.c
         found = self._first_environment((table.arm == arm) & (table.n_train == n_train), host)
         return found.get("layout")
@@ -359,7 +362,7 @@ class Store:
         return {}
 
     def frame(self, query: Any) -> pd.DataFrame:
-        """Return the rows of a query, or of a whole table."""
+        """Return the rows of a query or table."""
         if isinstance(query, Table):
             query = select(query)
         with self.engine.connect() as connection:
@@ -367,7 +370,7 @@ class Store:
             return pd.DataFrame(result.fetchall(), columns=list(result.keys()))
 
     def predictions(self, trials: Iterable[str], split: str) -> dict[str, Predictions]:
-        """Return the predictions of trials on one split, by key."""
+        """Return the predictions of trials for one split, by the key of the trial."""
         wanted = set(trials)
         table = schema.predictions
         found = {}

@@ -1,7 +1,7 @@
-"""Augmentations: whole batches on the device, every number fixed by random stream, epoch and scan.
+"""Augmentations of batches on the device, determined by random stream, epoch and scan.
 
-torchvision's transforms change two-dimensional images and take one random change for a whole
-batch from the global state; here each scan of a batch has a three-dimensional one of its own.
+torchvision's transforms are two-dimensional, and apply one random change from the global random
+state to a whole batch. Here, each scan of a batch has its own three-dimensional change.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from registry.cards import Value
 from registry.models import AXES
 
 OPTIONS = ("flip", "shift", "rotate", "intensity", "noise", "drop_slices")
-"""The recipe's options that are augmentations; each is off at 0 or false."""
+"""Options of augmentations; each is off at 0 or false."""
 
 
 def is_on(params: Mapping[str, Value]) -> bool:
-    """Tell whether the recipe augments at all."""
+    """Return whether any augmentation is on."""
     return any(params.get(name) for name in OPTIONS)
 
 
@@ -36,53 +36,52 @@ def augmented(
     random_stream: str,
     epoch: int,
 ) -> Tensor:
-    """Return a batch as one epoch shows it to the network; the given tensor is left as it is.
+    """Return an augmented batch, without changing the given tensor.
 
-    A scan's result depends on the random stream, the epoch and the scan, not on the rest of its
-    batch.
-    The order is flip, movement, intensity, dropped slices, noise: dropped slices look like the
-    rest of the background, whatever the intensity, and carry the same noise.
+    The result for a scan depends on the random stream, the epoch and the scan, but not on the rest
+    of the batch. The order is flip, movement, intensity, dropped slices and noise, so that dropped
+    slices have the same intensity and noise as the rest of the background.
 
     Parameters
     ----------
     volumes : Tensor (b, 1, D, H, W), float32
-        Axis D runs from left to right.
+        The batch; axis D runs from left to right.
     samples : array of int (b,)
-        Each volume's position within the training set.
+        The position of each volume in the training set.
     params : mapping
-        The resolved recipe:
+        The settings of the model:
 
-        - ``flip``: mirror left and right with probability one half;
-        - ``shift``, ``rotate``: move along and turn about each axis, uniform in plus or minus so
-          many voxels and degrees;
-        - ``intensity``: multiply by 1 + u and add v, both uniform in plus or minus this;
+        - ``flip``: flip left and right with probability one half;
+        - ``shift``, ``rotate``: shift along and rotate about each axis by a uniform number of at
+          most this many voxels and degrees, in both directions;
+        - ``intensity``: multiply by 1 + u and add v, both uniform between minus and plus this;
         - ``noise``: standard deviation of added Gaussian noise;
-        - ``drop_slices``: probability of each slice along ``axis`` (sagittal where the recipe has
-          none) to become background, the volume's minimum; at least one slice stays.
+        - ``drop_slices``: probability of replacing each slice along ``axis`` (default: sagittal) by
+          background, which is the minimum of the volume; at least one slice is kept.
     random_stream : str
-        The seed, or the study's own stream.
+        The seed of a trial, or the stream of a study.
     epoch : int
-        From 1.
+        The epoch, starting from 1.
 
     Returns
     -------
     Tensor (b, 1, D, H, W), float32
-        `volumes` itself when nothing is on.
+        The augmented batch; `volumes` itself if no augmentation is on.
 
     Raises
     ------
     ValueError
-        When there is not one sample a volume.
+        If the numbers of samples and volumes differ.
     """
     if not is_on(params):
         return volumes
     if len(samples) != len(volumes):
-        raise ValueError(f"{len(volumes)} volumes came with {len(samples)} samples")
+        raise ValueError(f"got {len(volumes)} volumes, but {len(samples)} samples")
     rngs = [
         np.random.default_rng(seed_for("augment", random_stream, epoch, int(s))) for s in samples
     ]
     dim = 2 + AXES[str(params.get("axis", "sagittal"))]
-    # Drawn always and in this order, so that no option changes the numbers of another.
+    # All numbers are always drawn in this order, so that options do not affect each other.
     uniform = np.stack([rng.random(9) for rng in rngs])
     per_slice = np.stack([rng.random(volumes.shape[dim]) for rng in rngs])
     signed = 2 * uniform - 1
@@ -105,20 +104,20 @@ def augmented(
 
 
 def moved(volumes: Tensor, shifts: NDArray[np.float64], degrees: NDArray[np.float64]) -> Tensor:
-    """Turn each volume about its centre, then shift it; trilinear, in one resampling.
+    """Rotate each volume about its centre and shift it, in one trilinear resampling.
 
-    A movement is rigid in voxels whatever the grid's proportions. What comes in from outside
-    repeats the border, which is background.
+    The movement is rigid in voxels, whatever the shape of the grid. Voxels from outside of the
+    volume have the values of its border, which is background.
 
     Parameters
     ----------
     volumes : Tensor (b, 1, D, H, W), float32
         The batch.
     shifts : array (b, 3)
-        Voxels along D, H, W.
+        Shifts along D, H and W in voxels.
     degrees : array (b, 3)
-        Angles about D, H, W, applied in this order; a positive angle turns the axis that follows
-        (D, H, W, D ...) towards the one after it.
+        Angles about D, H and W, applied in this order. A positive angle rotates the next axis (in
+        the cyclic order D, H, W) towards the one after it.
 
     Returns
     -------
@@ -126,18 +125,18 @@ def moved(volumes: Tensor, shifts: NDArray[np.float64], degrees: NDArray[np.floa
         The moved batch.
     """
     half = np.array(volumes.shape[2:]) / 2
-    # A voxel of the result comes from R^-1 (voxel - shift), both measured from the centre.
+    # A voxel of the result is sampled at R^-1 (voxel - shift), relative to the centre.
     inverse = np.stack([_rotation(angles).T for angles in degrees])
     origin = -(inverse @ shifts[:, :, None])[:, :, 0] / half
-    # grid_sample measures each axis in half lengths and names W first.
+    # grid_sample expects coordinates in units of half the axis, in the order W, H, D.
     turn = torch.as_tensor(inverse / half[:, None], dtype=torch.float32, device=volumes.device)
     start = torch.as_tensor(origin, dtype=torch.float32, device=volumes.device)
     d, h, w = (
         torch.arange(n, dtype=torch.float32, device=volumes.device) - (n - 1) / 2
         for n in volumes.shape[2:]
     )
-    # One term an axis, summed, rather than affine_grid: its matrix product may run in TF32 on a
-    # GPU, which keeps ten bits of a coordinate.
+    # affine_grid is not used, because its matrix product may run in TF32 on a GPU, which has only
+    # ten bits for a coordinate.
     grid = torch.stack(
         [
             (start[:, to, None] + turn[:, to, 0, None] * d)[:, :, None, None]
@@ -151,7 +150,7 @@ def moved(volumes: Tensor, shifts: NDArray[np.float64], degrees: NDArray[np.floa
 
 
 def _rotation(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the matrix (3, 3) that turns about axis 0, then 1, then 2."""
+    """Return the matrix (3, 3) of rotations about axes 0, 1 and 2, in this order."""
     matrix = np.eye(3)
     for axis, angle in enumerate(np.deg2rad(degrees)):
         first, second = (axis + 1) % 3, (axis + 2) % 3
@@ -165,9 +164,9 @@ def _rotation(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
 def _without_slices(
     volumes: Tensor, per_slice: NDArray[np.float64], share: float, dim: int
 ) -> Tensor:
-    """Make background of the slices along `dim` whose number in [0, 1) is below `share`."""
+    """Replace the slices along `dim` whose number in [0, 1) is below `share` by background."""
     dropped = per_slice < share
-    # The largest number is the last to go: it stays even where all would be dropped.
+    # The slice with the largest number is always kept.
     dropped[np.arange(len(dropped)), per_slice.argmax(axis=1)] = False
     shape = [len(dropped), 1, 1, 1, 1]
     shape[dim] = -1
@@ -176,7 +175,7 @@ def _without_slices(
 
 
 def _noise(rngs: list[np.random.Generator], like: Tensor) -> Tensor:
-    """Return standard normal fields, drawn on the CPU: the same numbers on every device."""
+    """Return standard normal noise, generated on the CPU so that it is the same on all devices."""
     fields = np.empty(like.shape, dtype=np.float32)
     for rng, field in zip(rngs, fields, strict=True):
         rng.standard_normal(dtype=np.float32, out=field)
@@ -184,6 +183,6 @@ def _noise(rngs: list[np.random.Generator], like: Tensor) -> Tensor:
 
 
 def _per_volume(values: NDArray[np.generic], like: Tensor) -> Tensor:
-    """Return one value a volume, shaped to meet a batch; float32 unless it is a truth value."""
+    """Reshape one value per volume to be broadcast over a batch; float32 unless it is boolean."""
     column = torch.as_tensor(values, device=like.device).view(-1, 1, 1, 1, 1)
     return column if column.dtype == torch.bool else column.to(like.dtype)

@@ -1,4 +1,4 @@
-"""Where a training run stands, kept on disk so that a killed one goes on."""
+"""Checkpoints, from which an interrupted training run is resumed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from bench.files import atomic_write, remove_parts
 logger = logging.getLogger(__name__)
 
 SPARE = 50
-"""Saving is put off until so many times its own duration has passed: it costs 2 % at most."""
+"""Minimum time between two saves, relative to the duration of one, so that saving takes 2 %."""
 
 
 class Checkpoint:
-    """One file, replaced as a whole at the end of an epoch.
+    """A file that is replaced at the end of an epoch.
 
-    Every epoch that takes longer than `SPARE` saves is kept; of shorter ones a few seconds' worth
-    may be lost.
+    Epochs that are shorter than `SPARE` times the duration of saving are not all saved.
 
     Parameters
     ----------
     file : pathlib.Path
-        Where it is kept.
+        The file of the checkpoint.
     identity : str
-        What is being trained and on what; a file of another identity is not taken up.
+        Identifies the training run; a checkpoint with another identity is ignored.
     """
 
     def __init__(self, file: Path, identity: str) -> None:
@@ -38,35 +37,37 @@ class Checkpoint:
         self._last = time.perf_counter()
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """Return the state that was saved, tensors on `device`; None when there is none."""
+        """Return the saved state with tensors on `device`; None if there is none."""
         remove_parts(self.file)
         if not self.file.exists():
             return None
         try:
             state: dict[str, Any] = torch.load(self.file, map_location=device, weights_only=True)
         except Exception as error:
-            # Only a broken disk leaves such a file; the run begins anew, and its log says so.
-            logger.warning("checkpoint not read: %s", type(error).__name__)
+            # The file can only be damaged by a disk error; training then starts again.
+            logger.warning(
+                "the checkpoint could not be read (%s); training starts again", type(error).__name__
+            )
             return None
         return state if state["identity"] == self.identity else None
 
     @property
     def due(self) -> bool:
-        """Whether enough time has passed to save again."""
+        """Whether enough time has passed since the last save."""
         return time.perf_counter() - self._last >= SPARE * self._cost
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the file; on a full disk the run goes on without."""
+        """Replace the file; if that fails, log a warning."""
         started = time.perf_counter()
         try:
             with atomic_write(self.file) as stream:
                 torch.save({**state, "identity": self.identity}, stream)
         except (OSError, RuntimeError) as error:
-            # torch's own error, when it cannot finish the file.
-            logger.warning("checkpoint not written: %s", error)
+            # torch raises a RuntimeError if it cannot complete the file.
+            logger.warning("the checkpoint could not be written: %s", error)
         self._last = time.perf_counter()
         self._cost = self._last - started
 
     def remove(self) -> None:
-        """Forget the file: the run is complete."""
+        """Delete the file after training has finished."""
         self.file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a network costs by arithmetic alone: parameters, and multiply-adds of one volume."""
+"""Number of parameters of a network, and of multiply-adds for one volume."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Return how many numbers a network has to train, frozen ones included, shared ones once."""
+    """Return the number of parameters, including frozen ones and counting shared ones once."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def multiply_adds(network: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Count the multiply-adds of one volume's forward pass, without computing it.
+    """Count the multiply-adds of the forward pass for one volume, without computing it.
 
-    Convolutions, matrix products (linear layers, recurrent layers) and attention count; biases,
-    norms, activations, poolings and interpolation do not. A multiplication and its addition are
-    one. Backward passes take about twice as many again where every layer is trained.
+    Convolutions, matrix products (linear and recurrent layers) and attention are counted, but not
+    biases, normalisation, activations, pooling and interpolation. A multiplication and an addition
+    count as one. A backward pass takes about twice as many if all layers are trained.
 
-    The pass runs in evaluation mode over a copy without numbers (torch's meta device), so it
-    takes neither memory nor arithmetic, and fused kernels that torch's counter does not see on a
-    real device, an LSTM's among them, come apart into the products that it does.
+    The forward pass runs in evaluation mode on torch's meta device, so it requires neither memory
+    nor computation. On this device, fused kernels such as that of an LSTM are decomposed into
+    operations that torch's counter supports.
 
     Parameters
     ----------
     network : nn.Module
-        On any device, in any mode; left as it is.
+        The network on any device, which is not changed.
     shape : tuple of int
-        (D, H, W); the volume is (1, 1, D, H, W).
+        The shape (D, H, W) of the volume.
 
     Returns
     -------
     int
-        Multiply-adds, half of the floating-point operations that torch counts.
+        Multiply-adds, which are half of the floating-point operations counted by torch.
 
     Raises
     ------
     RuntimeError
-        When the forward pass depends on the numbers in a volume or keeps tensors that are
-        neither parameters nor buffers: there is nothing to count without computing.
+        If the forward pass depends on the values of the volume, or uses tensors that are neither
+        parameters nor buffers.
     """
-    hollow = _hollow(network).eval()
+    copied = _meta_copy(network).eval()
     volume = torch.empty(1, 1, *shape, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        hollow(volume)
+        copied(volume)
     return int(counter.get_total_flops()) // 2
 
 
-def _hollow(network: nn.Module) -> nn.Module:
-    """Copy a network onto the meta device without copying its numbers on the way."""
+def _meta_copy(network: nn.Module) -> nn.Module:
+    """Copy a network to the meta device without copying its values."""
     copies: dict[int, Tensor] = {
         id(parameter): nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
         for parameter in network.parameters()
     }
     copies |= {id(buffer): buffer.to("meta") for buffer in network.buffers()}
-    # deepcopy takes what it finds there for copied already.
+    # deepcopy does not copy what is in its memo.
     return copy.deepcopy(network, copies)

@@ -1,4 +1,4 @@
-"""The handle by which an encoder reaches a model."""
+"""The handle with which models build their encoder."""
 
 from __future__ import annotations
 
@@ -16,49 +16,48 @@ from registry.errors import UserError
 
 @dataclass(frozen=True)
 class EncoderHandle:
-    """What a model may know of its encoder; `make` returns the module, weights loaded."""
+    """Properties of an encoder for models; `make` builds it with its weights."""
 
     card: EncoderCard
     state: dict[str, Tensor] | None
     """The pretrained tensors, None for random initialisation."""
     feature_dim: int
     mean: tuple[float, ...] | None
-    """Channel means of the pretraining images: the card's, else what timm says of the model."""
+    """Channel means of the pretraining images, from the card or from timm."""
     std: tuple[float, ...] | None
-    """Channel standard deviations, likewise."""
+    """Channel standard deviations of the pretraining images, from the card or from timm."""
 
     @property
     def name(self) -> str:
-        """The encoder's name."""
+        """The name of the encoder."""
         return self.card.name
 
     @property
     def channels(self) -> int:
-        """Channels the encoder expects."""
+        """Number of input channels."""
         return self.card.channels
 
     @property
     def min_size(self) -> int:
-        """Smallest height and width of a slice."""
+        """Minimum height and width of a slice."""
         return self.card.min_size
 
     @property
     def position_at(self) -> str:
-        """Where a slice model puts its position embedding."""
+        """Where slice models add their position embedding."""
         return self.card.position_at
 
     def make(self) -> nn.Module:
-        """Build the encoder, from the random state as it is or with its pretrained tensors."""
+        """Build the encoder with pretrained or randomly initialised weights."""
         return _build(self.card, self.state)
 
     def weights_digest(self) -> str:
-        """Return the digest of the pretrained tensors as the encoder holds them; empty if random.
+        """Return the digest of the pretrained tensors after loading, empty if there are none.
 
         Raises
         ------
         UserError
-            When the card states another digest: the file is not what it claims to be. Also when
-            the encoder is left with random numbers.
+            If the digest differs from that on the card, or some layers are initialised randomly.
         """
         if self.state is None:
             return ""
@@ -69,21 +68,22 @@ class EncoderHandle:
                 digests.add(tensors_digest(self.make().state_dict()))
         if len(digests) > 1:
             raise UserError(
-                f"The encoder {self.name} does not start from the weights that it was given: its "
-                "build(card, pretrained) must load `pretrained` into all of its layers."
+                f"The encoder {self.name} does not load all of its pretrained weights: its "
+                "build(card, pretrained) must load `pretrained` into all layers."
             )
         (digest,) = digests
         stated = self.card.weights.sha256 if self.card.weights else ""
         if stated and stated != digest:
             raise UserError(
-                f"The weights found for {self.name} are not those its card states (sha256 "
-                f"{digest[:12]} instead of {stated[:12]}); give the right file with --weights."
+                f"The weights found for the encoder {self.name} are not the expected ones (sha256 "
+                f"{digest[:12]} instead of {stated[:12]}); specify the right file with --weights "
+                f"{self.name}=FILE."
             )
         return digest
 
 
 def encoder_handle(card: EncoderCard, weights: Path | None) -> EncoderHandle:
-    """Make the handle of an encoder.
+    """Return the handle of an encoder.
 
     Parameters
     ----------
@@ -95,8 +95,8 @@ def encoder_handle(card: EncoderCard, weights: Path | None) -> EncoderHandle:
     Raises
     ------
     UserError
-        When the encoder cannot be built, the file does not fit it, or its output is not
-        ``(B, feature_dim)``.
+        If the encoder cannot be built, the weights do not match it, or its output does not have
+        the shape ``(B, feature_dim)``.
     """
     state = read_tensors(weights) if weights is not None else None
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -105,15 +105,15 @@ def encoder_handle(card: EncoderCard, weights: Path | None) -> EncoderHandle:
         try:
             features = module(torch.zeros(1, card.channels, side, side))
         except Exception as error:
-            # Whatever a stranger's network raises, the user needs to know whose fault it is.
+            # A plugin may raise anything; the message names the encoder.
             raise UserError(
-                f"The encoder {card.name} fails on a ({card.channels}, {side}, {side}) slice: "
+                f"The encoder {card.name} failed for a ({card.channels}, {side}, {side}) slice: "
                 f"{type(error).__name__}: {error}"
             ) from error
     if features.ndim != 2 or features.shape[0] != 1:
         raise UserError(
-            f"The encoder {card.name} must return (B, feature_dim) but returns "
-            f"{tuple(features.shape)} for one slice; end it with a global pool and Flatten."
+            f"The encoder {card.name} must return the shape (B, feature_dim), but returned "
+            f"{tuple(features.shape)} for one slice; add global pooling and Flatten at its end."
         )
     known = getattr(module, "pretrained_cfg", None) or {}
     return EncoderHandle(
@@ -131,12 +131,15 @@ def _build(card: EncoderCard, state: dict[str, Tensor] | None) -> nn.Module:
     except UserError:
         raise
     except ValueError as error:
-        # A builder's own sentence about what it was given.
+        # The message of the builder is meant for the user.
         raise UserError(str(error)) from error
     except Exception as error:
         raise UserError(
             f"The encoder {card.name} cannot be built: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(module, nn.Module):
-        raise UserError(f"The encoder {card.name} returns no torch module.")
+        raise UserError(
+            f"The build function of the encoder {card.name} must return a torch.nn.Module, not "
+            f"{type(module).__name__}."
+        )
     return module

@@ -1,4 +1,4 @@
-"""Slice features of a frozen encoder: computed once for a scan, kept in the cache."""
+"""Slice features of a frozen encoder, computed once per scan and kept in the cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.train.numerics import autocast, keep_small_convolutions_exact
 from bench.train.weights import tensors_digest
 
 SCANS = 8
-"""Volumes that go through the encoder at once."""
+"""Number of volumes per forward pass of the encoder."""
 
 
 def features_of(
@@ -33,23 +33,28 @@ def features_of(
     device: torch.device,
     precision: str,
 ) -> NDArray[np.float32]:
-    """Return the slice features (N, S, feature_dim) of a cohort, memory-mapped; `rows` are filled.
+    """Return the slice features of a cohort, computing those of `rows` if necessary.
 
     Parameters
     ----------
     network : nn.Module
-        With ``slices``, a frozen module from volumes to slice features.
+        A network with a frozen module ``slices`` from volumes to slice features.
     volumes : array (N, D, H, W)
         The cohort.
     rows : array of int
-        The scans wanted; the others are left for whoever wants them.
+        The scans whose features are needed.
     identity : dict
-        The code, the cohort and how its slices are taken; the encoder's tensors, the precision and
-        the kind of device are added.
+        Identifies the code, the cohort and the choice of slices; the tensors of the encoder, the
+        precision and the type of device are added to it.
     folder : pathlib.Path
-        Where features are kept, two files a kind.
+        The directory for features, with two files per identity.
     device, precision
         As for `Learner`.
+
+    Returns
+    -------
+    array (N, S, feature_dim)
+        The features, memory-mapped; only `rows` are valid.
     """
     network = network.to(device).eval()
     if precision == "bf16":
@@ -77,7 +82,7 @@ def features_of(
             part = file.with_suffix(".part")
             try:
                 np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape).flush()
-                # Writing into a map that finds no room would kill the process.
+                # Writing to a memory map on a full disk would kill the process.
                 with open(part, "r+b") as stream:
                     reserve_space(stream.fileno(), part.stat().st_size)
             except OSError:
@@ -102,7 +107,7 @@ def features_of(
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return all tensors that a module computes with, also those that no state dict holds."""
+    """Return all tensors of a module, including those that are not in its state dict."""
     found = dict(module.state_dict()) | dict(module.named_buffers())
     for name, part in module.named_modules():
         own = {k: v for k, v in vars(part).items() if isinstance(v, torch.Tensor)}

@@ -1,4 +1,4 @@
-"""Which memory format, and whether compiled: measured once and kept."""
+"""Choice of memory format and compilation by measuring training steps once."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from bench.unit import Layout
 from registry.cards import Task, Value
 
 LEAST_STEPS = 120
-"""Planned steps below which measuring costs more than it can bring."""
+"""Minimum number of steps for which measuring pays off."""
 COMPILE_SECONDS = 60.0
-"""What compiling is taken to cost before it was tried."""
+"""Expected duration of compilation."""
 GAIN = 0.5
-"""The largest share of a step's time that compiling is hoped to save."""
+"""Maximum fraction of the duration of a step that compilation is expected to save."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is going to be computed.
+    """The training for which a layout is chosen.
 
     Parameters
     ----------
     build : callable
-        Makes the network.
+        Builds the network.
     task, params, precision
         As for `Learner`.
     shape : tuple of int
-        (D, H, W).
+        The shape (D, H, W) of volumes.
     device : torch.device
-        Where.
+        The device to use.
     steps : int
-        Optimiser steps planned.
+        Planned number of optimiser steps.
     identity : mapping
-        What tells this workload from others, as plain values.
+        JSON-ready values that identify the workload.
     """
 
     build: Callable[[], nn.Module]
@@ -64,18 +64,19 @@ class Workload:
 
 
 def fastest_layout(workload: Workload, folder: Path, say: Callable[[str], None] = print) -> Layout:
-    """Return the fastest layout, from the cache or measured now.
+    """Return the fastest layout, measuring it if it is not in the cache.
 
-    Units that need the same wait for the one that measures, so that all of them compute alike.
+    Units with the same workload wait for the one that measures it, so that they use the same
+    layout.
 
     Parameters
     ----------
     workload : Workload
-        What is going to be computed.
+        The planned training.
     folder : pathlib.Path
-        Where measurements are kept, one JSON file each.
+        The directory of measurements, with one JSON file per workload.
     say : callable
-        Told that a layout kept there cannot be used any more and is measured again.
+        Called with a message if a cached layout no longer works and is measured again.
     """
     if workload.steps < LEAST_STEPS:
         with torch.random.fork_rng(devices=[]):
@@ -86,7 +87,7 @@ def fastest_layout(workload: Workload, folder: Path, say: Callable[[str], None] 
         if not file.exists() or not usable(_kept(file), workload.device, say):
             with torch.random.fork_rng():
                 found = time_layouts(workload)
-            # What layouts that were not chosen have left in pieces of other sizes.
+            # The other layouts left freed memory in blocks of unsuitable sizes.
             give_back_freed_memory()
             with atomic_write(file) as stream:
                 stream.write(json.dumps({**identity, **found}, indent=1).encode())
@@ -98,26 +99,27 @@ def _kept(file: Path) -> Layout:
 
 
 def usable(layout: Layout, device: torch.device, say: Callable[[str], None]) -> bool:
-    """Tell whether a layout that was chosen earlier works here and now; say why not."""
+    """Return whether a layout that was chosen earlier still works; call `say` if it does not."""
     why = why_not_compiled(device) if layout.mode else ""
     if why:
         say(
-            f"torch.compile, which was the fastest when this was measured, fails here now ({why}); "
-            "it is measured again without, which changes numbers by rounding only"
+            f"torch.compile, which was fastest when it was measured, fails now ({why}); layouts "
+            "are measured again without it, which changes results only by rounding"
         )
     return not why
 
 
 def time_layouts(workload: Workload) -> dict[str, Any]:
-    """Time training steps in every memory format that fits, then the best one compiled.
+    """Time training steps in all suitable memory formats, with and without compilation.
 
-    Compiling is tried only where the planned steps could earn it, and chosen only where its own
-    seconds and the faster steps together take less than the plain ones.
+    Compilation is only tried if it could pay off for the planned number of steps, and only chosen
+    if this is the case including the duration of compilation.
 
     Returns
     -------
     dict
-        ``layout``, and ``measured``: seconds a step, and to compile, of every layout tried.
+        The chosen ``layout``, and ``measured``, with the durations of a step and of compilation in
+        seconds for all layouts that were tried.
     """
     network = workload.build()
     measured = []
@@ -150,7 +152,7 @@ def _compiled(workload: Workload, network: nn.Module, layout: Layout) -> dict[st
     try:
         first, step = _seconds(workload, network, layout)
     except Exception as error:
-        # Whatever a compiler cannot do, the plain way can.
+        # Networks that cannot be compiled are trained without compilation.
         return {**found, "note": f"{type(error).__name__}"}
     finally:
         torch.compiler.reset()
@@ -158,7 +160,7 @@ def _compiled(workload: Workload, network: nn.Module, layout: Layout) -> dict[st
 
 
 def _seconds(workload: Workload, network: nn.Module, layout: Layout) -> tuple[float, float]:
-    """Return the seconds of the first training step and of the faster of two more."""
+    """Return the durations of the first training step and of the faster one of two more."""
     size = int(workload.params["batch_size"])
     targets = np.arange(size, dtype=np.float64) % max(2, len(workload.task.classes))
     learner = Learner(

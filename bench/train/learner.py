@@ -1,4 +1,4 @@
-"""One network with its loss, its target scale and its predictions."""
+"""A network with its loss, target scale and predictions."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ from bench.unit import Layout
 from registry.cards import Task, Value
 
 RECALIBRATION_SCANS = 32
-"""Scans over which BatchNorm statistics are re-estimated: thousands of slices, a bounded cost."""
+"""Number of scans for re-estimating BatchNorm statistics, which have thousands of slices."""
 
 
 class OutOfMemory(Exception):
-    """The memory does not suffice, and no smaller part of a batch would do."""
+    """There is not enough memory, and the batch cannot be divided further."""
 
 
 class Learner:
-    """A network under training.
+    """A network in training.
 
-    Ages are standardised with the training set's mean and deviation, so that a head whose last
-    bias starts at zero starts at the training mean.
+    Ages are standardised with the mean and standard deviation of the training set, so that a
+    network with a final bias of zero initially predicts the mean.
 
     Parameters
     ----------
     network : nn.Module
-        From (B, 1, D, H, W) to (B, task.n_outputs).
+        A network from (B, 1, D, H, W) to (B, task.n_outputs).
     task : Task
         What is predicted.
     params : mapping
-        The resolved recipe: `loss`, `class_weights`, `bn`, `batch_size`.
+        Settings; `loss`, `class_weights`, `bn` and `batch_size` are used.
     targets : array (n,)
         Training targets: years, or class indices.
     device : torch.device
-        Where the network lives.
+        The device of the network.
     precision : str
         ``"fp32"`` or ``"bf16"`` (autocast; the loss is computed in float32).
     layout : Layout, optional
-        Memory format and compilation; default: the fixed rule.
+        Memory format and compilation; default: `bench.train.numerics.rule`.
     from_features : bool
-        Whether the loaders hold the slice features of a frozen encoder instead of volumes.
+        Whether loaders return slice features of a frozen encoder instead of volumes.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class Learner:
         if from_features:
             head: Any = self.network
             self._whole = lambda features: head.predict(features[:, 0])
-        # Only full training batches: every other shape or mode would be compiled once more.
+        # Only used for full training batches; each other shape or mode would be compiled again.
         self._compiled = compiled(self._whole, layout.mode) if layout.mode else None
         self.micro_batch = int(params["batch_size"])
-        """Volumes that go forward and backward at once; out of memory halves it."""
+        """Number of volumes per forward and backward pass, halved if memory runs out."""
         self.task = task
         self.device = device
         self.precision = precision
@@ -108,7 +108,7 @@ class Learner:
         self.bn = str(params["bn"])
 
     def train_mode(self) -> None:
-        """Put the network into training mode, with BatchNorm held still where it is frozen."""
+        """Set the network to training mode, except for frozen BatchNorm layers."""
         self.network.train()
         if self.bn == "frozen":
             for norm in self.norms:
@@ -130,8 +130,8 @@ class Learner:
         volumes, targets : Tensor (b, 1, D, H, W), Tensor (b,)
             A batch, or a part of one.
         total : Tensor, optional
-            `weight_of` the whole batch, where this is a part: the losses of parts add up to the
-            mean of the whole.
+            `weight_of` the whole batch if this is a part; the losses of all parts then add up to
+            the mean loss of the batch.
         """
         outputs = self.forward(volumes)
         if self.task.kind == "regression":
@@ -148,16 +148,16 @@ class Learner:
         return each.sum() / (self.weight_of(targets) if total is None else total)
 
     def weight_of(self, targets: Tensor) -> Tensor:
-        """Return what the losses of a batch are divided by: its volumes or their class weights."""
+        """Return the sum of weights of a batch: its size, or the sum of its class weights."""
         if self.class_weight is None:
             return torch.tensor(float(len(targets)), device=self.device)
         return self.class_weight[targets.long()].sum()
 
     def backward(self, volumes: Tensor, targets: Tensor) -> Tensor:
-        """Add the gradient of a batch's mean loss, in parts where memory asks for it.
+        """Add the gradient of the mean loss of a batch, which is divided if memory runs out.
 
-        Out of memory halves the parts until they fit: the batch, and but for the order of sums its
-        gradient, stay what they are. Dropout draws its masks part by part.
+        The parts are halved until they fit into memory. The gradient is the same up to rounding,
+        except that Dropout samples new masks.
 
         Returns
         -------
@@ -167,7 +167,8 @@ class Learner:
         Raises
         ------
         OutOfMemory
-            When one volume is too much, or BatchNorm would normalise by less than the batch.
+            If a single volume does not fit into memory, or BatchNorm prevents a division, because
+            it would normalise over fewer volumes.
         """
         total = self.weight_of(targets)
         state = torch.get_rng_state()
@@ -186,7 +187,7 @@ class Learner:
                 if not _is_out_of_memory(error):
                     raise
                 self.micro_batch = self._smaller(len(volumes))
-            # Outside of the handler: the error holds the frames whose tensors must go.
+            # Outside of the handler, because the error keeps tensors of its frames alive.
             self.network.zero_grad(set_to_none=True)
             torch.set_rng_state(state)
             if self._cuda:
@@ -196,22 +197,21 @@ class Learner:
         size = min(self.micro_batch, batch)
         if size == 1:
             raise OutOfMemory(
-                "out of memory on a single volume; on slice models --set slice_chunk=8 needs less"
+                "out of memory for a single volume; slice models need less with --set slice_chunk=8"
             )
         if any(norm.training for norm in self.norms):
             raise OutOfMemory(
-                f"out of memory on {size} volumes, and BatchNorm over fewer would be another "
-                "model; on slice models --set slice_chunk=8 needs less, else use a smaller "
-                "--set batch_size"
+                f"out of memory for {size} volumes, which cannot be divided because of BatchNorm; "
+                "slice models need less with --set slice_chunk=8, otherwise reduce --set batch_size"
             )
         return -(-size // 2)
 
     def recalibrate(self, loader: VolumeLoader) -> None:
         """Re-estimate BatchNorm's running statistics on the training subset.
 
-        Running averages lag behind after few steps (timm's TF-style encoders move them by 1 % a
-        step), which makes evaluation garbage on small cohorts. The statistics are the plain
-        average over batches of the first `RECALIBRATION_SCANS` scans.
+        Running averages lag behind after few steps (in timm's encoders with TensorFlow's defaults,
+        they change by 1 % per step), which makes evaluation meaningless on small cohorts. Here,
+        the statistics are averaged over batches of the first `RECALIBRATION_SCANS` scans.
         """
         norms = [norm for norm in self.norms if norm.training]
         if self.bn != "recalibrate" or not norms:
@@ -230,7 +230,7 @@ class Learner:
             norm.momentum = momentum
 
     def predict(self, loader: VolumeLoader) -> NDArray[np.float64]:
-        """Return predictions (n, k): years, P(positive) for two classes, or one column a class."""
+        """Return predictions (n, k): years, P(positive) for two classes, or a column per class."""
         self.network.eval()
         outputs = []
         with torch.no_grad():
@@ -251,5 +251,5 @@ class Learner:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # The CPU's allocator has no exception of its own.
+    # The CPU allocator raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

@@ -1,4 +1,4 @@
-"""Volumes on their way from the memory map to the device."""
+"""Loading of volumes from the memory map to the device."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from torch import Tensor
 from registry.cards import Value
 
 RESIDENT_SHARE = 0.5
-"""Share of a GPU's free memory that a resident split may take."""
+"""Maximum fraction of a GPU's free memory for keeping a split on it."""
 
 Augment = Callable[[Tensor, NDArray[np.int64], int], Tensor]
-"""From volumes (b, 1, D, H, W), their positions in the split and the epoch to changed volumes."""
+"""Function of volumes (b, 1, D, H, W), their positions in the split, and the epoch."""
 
 
 class VolumeLoader:
-    """The scans of one split, drawn by index.
+    """Loads the scans of one split by index.
 
-    The split lies on a GPU where a share of its memory holds it. Otherwise it stays in the memory
-    map, of which the system keeps in memory what fits, once for all processes; a thread makes the
-    next batch ready (in pinned memory for a GPU) while one is computed on. Volumes travel as
-    float16 and become float32 on the device; where they lie changes no number.
+    A split is kept on a GPU if it fits into a fraction of the free memory. Otherwise, it is read
+    from the memory map, which the system caches in memory for all processes. Then a thread
+    prepares the next batch (in pinned memory for a GPU) during the computations on the current
+    one. Volumes are transferred as float16 and converted to float32 on the device. The location
+    does not affect results.
 
     Parameters
     ----------
     volumes : array (N, ...), float16 or float32
-        The cohort, memory-mapped: nothing is read before it is asked for.
+        The cohort, memory-mapped.
     rows : array of int (n,)
-        Which scans belong to this split.
+        The scans of this split.
     targets : array (n,) or None
-        Float targets or class indices; None for the test set, whose labels stay with the driver.
+        Float targets or class indices; None for the test set, whose labels only the driver has.
     device : torch.device
-        Where batches go.
+        The device of the batches.
     location : str, optional
-        ``device`` or ``map``; default: the device where it has room and is not the CPU.
+        ``device`` or ``map``; default: the device if it is a GPU with enough memory.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class VolumeLoader:
         epoch: int = 0,
         augment: Augment | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (volumes, targets) in the given order, the last batch as small as it comes out."""
+        """Yield (volumes, targets) in the given order; the last batch may be smaller."""
         if self.targets is None:
             raise ValueError("this split has no targets")
         for index, volumes in self._drawn(np.asarray(order), size):
@@ -80,7 +81,7 @@ class VolumeLoader:
             yield volumes, self.targets[torch.as_tensor(index, device=self.device)]
 
     def volume_batches(self, size: int) -> Iterator[Tensor]:
-        """Yield the volumes of this split in its own order."""
+        """Yield all volumes of this split in order."""
         for _, volumes in self._drawn(np.arange(len(self.rows)), size):
             yield volumes
 
@@ -102,7 +103,7 @@ class VolumeLoader:
                 yield index, self._arrived(block)
 
     def _taken(self, index: NDArray[np.int64]) -> Tensor:
-        """Return the scans as they are stored, wherever they lie."""
+        """Return scans in the stored data type from the location of the split."""
         if self.location == "map":
             block = torch.from_numpy(np.ascontiguousarray(self.volumes[self.rows[index]]))
         else:
@@ -119,14 +120,14 @@ class VolumeLoader:
 
 
 def augmentation(params: Mapping[str, Value], random_stream: str) -> Augment | None:
-    """Return how training volumes are changed at random, None where the settings change nothing.
+    """Return the augmentation of training volumes, None if the settings have none.
 
     Parameters
     ----------
     params : mapping
         The complete settings of a model.
     random_stream : str
-        What the random numbers derive from, with the epoch and the scan.
+        The seed of a trial, or the stream of a study.
     """
     from bench.train.augment import augmented, is_on
 

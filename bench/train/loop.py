@@ -1,4 +1,4 @@
-"""The one training loop of every network."""
+"""The training loop of all networks."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from registry.cards import Value
 
 @dataclass
 class TrainingResult:
-    """What a training run was: its epochs and where its time went."""
+    """The epochs of a training run and their durations."""
 
     best_epoch: int = 0
     best_score: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "validate": 0.0})
-    """Of training and validation, and on a CPU of the optimiser's steps alone."""
+    """Duration of training and validation, and on a CPU that of optimiser steps alone."""
     last: dict[str, torch.Tensor] = field(default_factory=dict)
-    """The network's state after the last epoch."""
+    """State of the network after the last epoch."""
 
 
 def planned_epochs(params: Mapping[str, Value], n_train: int, n_pool: int) -> int:
-    """Return the epochs of a run: as they are, or stretched to equal optimiser steps.
+    """Return the number of epochs of a training run.
 
-    With ``length="steps"`` a run on `n_train` of `n_pool` subjects takes about as many steps as
-    `epochs` epochs over the whole pool.
+    With ``length="steps"``, training on `n_train` of `n_pool` subjects has about as many optimiser
+    steps as training on all of them for `epochs` epochs.
     """
     epochs = int(params["epochs"])
     return epochs if params["length"] == "epochs" else math.ceil(epochs * n_pool / n_train)
@@ -55,33 +55,34 @@ def fit(
     on_epoch: Callable[[int, float], None],
     checkpoint: Checkpoint | None = None,
 ) -> TrainingResult:
-    """Train, keep the best epoch by validation (ties to the earlier), and leave it loaded.
+    """Train a network and load the state of the best epoch (the first one in case of ties).
 
-    A run that is taken up from its checkpoint goes on as if it had never been interrupted: on a
-    CPU, with as many threads and the same layout, to the last bit.
+    Training is resumed from the checkpoint, if there is one. On a CPU, the results are bitwise
+    identical to those of an uninterrupted run with the same number of threads and layout.
 
     Parameters
     ----------
     learner : Learner
         The network with its loss.
     train, validation : VolumeLoader
-        Both with targets.
+        Training and validation scans with targets.
     params : mapping
-        The resolved recipe.
+        The complete settings of the model.
     epochs : int
-        How many, from `planned_epochs`.
+        The number of epochs; see `planned_epochs`.
     random_stream : str
-        What the order of batches and dropout derive from: the seed, or the study's own stream.
+        The seed of a trial or the stream of a study, from which the order of scans, augmentation
+        and dropout are derived.
     on_epoch : callable
-        Given the epoch (from 1) and its selection score, also of epochs taken up from a
+        Called with each epoch (from 1) and its selection score, including epochs from a
         checkpoint; may raise to prune.
     checkpoint : Checkpoint, optional
-        Where the run stands, kept at the end of an epoch.
+        The checkpoint to resume from and to save after each epoch.
 
     Raises
     ------
     Diverged
-        When a loss or a validation prediction is not finite.
+        If a loss or a validation prediction is not finite.
     """
     assert validation.targets is not None
     truth = validation.targets.cpu().numpy()
@@ -110,7 +111,7 @@ def fit(
         score = selection_score(learner.task, truth, predictions, str(params["select"]))
         if score < result.best_score:
             result.best_epoch, result.best_score = epoch, score
-            # The last epoch is there already: nothing to go back to, nothing to copy.
+            # The state of the last epoch need not be copied, because it is not overwritten.
             if epoch < epochs:
                 state.keep_best()
         done = time.perf_counter()
@@ -136,7 +137,7 @@ def fit(
 
 
 class _State:
-    """All that the next epoch depends on."""
+    """Everything that the next epoch depends on."""
 
     def __init__(
         self, learner: Learner, params: Mapping[str, Value], steps: int, random_stream: str
@@ -150,12 +151,12 @@ class _State:
         torch.manual_seed(seed_for("noise", random_stream))
 
     def keep_best(self) -> None:
-        """Copy the network's state as the best so far."""
-        # A state dict of its own: what it holds would otherwise go on being trained.
+        """Copy the state of the network as the best one."""
+        # The tensors of the original state dict continue to change during training.
         self.best = {k: v.detach().clone() for k, v in self.learner.network.state_dict().items()}
 
     def saved(self) -> dict[str, Any]:
-        """Return everything as tensors and plain values."""
+        """Return the state as tensors and plain values."""
         cuda = self.learner.device.type == "cuda"
         return {
             "network": self.learner.network.state_dict(),
@@ -172,7 +173,7 @@ class _State:
         }
 
     def take_up(self, saved: Mapping[str, Any] | None) -> None:
-        """Go on where `saved` ended."""
+        """Resume from a saved state, if there is one."""
         if saved is None:
             return
         self.learner.network.load_state_dict(saved["network"])
@@ -182,7 +183,7 @@ class _State:
         self.fit.best_epoch, self.fit.best_score = saved["best_epoch"], saved["best_score"]
         self.fit.history, self.fit.seconds = saved["history"], saved["seconds"]
         self.learner.micro_batch = saved["micro_batch"]
-        # Generators take their states from the CPU, wherever the rest was loaded to.
+        # Random states must be on the CPU, even if the other tensors were loaded to a GPU.
         torch.set_rng_state(saved["rng"].cpu())
         if saved["cuda_rng"] is not None:
             torch.cuda.set_rng_state(saved["cuda_rng"].cpu(), self.learner.device)
@@ -191,7 +192,7 @@ class _State:
 def _train_epoch(
     state: _State, train: VolumeLoader, epoch: int, random_stream: str, augment: Augment | None
 ) -> float:
-    """Take the steps of one epoch; return the mean loss over its scans."""
+    """Train for one epoch; return the mean loss over its scans."""
     learner = state.learner
     learner.train_mode()
     order = np.random.default_rng(seed_for("order", random_stream, epoch)).permutation(len(train))
@@ -207,7 +208,7 @@ def _train_epoch(
         state.schedule.step()
         spent += time.perf_counter() - begun
         total += loss * len(targets)
-    # A GPU computes while the clock of the CPU goes on: there the steps' own time is not known.
+    # A GPU computes asynchronously, so that the duration of its steps is not known.
     if learner.device.type == "cpu":
         state.fit.seconds["steps"] = state.fit.seconds.get("steps", 0.0) + spent
     return float(total) / len(train)
@@ -218,10 +219,10 @@ def _stalled(result: TrainingResult, patience: int) -> bool:
 
 
 def make_optimizer(network: nn.Module, params: Mapping[str, Value]) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser over what is not frozen."""
+    """Return the optimiser of all parameters that are not frozen."""
     free = [p for p in network.parameters() if p.requires_grad]
     lr, decay = float(params["lr"]), float(params["weight_decay"])
-    # One kernel for all parameters on a GPU; a CPU keeps torch's default.
+    # On a GPU, the optimiser updates all parameters in one kernel.
     fused = True if free and free[0].is_cuda else None
     if params["optimizer"] == "sgd":
         return torch.optim.SGD(free, lr=lr, weight_decay=decay, momentum=0.9, fused=fused)
@@ -232,7 +233,7 @@ def make_optimizer(network: nn.Module, params: Mapping[str, Value]) -> torch.opt
 def make_schedule(
     optimizer: torch.optim.Optimizer, params: Mapping[str, Value], steps: int
 ) -> LambdaLR:
-    """Return the learning rate's course: linear warm-up, then constant or half a cosine to zero."""
+    """Return the learning rate schedule: linear warm-up, then constant or cosine decay to zero."""
     warm = int(float(params["warmup"]) * steps)
     cosine = params["schedule"] == "cosine"
 
@@ -247,7 +248,7 @@ def make_schedule(
 
 
 def _warm_up(learner: Learner, loader: VolumeLoader) -> None:
-    """Run one step that leaves no trace, so that the GPU's first-call costs are not timed."""
+    """Run one step without effect, so that the initialisation of a GPU is not timed."""
     learner.network.eval()
     volumes, targets = next(loader.batches(np.arange(len(loader)), learner.batch_size))
     learner.loss(volumes, targets).backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""A unit's fits of a network by the shared loop."""
+"""Training of the network of a unit."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ CHECKPOINT = "checkpoint.pt"
 SLICE_OPTIONS = {*SLICING, *STRIDE, "k", "spacing", "form", "first_slice", "last_slice"} - {
     "head_width"
 }
-"""Settings of the built-in models that decide slice features."""
+"""Settings of the built-in models that affect slice features."""
 SHARED = {*COMMON, *RECIPE, *AUGMENT}
-"""Settings of the training loop, which decide none; a plugin's own may."""
+"""Settings of the training loop, which do not; all other settings of a plugin may."""
 
 
 class NetworkFitter:
-    """Fitter of a network by the shared loop."""
+    """Fits the network of a unit."""
 
     def __init__(self, unit: Unit, card: ModelCard) -> None:
         self.unit = unit
@@ -70,9 +70,9 @@ class NetworkFitter:
         self.shape = self.volumes.shape[1:]
         self.layout: Layout | None = None
         self.notes: list[str] = []
-        """What the user should know of how this was computed."""
+        """Notes to the user about how the unit was computed."""
         self.ready = 0.0
-        """The clock (`time.perf_counter`) when the last training began."""
+        """Value of `time.perf_counter` when the last training started."""
         self.loaders = self._make_loaders(self.volumes)
         encoder = unit.arm.encoder
         self.handle = None
@@ -84,10 +84,10 @@ class NetworkFitter:
             "encoder": plain(encoder),
             "libraries": libraries([card, self.handle.card if self.handle else None]),
         }
-        """What computes, as far as it decides numbers: whatever is kept on disk is known by it."""
+        """The code that affects results, which identifies cached features and layouts."""
 
     def environment(self) -> Environment:
-        """Describe what computes and, once known, in which layout."""
+        """Return the hardware and software in use and, once chosen, the layout."""
         return environment(self.device, self.unit.threads, self.layout)
 
     def _make_loaders(self, volumes: NDArray[np.generic]) -> dict[str, VolumeLoader]:
@@ -108,7 +108,7 @@ class NetworkFitter:
         }
 
     def _build(self, params: Mapping[str, Value]) -> nn.Module:
-        """Build the network, its start decided by the unit's random stream alone."""
+        """Build the network, with an initialisation that depends only on the random stream."""
         torch.manual_seed(seed_for("init", self.unit.random_stream))
         network: nn.Module = resolve(self.card.target)(
             dict(params), self.unit.arm.task, self.shape, self.handle
@@ -157,11 +157,11 @@ class NetworkFitter:
         if unit.layout is not None and usable(unit.layout, self.device, self._note):
             return unit.layout
         if cached:
-            # A head on features is too small for any of this to matter.
+            # For the head alone, the layout makes no difference.
             return Layout()
         steps = -(-len(self.loaders["train"]) // int(params["batch_size"])) * epochs
         arm = unit.arm
-        # What tuning varies does not change how long a step takes.
+        # Tuned settings do not affect the duration of a step.
         fixed = {name: value for name, value in params.items() if name not in arm.space}
         workload = Workload(
             build=lambda: self._build(params),
@@ -212,9 +212,9 @@ class NetworkFitter:
         return self._make_loaders(features)
 
     def _splits(self, network: nn.Module) -> bool:
-        """Tell whether a plugin's network is its head on slice features that training keeps.
+        """Return whether a plugin's network consists of frozen slice features and a head.
 
-        The built-in ones are; one of another make may have attributes of the same names.
+        This is checked because a plugin may have unrelated attributes `slices` and `predict`.
         """
         tried: Any = copy.deepcopy(network).to(self.device)
         volume = self.loaders["train"].volumes_at(np.arange(1))
@@ -223,8 +223,8 @@ class NetworkFitter:
                 whole, features = tried.eval()(volume), tried.slices(volume)
                 head, trained = tried.predict(features), tried.train().slices(volume)
             except Exception as error:
-                # They are something else of these names.
-                logger.warning("features not kept: %s: %s", type(error).__name__, error)
+                # The attributes have another meaning.
+                logger.warning("slice features are not cached: %s: %s", type(error).__name__, error)
                 return False
         frozen = not any(parameter.requires_grad for parameter in network.slices.parameters())  # type: ignore[union-attr]
         return frozen and _alike(whole, head) and _alike(features, trained)
@@ -238,17 +238,17 @@ class NetworkFitter:
             filled = filled | (volume.max(others) > volume.min())[0]
         places = np.flatnonzero(filled)
         if not len(places):
-            raise ValueError("skip_empty: every slice of every training volume is empty")
+            raise ValueError("skip_empty=true, but all slices of all training volumes are empty")
         return {"first_slice": int(places[0]), "last_slice": int(places[-1])}
 
     def score(
         self, params: Mapping[str, Value], on_epoch: Callable[[int, int, float], None]
     ) -> float:
-        """Return the validation score of one setting."""
+        """Train with some settings and return the validation score."""
         return float(self._fit(params, on_epoch)[1].best_score)
 
     def trial(self, folder: Path, report: Progress) -> FitResult:
-        """Train once, predict validation and test once."""
+        """Train the network, and predict validation and test set."""
 
         def on_epoch(epoch: int, epochs: int, score: float) -> None:
             report(f"epoch {epoch}/{epochs}", epoch / epochs)
@@ -280,8 +280,8 @@ def _arithmetic(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, in
     try:
         counts["multiply_adds"] = multiply_adds(network, shape)
     except Exception as error:
-        # A stranger's network may not run without numbers; then its cost is not known.
-        logger.warning("multiply-adds not counted: %s", type(error).__name__)
+        # The network of a plugin may not support the meta device.
+        logger.warning("multiply-adds could not be counted: %s", type(error).__name__)
     return counts
 
 
@@ -290,7 +290,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def _head_alone(network: nn.Module, params: Mapping[str, Value]) -> bool:
-    """Tell whether training touches only what follows a frozen encoder."""
+    """Return whether only the layers after a frozen encoder are trained."""
     return bool(
         params.get("freeze")
         and hasattr(network, "slices")

@@ -1,4 +1,4 @@
-"""Device, precision, threads: what decides how numbers are computed."""
+"""Device, precision, memory and other settings of numerical computations."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def device_for(name: str) -> torch.device:
     Raises
     ------
     UserError
-        When a GPU is asked for and there is none.
+        If a GPU is requested and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            "--device cuda was asked for, but torch finds no GPU here; use --device cpu."
+            "--device cuda requires a GPU, but torch does not find one; use --device cpu."
         )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -45,31 +45,31 @@ def device_for(name: str) -> torch.device:
 
 
 def gpu_count(name: str) -> int:
-    """Return how many GPUs units may use on the device named as for `device_for`."""
+    """Return the number of available GPUs for a device name as in `device_for`."""
     return torch.cuda.device_count() if device_for(name).type == "cuda" else 0
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Tell whether the device multiplies bfloat16 natively, not by emulation."""
+    """Return whether the device multiplies bfloat16 numbers natively."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return not {"amx_bf16", "avx512_bf16"}.isdisjoint(cpu_flags())
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Return the context in which the forward pass runs at `precision`."""
+    """Return the context manager for forward passes with a precision."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def keep_small_convolutions_exact(network: nn.Module, device: torch.device) -> None:
-    """Compute in float32 what a CPU gets wrong in bfloat16; to be called before bf16 on a CPU.
+    """Compute convolutions of small inputs in float32 on a CPU, where bfloat16 is wrong.
 
-    Where a kernel reaches over more voxels than its input has along an axis, oneDNN's bfloat16
-    gradient of the weights reads memory that nothing was written to: random numbers, now and then
-    NaN (torch 2.14 and 2.15, AVX-512; tests/train/test_bf16.py shows it). These are the last,
-    smallest maps of a network, which cost nothing in float32.
+    If a kernel extends over more voxels than its input has along an axis, oneDNN's bfloat16
+    gradient of the weights reads uninitialised memory, which sometimes contains NaN (torch 2.14
+    and 2.15 with AVX-512; see tests/train/test_bf16.py). This concerns the last and smallest
+    feature maps of a network, for which float32 is as fast.
     """
     if device.type != "cpu":
         return
@@ -94,9 +94,9 @@ def _exact_if_small(
 
 
 def rule(network: nn.Module) -> Layout:
-    """Return the layout where measuring would not pay.
+    """Return the layout to use without measurements.
 
-    Depthwise convolutions (EfficientNet's) run twice as fast channels-last on a CPU.
+    Depthwise convolutions, as in EfficientNet, are twice as fast with channels last on a CPU.
     """
     depthwise = any(
         isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
@@ -106,17 +106,18 @@ def rule(network: nn.Module) -> Layout:
 
 
 def compiled(forward: Callable[[Tensor], Tensor], mode: str) -> Callable[[Tensor], Tensor]:
-    """Return `forward` compiled on first use, for one shape."""
+    """Return a function that compiles `forward` at its first call, for a fixed shape."""
     return torch.compile(forward, dynamic=False, mode=mode)
 
 
 @cache
 def why_not_compiled(device: torch.device) -> str:
-    """Return why `torch.compile` fails here, empty where it works.
+    """Return why `torch.compile` fails on this machine, an empty string if it works.
 
-    It needs a C++ compiler and a folder of temporary files in which libraries may be loaded.
+    It requires a C++ compiler, and a directory of temporary files from which libraries can be
+    loaded.
     """
-    # A number of its own, so that nothing compiled earlier is found.
+    # A random constant prevents a cached result from being used.
     number = float(int.from_bytes(os.urandom(4), "big"))
     try:
         compiled(lambda x: (x + number).sin(), "default")(torch.ones(8, device=device))
@@ -128,11 +129,11 @@ def why_not_compiled(device: torch.device) -> str:
 
 
 def configure(device: torch.device, *, deterministic: bool) -> None:
-    """Set the switches of a process: float32 is float32 (no TF32), determinism if asked for.
+    """Configure this process: no TF32, and deterministic algorithms if requested.
 
-    Without `deterministic` cuDNN tries its algorithms and keeps the fastest, which may differ
-    from run to run in the last digits. A CPU is deterministic for one number of threads; its
-    process keeps freed memory.
+    Without `deterministic`, cuDNN chooses the fastest algorithms, which may differ between runs in
+    the last digits. A CPU is deterministic for a given number of threads; on a CPU, freed memory
+    is kept (see `keep_freed_memory`).
     """
     if device.type != "cuda":
         keep_freed_memory()
@@ -141,20 +142,20 @@ def configure(device: torch.device, *, deterministic: bool) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
-        # cuBLAS reads it when its first handle is made.
+        # cuBLAS reads this variable when it is initialised.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what tensors free for the next ones, until the process ends.
+    """Let the C library reuse freed memory for new tensors until the process ends.
 
-    glibc gives large blocks back to the system at once, and the system hands out zeros page by
-    page at the next touch. At 91 x 109 x 91 this takes as long as the arithmetic of a step; kept,
-    the process's peak is 1.2 to 1.8 times as high (tests/speed/training_speed.py). Who has set
-    glibc's own MALLOC_MMAP_MAX_ has decided; other C libraries have no such switch. The
-    environment of the worker processes would do the same for them, but `bench predict` computes
-    in a process that runs already.
+    By default, glibc returns large blocks to the system immediately, and the system must provide
+    zeroed pages for the next tensor. For volumes of 91 x 109 x 91 voxels, this takes as long as
+    the computations of a step. Keeping the memory increases the peak of the process 1.2 to 1.8
+    times (tests/speed/training_speed.py). If the user has set glibc's variable MALLOC_MMAP_MAX_,
+    nothing is changed; other C libraries have no such setting. Setting that variable for worker
+    processes would not help `bench predict`, which computes in a process that is already running.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and "MALLOC_MMAP_MAX_" not in os.environ:
@@ -163,26 +164,26 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Give back once what `keep_freed_memory` holds, where other work begins."""
+    """Return the memory that `keep_freed_memory` kept to the system."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def peak_vram_mb(device: torch.device) -> dict[str, int]:
-    """Return the most GPU memory this process held, in MB; nothing on a CPU."""
+    """Return the peak GPU memory of this process in MB, an empty mapping on a CPU."""
     if device.type != "cuda":
         return {}
     return {"peak_vram_mb": round(torch.cuda.max_memory_allocated(device) / 2**20)}
 
 
 def libraries(cards: Iterable[Card | None] = ()) -> dict[str, str]:
-    """Return the versions of what computes a network: torch, timm, numpy, slicebench.
+    """Return the versions of the libraries that compute a network.
 
     Parameters
     ----------
     cards : iterable of cards
-        Those of a plugin add the libraries that its files import.
+        Cards whose plugins import additional libraries.
     """
     import numpy
     import timm
@@ -200,7 +201,7 @@ def libraries(cards: Iterable[Card | None] = ()) -> dict[str, str]:
 
 
 def environment(device: torch.device, threads: int, layout: Layout | None) -> Environment:
-    """Describe what computes, for the record."""
+    """Return the hardware, software and numerical settings in use."""
     import timm
 
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None

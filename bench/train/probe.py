@@ -1,4 +1,4 @@
-"""Questions that need torch, asked before anything is trained."""
+"""Checks of networks before training."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ PROBE_BATCH = 2
 
 
 def check_network(card: ModelCard, arm: Arm, shape: tuple[int, int, int], weights: str) -> None:
-    """Build a network as its trials will and pass noise through it once.
+    """Build a network and run it once with random input.
 
     Parameters
     ----------
     card, arm : ModelCard, Arm
-        What is checked.
+        The model to check.
     shape : tuple of int
-        (D, H, W) of the cohort.
+        The shape (D, H, W) of the volumes.
     weights : str
-        File of the encoder's pretrained weights, empty for none.
+        File of the encoder's pretrained weights, empty for random initialisation.
 
     Raises
     ------
     UserError
-        When it cannot be built, fails, or returns the wrong shape or values that are not finite.
+        If the network cannot be built, raises an error, or returns the wrong shape or values that
+        are not finite.
     """
     handle = None
     if arm.encoder is not None:
@@ -48,22 +49,25 @@ def check_network(card: ModelCard, arm: Arm, shape: tuple[int, int, int], weight
         except UserError:
             raise
         except ValueError as error:
-            # A builder's own sentence about its settings or the volume's shape.
+            # The message of the builder about its settings or the shape is meant for the user.
             raise UserError(f"The model {card.name}: {error}") from error
         except Exception as error:
-            # Whatever a stranger's network raises, the user needs to know whose fault it is.
+            # A plugin may raise anything; the message names the model.
             raise UserError(
-                f"The model {card.name} fails on volumes of shape {shape}: "
+                f"The model {card.name} failed for volumes of shape {shape}: "
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             ) from error
     found = tuple(getattr(outputs, "shape", ()))
     if found != wanted:
         raise UserError(
-            f"The model {card.name} must return shape {wanted} for {PROBE_BATCH} volumes but "
-            f"returns {found}; its build() receives task.n_outputs."
+            f"The model {card.name} must return the shape {wanted} for {PROBE_BATCH} volumes, but "
+            f"returned {found}; use task.n_outputs in its build function."
         )
     if not torch.isfinite(outputs).all():
-        raise UserError(f"The model {card.name} returns values that are not finite on noise.")
+        raise UserError(
+            f"The model {card.name} returned values that are not finite for random input; check "
+            "its initialisation and settings."
+        )
 
 
 def parameter_count(
@@ -73,7 +77,7 @@ def parameter_count(
     shape: tuple[int, int, int],
     encoder: str | None,
 ) -> int:
-    """Return how many parameters a network has, frozen ones included; no memory is filled."""
+    """Return the number of parameters of a network, without allocating memory for them."""
     handle: EncoderHandle | None = None
     if encoder is not None:
         handle = encoder_handle(catalogue.encoder(encoder), None)

@@ -1,4 +1,4 @@
-"""Trained weights with the spec that makes them a model again."""
+"""Saving trained weights, and predicting with them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def save_weights(
     shape: tuple[int, ...],
     learner: Learner,
 ) -> None:
-    """Write a network's state as safetensors, its arm and target scale in the header."""
+    """Write the state of a network as safetensors, with its arm and target scale in the header."""
     spec = {
         "trial": unit.key,
         "arm": plain(unit.arm),
@@ -44,25 +44,26 @@ def save_weights(
         "scale": learner.scale,
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    # As bytes: the library's own writer does not tell a full disk from other errors.
+    # Written as bytes, because safetensors does not distinguish a full disk from other errors.
     file.write_bytes(save(tensors, metadata={SPEC: json.dumps(spec, allow_nan=False)}))
 
 
 def read_spec(file: Path) -> dict[str, Any]:
-    """Return what `save_weights` wrote into the header.
+    """Return the header written by `save_weights`.
 
     Raises
     ------
     UserError
-        When the file is none of ours.
+        If the file was not written by `save_weights`.
     """
     try:
         with safe_open(file, framework="pt") as tensors:
             spec: dict[str, Any] = json.loads((tensors.metadata() or {})[SPEC])
     except Exception as error:
-        # The library raises its own types, json and dict theirs; the user needs the file's name.
+        # Several libraries raise different types of errors here.
         raise UserError(
-            f"{file} holds no weights kept by bench run: {type(error).__name__}."
+            f"The file {file} does not contain weights saved by `bench run --keep-weights` "
+            f"({type(error).__name__})."
         ) from None
     return spec
 
@@ -70,38 +71,44 @@ def read_spec(file: Path) -> dict[str, Any]:
 def predict_with(
     file: Path, volumes: NDArray[np.float16], rows: NDArray[np.int64], device: torch.device
 ) -> NDArray[np.float64]:
-    """Return the predictions (n, k) of kept weights on scans of any cohort of the same grid.
+    """Return the predictions of saved weights for scans of any cohort with the same grid.
 
     Parameters
     ----------
     file : pathlib.Path
-        From `save_weights`.
+        A file written by `save_weights`.
     volumes : array (N, D, H, W)
         The cohort.
     rows : array of int (n,)
-        Which scans.
+        The scans to predict.
     device : torch.device
-        Where to compute.
+        The device to use.
+
+    Returns
+    -------
+    array (n, k)
+        The predictions; see `Learner.predict`.
 
     Raises
     ------
     UserError
-        When the volumes have another shape than those trained on, or the model is not the one that
-        was trained.
+        If the volumes have another shape than those used for training, or the code of the model
+        was changed.
     """
     spec = read_spec(file)
     shape = tuple(spec["shape"])
     if tuple(volumes.shape[1:]) != shape:
         raise UserError(
-            f"The trial was trained on volumes of {'x'.join(map(str, shape))} voxels, these have "
-            f"{'x'.join(map(str, volumes.shape[1:]))}; prepare the cohort with the same settings."
+            f"The trial was trained on volumes of {'x'.join(map(str, shape))} voxels, but these "
+            f"have {'x'.join(map(str, volumes.shape[1:]))}; prepare the cohort with the same "
+            "settings."
         )
     arm = arm_from_plain(spec["arm"])
     card = catalogue.model(arm.model.name)
     _refuse_other_code("model", arm.model, card)
     handle = None
     if arm.encoder is not None:
-        # The trained tensors replace whatever it starts with.
+        # The trained weights replace the initial ones.
         handle = encoder_handle(catalogue.encoder(arm.encoder.name), None)
         _refuse_other_code("encoder", arm.encoder, handle.card)
     params = complete_params(card, spec["params"])
@@ -112,10 +119,10 @@ def predict_with(
     try:
         network.load_state_dict(state)
     except RuntimeError:
-        # Libraries build other layers in other versions.
+        # Other versions of libraries may have different layers.
         raise UserError(
-            f"The weights in {file} do not fit the model {card.name} as it is built here; use the "
-            "versions of libraries that the trial's record names (`bench report`)."
+            f"The weights in {file} do not match the model {card.name} as built with the installed "
+            "libraries; install the versions that `bench report` lists for the trial."
         ) from None
     learner = Learner(
         network,
@@ -134,6 +141,6 @@ def _refuse_other_code(kind: str, trained: Component, card: ModelCard | EncoderC
     if (plugin_digest(card), card.version) != (trained.plugin, trained.version):
         where = f" ({card.plugin})" if card.plugin else ""
         raise UserError(
-            f"The {kind} {trained.name}{where} is not the one that the trial was trained with: its "
-            "code has changed since. Use that code, or run the trial again."
+            f"The code of the {kind} {trained.name}{where} has changed since the trial was "
+            "trained. Restore that code, or run the trial again."
         )

@@ -1,4 +1,4 @@
-"""The score that best epoch, early stopping, pruning and tuning go by. Imports no torch."""
+"""The validation score for early stopping, pruning and tuning. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from registry.cards import Task
 
 
 class Diverged(Exception):
-    """The loss or the predictions are no longer numbers."""
+    """The loss or the predictions are not finite."""
 
 
 def selection_score(
     task: Task, targets: NDArray[np.float64], predictions: NDArray[np.float64], rule: str
 ) -> float:
-    """Return the score, lower is better, that best epoch, pruning and tuning all go by.
+    """Return the score (lower is better) that selects the best epoch and the best settings.
 
-    Validation mean absolute error in years for age, unweighted log loss for classes;
-    with ``rule="accuracy"`` (the papers' rule for classes) one minus the accuracy.
+    The score is the mean absolute error for age, and the unweighted log loss for classes. With
+    ``rule="accuracy"``, as in the papers, it is one minus the accuracy for classes.
 
     Parameters
     ----------
     task : Task
         What is predicted.
     targets, predictions : array (n,), array (n, k)
-        As `Learner.predict` returns them.
+        Targets, and predictions as returned by `Learner.predict`.
     rule : str
         ``"loss"`` or ``"accuracy"``.
     """
@@ -40,5 +40,5 @@ def selection_score(
     if rule == "accuracy":
         return float(1 - np.mean(guesses == chosen))
     likelihood = predictions[np.arange(len(chosen)), chosen]
-    # float32 sigmoids reach 0 and 1; the floor keeps one confident error from being infinite.
+    # In float32, a sigmoid can be exactly 0 or 1; clipping keeps the log loss finite.
     return float(-np.mean(np.log(np.clip(likelihood, 1e-7, None))))

@@ -1,4 +1,4 @@
-"""Pretrained weights: a given file, an installed package, a cache, a download; or an error."""
+"""Pretrained weights from a file, an installed package, a cache or a download."""
 
 from __future__ import annotations
 
@@ -22,59 +22,62 @@ HUB_FILE = "model.safetensors"
 
 
 class WeightsMissing(UserError):
-    """No weights were found; the sentence names the ways to get them."""
+    """No pretrained weights were found; the message explains how to get them."""
 
 
 def find_weights(card: EncoderCard, given: Mapping[str, str], cache: Path) -> Path:
     """Return the file of an encoder's pretrained weights.
 
-    Looked for in this order: the file given for the encoder, the installed package its card
-    names, the local caches (ours, Hugging Face's, torchvision's), a download. Never random numbers.
+    They are searched in this order: the file given by the user, the installed package named on the
+    card, the local caches (of slicebench, Hugging Face and torchvision), and a download.
 
     Parameters
     ----------
     card : EncoderCard
-        Its `weights` say where they come from.
+        The encoder.
     given : mapping
-        Encoder name to file, from ``--weights`` and ``bench.toml``.
+        Names of encoders to files, from ``--weights`` and ``bench.toml``.
     cache : pathlib.Path
-        The harness's cache folder.
+        The cache directory.
 
     Raises
     ------
     WeightsMissing
-        When none of the four has them, or the card has no weights at all.
+        If they are not found.
     """
     found = locate(card, given, cache) or _downloaded(card, cache)
     if found is None and card.weights is None:
         raise WeightsMissing(
-            f"The encoder {card.name} has no pretrained weights; give a file with "
-            f"--weights {card.name}=FILE or choose a scratch model."
+            f"The encoder {card.name} has no pretrained weights; provide a file with --weights "
+            f"{card.name}=FILE, or choose a model without pretraining."
         )
     if found is None:
         assert card.weights is not None
         raise WeightsMissing(
-            f"No pretrained weights for the encoder {card.name} ({card.weights.source}) were found "
-            "and they could not be downloaded. Three ways to get them: give a file with "
-            f"--weights {card.name}=FILE; on a machine with internet run `bench weights get "
-            f"{card.name} --out DIR` and copy the file here; or choose one whose weights are "
-            "an installed package (--encoder efficientnet-lite0)."
+            f"The pretrained weights of the encoder {card.name} ({card.weights.source}) were not "
+            "found and could not be downloaded. Either provide a file with --weights "
+            f"{card.name}=FILE, which you can get by running `bench weights get {card.name} --out "
+            "DIR` on a machine with internet access, or use an encoder whose weights are installed "
+            "as a package (--encoder efficientnet-lite0)."
         )
     return found
 
 
 def locate(card: EncoderCard, given: Mapping[str, str], cache: Path) -> Path | None:
-    """Return the file of an encoder's weights on this machine, None when there is none.
+    """Return the local file of an encoder's weights, None if there is none.
 
     Raises
     ------
     UserError
-        When a file was given for the encoder and does not exist.
+        If the file given by the user does not exist.
     """
     if card.name in given:
         file = Path(given[card.name]).expanduser()
         if not file.is_file():
-            raise UserError(f"The weights file {file} given for {card.name} does not exist.")
+            raise UserError(
+                f"The file {file} with weights of the encoder {card.name} does not exist; check "
+                "--weights and [weights] in bench.toml."
+            )
         return file
     if card.weights is None:
         return None
@@ -82,23 +85,23 @@ def locate(card: EncoderCard, given: Mapping[str, str], cache: Path) -> Path | N
 
 
 def cached_file(card: EncoderCard, cache: Path) -> Path:
-    """Return where a downloaded file of an encoder's weights is kept."""
+    """Return the path of the downloaded weights of an encoder."""
     pickled = card.weights is not None and not card.weights.hub
     suffix = ".pth" if pickled else ".safetensors"
     return cache / "weights" / f"{card.name.replace('/', '--')}{suffix}"
 
 
 def download_weights(card: EncoderCard, target: Path) -> Path:
-    """Fetch an encoder's weights from Hugging Face or PyTorch into the file `target`.
+    """Download the weights of an encoder from Hugging Face or PyTorch to the file `target`.
 
     Raises
     ------
     UserError
-        When the card names no place to download from, or that place cannot be reached.
+        If there is no download for the encoder, or it failed.
     """
     weights = card.weights
     if weights is None or not (weights.hub or weights.torchvision):
-        raise UserError(f"The encoder {card.name} names no place to download weights from.")
+        raise UserError(f"There is no download of weights for the encoder {card.name}.")
     if weights.hub:
         _download_from_hub(card, weights, target)
     else:
@@ -109,16 +112,16 @@ def download_weights(card: EncoderCard, target: Path) -> Path:
 def _download_from_hub(card: EncoderCard, weights: Weights, target: Path) -> None:
     from huggingface_hub import constants, hf_hub_download
 
-    # The client would retry for half a minute, which nobody on a cluster without internet needs.
+    # Without internet access, the client would retry for half a minute.
     if not _reachable(constants.ENDPOINT):
         raise UserError(
-            f"The weights of {card.name} could not be downloaded: {constants.ENDPOINT} cannot be "
-            "reached from here."
+            f"The weights of {card.name} could not be downloaded, because {constants.ENDPOINT} "
+            "cannot be reached from this machine; run this command on one with internet access."
         )
     try:
         fetched = hf_hub_download(_repository(weights), HUB_FILE)
     except Exception as error:
-        # The client raises a dozen unrelated types where there is no network.
+        # The client raises many unrelated types of errors.
         raise UserError(
             f"The weights of {card.name} could not be downloaded from {_repository(weights)}: "
             f"{type(error).__name__}."
@@ -130,10 +133,11 @@ def _download_from_torchvision(card: EncoderCard, weights: Weights, target: Path
     url = _torchvision_url(weights)
     if not _reachable(url):
         raise UserError(
-            f"The weights of {card.name} could not be downloaded: {url} cannot be reached."
+            f"The weights of {card.name} could not be downloaded, because {url} cannot be reached "
+            "from this machine; run this command on one with internet access."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The name of the file ends with the first digits of its sha256, which are checked.
+    # The file name ends with the first digits of its sha256.
     expected = Path(url).stem.rpartition("-")[2]
     try:
         torch.hub.download_url_to_file(url, str(target), hash_prefix=expected, progress=False)
@@ -150,7 +154,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     Raises
     ------
     UserError
-        When the file is neither safetensors nor a plain state dict of tensors.
+        If the file is neither safetensors nor a state dict of tensors.
     """
     try:
         if file.suffix == ".safetensors":
@@ -159,37 +163,39 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        # Both libraries raise many types on broken files; the user needs the file's name.
+        # Both libraries raise many types of errors for damaged files.
         raise UserError(
-            f"The weights file {file} cannot be read as tensors: {type(error).__name__}."
+            f"The weights file {file} cannot be read ({type(error).__name__}); it must be a "
+            "safetensors file or a state dict saved by torch."
         ) from None
     for name in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             state = state[name]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"The weights file {file} holds no state dict of tensors.")
+        raise UserError(f"The weights file {file} does not contain a state dict of tensors.")
     return dict(state)
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the sha256 of tensors by name: the same on every machine and in every file format.
+    """Return the sha256 of named tensors, which does not depend on the machine or file format.
 
     Parameters
     ----------
     tensors : mapping of str to Tensor
-        The state dict of an encoder, weights loaded. BatchNorm's step counters are left out: they
-        differ between files of equal weights.
+        The state dict of an encoder. Step counters of BatchNorm are ignored, because they may
+        differ between files with equal weights.
 
     Returns
     -------
     str
-        64 hexadecimal digits over names in order, dtypes, shapes and little-endian bytes.
+        64 hexadecimal digits computed from the sorted names, data types, shapes and little-endian
+        bytes.
     """
     digest = hashlib.sha256()
     for name in sorted(n for n in tensors if not n.endswith("num_batches_tracked")):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        # numpy has no bfloat16; its bits do.
+        # numpy does not support bfloat16, so its bits are used.
         bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
         array = bits.numpy()
         digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
@@ -231,12 +237,12 @@ def _downloaded(card: EncoderCard, cache: Path) -> Path | None:
     try:
         return download_weights(card, cached_file(card, cache))
     except UserError:
-        # find_weights says it all in one sentence, with the other ways.
+        # find_weights raises an error that lists all ways to get the weights.
         return None
 
 
 def _repository(weights: Weights) -> str:
-    """Return the hub repository; timm's default tag stands in where the name has none."""
+    """Return the hub repository, which for timm includes the default tag if there is none."""
     prefix, _, name = weights.hub.partition("/")
     if prefix != "timm" or "." in name:
         return weights.hub
@@ -249,7 +255,7 @@ def _repository(weights: Weights) -> str:
 
 
 def _torchvision_url(weights: Weights) -> str:
-    """Return the address of a file of torchvision's weights ``<model>.<tag>``."""
+    """Return the URL of torchvision's weights ``<model>.<tag>``."""
     from torchvision.models import get_model_weights
 
     model, _, tag = weights.torchvision.partition(".")
@@ -257,13 +263,13 @@ def _torchvision_url(weights: Weights) -> str:
         return str(get_model_weights(model)[tag or "DEFAULT"].url)
     except (ValueError, KeyError):
         raise WeightsMissing(
-            f"torchvision has no weights {weights.torchvision}; "
-            "its page of models and pre-trained weights names those that exist."
+            f"torchvision has no weights {weights.torchvision}; the available ones are listed in "
+            "its documentation under models and pre-trained weights."
         ) from None
 
 
 def _reachable(address: str) -> bool:
-    """Tell whether a host answers; a proxy is asked by the client itself."""
+    """Return whether a host can be reached; with a proxy, this is left to the client."""
     if urllib.request.getproxies():
         return True
     url = urllib.parse.urlsplit(address)

@@ -44,18 +44,18 @@ def assert_refused(done, *parts):
             change(model="slice2d-scratch", encoder="resnet-18"),
             ["no encoder", "did you mean 'resnet18'"],
         ),
-        (change(encoder="resnet18"), ["none of the chosen models takes an encoder"]),
-        (change(model="cnn3d", set="lrr=1"), ["--set lrr", "did you mean 'lr'"]),
+        (change(encoder="resnet18"), ["none of the chosen models has a replaceable encoder"]),
+        (change(model="cnn3d", set="lrr=1"), ["setting lrr", "did you mean 'lr'"]),
         (change(model="cnn3d", set="lr=-1"), ["--set lr=-1", "is outside"]),
-        (change(model="cnn3d", set="lr"), ["write it as key=value"]),
+        (change(model="cnn3d", set="lr"), ["--set", "form key=value, got 'lr'"]),
         (change(model="cnn3d", epochs="0"), ["epochs=0", "is outside"]),
-        (change(train_sizes="0"), ["--train-sizes 0", "at least 1"]),
-        (change(train_sizes="5000"), ["--train-sizes 5000", "96 subjects"]),
-        (change(train_sizes="ten"), ["'ten' is not a size"]),
-        (change(seeds="-1"), ["--seeds -1"]),
-        (change(seeds="0"), ["--seeds 0"]),
-        (change(trials="-1"), ["--trials -1", "at least 0"]),
-        (change(tune="sometimes"), ["--tune sometimes", "per-seed"]),
+        (change(train_sizes="0"), ["--train-sizes", "'0' is neither a positive number"]),
+        (change(train_sizes="5000"), ["--train-sizes", "at most 96, got 5000"]),
+        (change(train_sizes="ten"), ["--train-sizes ten", "'ten' is neither a positive number"]),
+        (change(seeds="-1"), ["--seeds", "non-negative", "got '-1'"]),
+        (change(seeds="0"), ["--seeds", "between 1 and 1000, got 0"]),
+        (change(trials="-1"), ["--trials must be at least 0, got -1"]),
+        (change(tune="sometimes"), ["--tune must be one of shared, per-seed, got 'sometimes'"]),
         (change(target="height"), ["height"]),
         (change(db="postgresql://x/y"), ["SQLite"]),
         (change(db="no/such/folder/x.db"), ["does not exist"]),
@@ -77,7 +77,7 @@ def test_a_wrong_request_is_one_sentence(bench, tmp_path, words, parts):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cpu(bench):
-    assert_refused(bench(*change(model="cnn3d", device="cuda")), "no GPU")
+    assert_refused(bench(*change(model="cnn3d", device="cuda")), "--device cuda requires a GPU")
 
 
 def test_missing_pretrained_weights_are_an_error_that_names_three_ways(bench, tmp_path):
@@ -151,7 +151,9 @@ def test_a_database_of_another_program_is_left_alone(bench, tmp_path):
     words += [["report"], ["status"], ["compare", "prior", "cnn3d"], ["export", "--out", "out"]]
     words += [["db", "mirror"], ["db", "upgrade"]]
     for each in words:
-        assert_refused(bench(*each, "--db", "x.db"), "belongs to another program", "left unchanged")
+        assert_refused(
+            bench(*each, "--db", "x.db"), "belongs to another program", "was not changed"
+        )
     assert file.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["x.db"]
 
@@ -161,7 +163,7 @@ def test_a_second_run_on_the_same_database_names_the_first(bench, tmp_path):
         lock.write("process 4711 on here since 2026-01-01")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert_refused(bench(*RUN), "Another run writes to x.db", "process 4711")
+        assert_refused(bench(*RUN), "Another run is writing to x.db", "process 4711")
 
 
 BAD_PLUGINS = {
@@ -174,7 +176,7 @@ BAD_PLUGINS = {
         def build(params, task, shape, encoder):
             return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], 7))
         """,
-        "must return shape (2, 1)",
+        "must return the shape (2, 1)",
     ),
     "nan": (
         """
@@ -208,8 +210,8 @@ def test_a_plugin_that_breaks_its_contract_is_found_before_anything_runs(bench, 
 
 
 def test_a_report_of_nothing_is_a_sentence(bench, tmp_path):
-    assert_refused(bench("report", "--db", "none.db"), "There is no database")
-    assert_refused(bench("report", "--format", "pdf"), "--format pdf")
+    assert_refused(bench("report", "--db", "none.db"), "The database none.db does not exist")
+    assert_refused(bench("report", "--format", "pdf"), "--format", "got 'pdf'")
 
 
 def test_debug_shows_the_traceback(bench):

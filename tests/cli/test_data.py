@@ -262,7 +262,7 @@ def test_ctrl_c_while_scans_are_read_is_a_sentence(command, bench, tmp_path) -> 
         time.sleep(0.01)
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    assert "Stopped on request; the same command goes on" in process.communicate()[0]
+    assert "Stopped on request; run the same command again to resume" in process.communicate()[0]
     assert process.returncode == 1
 
 

@@ -193,7 +193,7 @@ def test_what_is_shareable_names_no_person_place_label_or_machine(planted, tmp_p
     )
     readme = (out / "README.txt").read_text()
     assert "true values, age, sex, site" in " ".join(readme.split())
-    assert "Left out" not in (open_ / "README.txt").read_text()
+    assert "Omitted for sharing" not in (open_ / "README.txt").read_text()
 
 
 def words_of(folder):
@@ -245,11 +245,11 @@ def test_a_folder_that_holds_something_is_left_as_it_is(bench, planted, tmp_path
     (full / "mine.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for words, sentence in [
-        (["--out", "full"], "holds something already"),
+        (["--out", "full"], "is not empty"),
         (["--out", "file"], "is a file"),
         (["--out", "no/where"], "does not exist"),
         (["--out", "new", "--format", "parket"], "did you mean 'parquet'"),
-        (["--out", "new", "--db", "none.db"], "There is no database none.db"),
+        (["--out", "new", "--db", "none.db"], "The database none.db does not exist"),
     ]:
         found = bench("export", "--db", "r.db", *words)
         assert found.returncode == 2, words
@@ -275,7 +275,7 @@ def test_an_empty_database_is_a_sentence(bench, tmp_path):
     empty.store.close(leave_wal=True)
     found = bench("export", "--db", "r.db", "--out", "out")
     assert found.returncode == 2
-    assert "Nothing has finished in r.db yet" in found.stderr
+    assert "There are no finished trials in r.db" in found.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -52,7 +52,7 @@ def test_a_unit_that_finds_a_full_disk_has_not_failed(bench, tmp_path):
     (tmp_path / "hungry.py").write_text(FULL)
     words = [*RUN, "--plugins", "hungry.py", "--model", "prior,hungry", "--seeds", "2"]
     done = bench(*words, FULL="1")
-    assert_full(done, "no room left", "the same command goes on")
+    assert_full(done, "No space left", "same command again to resume")
     assert {state for _, state in states(tmp_path / "results.db")} == {"done"}
     done = bench(*words)
     assert done.returncode == 0, done.stdout + done.stderr

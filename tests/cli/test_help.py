@@ -101,7 +101,7 @@ def test_show_prints_the_beginning_of_a_long_list_and_all_of_it_on_request():
     assert (
         short.count("\n")
         == whole.count("\n")
-        - int(re.search(r"(\d+) more settings: bench show cnn3d --all", short)[1])
+        - int(re.search(r"(\d+) more settings are listed by `bench show cnn3d --all`", short)[1])
         + 2
     )
     assert "noise" in whole

@@ -121,7 +121,7 @@ def shell(environment, folder, line):
 def test_a_closed_standard_output_is_said_and_ends_nothing(environment, tmp_path, stored):
     done = shell(environment, tmp_path, f"bench report --db {stored} >&-")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "Warning: standard output is closed; what is printed is lost.\n"
+    assert done.stderr == "Warning: standard output is closed; nothing can be printed to it.\n"
     line = shlex.join(["bench", *RUN, "--model", "prior"])
     ran(shell(environment, tmp_path, f"{line} >&- 2>&- <&-"))
     assert "prior  1 done" in ran(shell(environment, tmp_path, "bench status --db x.db"))
@@ -139,7 +139,7 @@ def test_a_run_goes_on_when_nobody_reads(environment, tmp_path):
     # Ends with the first unit's line.
     done = shell(environment, tmp_path, f"set -o pipefail; {line} | sed -u '/^.1/q'")
     assert done.stdout.splitlines()[-1].startswith("[1/4]")
-    assert done.stderr == "Nobody reads standard output any more; the run goes on.\n"
+    assert done.stderr == "Standard output was closed; the run continues without it.\n"
     assert done.returncode == 0
     status = ran(shell(environment, tmp_path, "bench status --db x.db"))
     assert "linear-voxels  4 done" in status
@@ -156,7 +156,7 @@ def test_a_deleted_working_directory_is_a_sentence(environment, tmp_path, words)
     (tmp_path / "gone").mkdir()
     done = shell(environment, tmp_path, f"cd gone; rmdir ../gone; bench {words}")
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: The working directory is gone; ")
+    assert done.stderr.startswith("Error: The working directory no longer exists; ")
 
 
 @pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}])

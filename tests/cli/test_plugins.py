@@ -58,7 +58,7 @@ def test_a_neighbour_that_a_plugin_imports_is_part_of_it(bench, tmp_path, import
     words = [*RUN, "--plugins", "lab/middle.py", "--seeds", "1"]
     assert "1 of 1 trials done" in ran(bench(*words))
     (tmp_path / "lab" / "unrelated.py").write_text("OFF = 2\n")
-    assert "1 stored already" in ran(bench(*words, "--dry-run"))
+    assert "1 already stored" in ran(bench(*words, "--dry-run"))
     (tmp_path / "lab" / "offset.py").write_text("OFF = 2\n")
     assert "1 to run" in ran(bench(*words, "--dry-run"))
 
@@ -83,7 +83,7 @@ def test_every_file_of_a_package_is_part_of_it(bench, tmp_path, how):
         (info / "entry_points.txt").write_text("[slicebench.plugins]\nlab = lab.middle\n")
         more = {"PYTHONPATH": str(tmp_path / "site")}
     assert "1 of 1 trials done" in ran(bench(*words, **more))
-    assert "1 stored already" in ran(bench(*words, "--dry-run", **more))
+    assert "1 already stored" in ran(bench(*words, "--dry-run", **more))
     (package / "deep" / "offset.py").write_text("OFF = 2\n")
     assert "1 to run" in ran(bench(*words, "--dry-run", **more))
     assert "1 of 1 trials done" in ran(bench(*words, **more))

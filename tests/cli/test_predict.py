@@ -42,7 +42,7 @@ def test_kept_weights_predict_what_was_stored_and_other_cohorts(bench, tmp_path,
         name = option.partition("=")[0]
         refused = bench("predict", folder.name, "--data-set", option, *words, "--out", "no.csv")
         assert refused.returncode == 2, option
-        assert f"and these have {option}" in " ".join(refused.stderr.split())
+        assert f"these were prepared with {option}" in " ".join(refused.stderr.split())
         assert f"--data-set {name}=" in refused.stderr
     assert not (tmp_path / "no.csv").exists()
 
@@ -68,20 +68,20 @@ def test_an_edited_plugin_predicts_nothing_with_the_weights_of_before(bench, tmp
     assert found.returncode == 0, found.stdout + found.stderr
     (folder,) = (tmp_path / "p.db.weights").iterdir()
     words = ["predict", folder.name, "--data", "synthetic-ad-4mm", "--db", "p.db", *plugin]
-    assert "160 subjects" in bench(*words).stdout
+    assert "160 subjects of synthetic-ad-4mm" in bench(*words).stdout
     # The same tensors in another network.
     (tmp_path / "small.py").write_text(EDITED.replace("ReLU", "Tanh"))
     refused = bench(*words)
     assert refused.returncode == 2
-    assert "is not the one that the trial was trained with" in " ".join(refused.stderr.split())
+    assert "has changed since the trial was trained" in " ".join(refused.stderr.split())
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["abc"], "No best weights of a trial abc are in"),
-        (["abc", "--which", "first"], "it is one of best, last"),
-        (["abc", "--out", "no/where.csv"], "the folder no does not exist"),
+        (["abc"], "There are no best weights of a trial abc in"),
+        (["abc", "--which", "first"], "--which must be best or last, got 'first'"),
+        (["abc", "--out", "no/where.csv"], "The directory no does not exist"),
     ],
 )
 def test_what_is_not_there_is_a_sentence(bench, words, sentence):

@@ -47,9 +47,9 @@ def test_own_files_from_the_command_line_to_every_format(bench, tmp_path, people
         *("--train-sizes", "9,all", "--trials", "0"),
     ]
     out = ran(bench(*words))
-    assert "12 of 12 trials done, stored in results.db" in out
+    assert "12 of 12 trials done; results are stored in results.db" in out
     out = ran(bench(*words))
-    assert "Nothing to run: everything of this request is stored in results.db." in out
+    assert "Nothing to run: all requested trials are already stored in results.db." in out
     found = json.loads(ran(bench("report", "--format", "json")))
     text = json.dumps(found)
     assert "sub-" not in text
@@ -138,7 +138,7 @@ def test_the_plugin_of_the_readme_runs_and_appears_in_the_report(bench, tmp_path
     assert "tiny" in ran(bench("report"))
     (tmp_path / "tiny.py").write_text(TINY.replace("16, 5, 4", "16, 7, 4"))
     out = ran(bench(*words, "--trials", "0", "--set", "stride=4", "--dry-run"))
-    assert "2 to run, 2 stored already" in out, "another plugin file is another encoder"
+    assert "2 to run, 2 already stored" in out, "another plugin file is another encoder"
 
 
 def test_a_dry_run_writes_nothing(bench, tmp_path):
@@ -338,7 +338,7 @@ def test_an_encoder_is_not_tested_on_a_cohort_that_it_has_seen_unless_one_insist
         *("--train-sizes", "12", "--seeds", "2", "--trials", "0", "--epochs", "1"),
     )
     planned = ran(bench(*words, "--dry-run"))
-    assert "dropped: slice2d-imagenet with seen: its weights have seen synthetic-ad-4mm" in planned
+    assert "slice2d-imagenet with seen: its weights were pretrained on synthetic-ad-4mm" in planned
     assert "2 models at" in planned
     out = ran(bench(*words, "--allow-pretraining-overlap"))
     assert "6 of 6 trials done" in out

@@ -57,11 +57,14 @@ def test_a_checklist_and_an_export_are_made(bench, example, tmp_path):
         (("power", "prior"), "bench power A B"),
         (("plot", "lerning-curves"), "did you mean 'learning-curves'"),
         (("plot", "forest", "--out", "forest.docx"), "docx"),
-        (("report", "--format", "markdown", "--standalone"), "goes with --format latex"),
+        (
+            ("report", "--format", "markdown", "--standalone"),
+            "--standalone requires --format latex",
+        ),
         (("report", "--checklist", "tripod"), "tripod-ai"),
         (("report", "--format", "htm"), "did you mean 'html'"),
         (("report", "--out", "nowhere/r.txt"), "does not exist"),
-        (("compare", *PAIR, "--db", "none.db"), "There is no database none.db"),
+        (("compare", *PAIR, "--db", "none.db"), "The database none.db does not exist"),
     ],
 )
 def test_a_wrong_request_is_one_sentence(bench, example, words, sentence):
@@ -77,8 +80,8 @@ def test_what_a_run_declares_is_in_its_report(bench, tmp_path):
         *("--target", "age", "--data-set", "grid=mni-4mm", "--seeds", "3", "--trials", "0"),
         *("--train-sizes", "9,all"),
     ]
-    assert "one of 9, 18" in ran(bench(*words, "--primary-size", "10"), 2)
-    assert "cannot be judged by it" in ran(bench(*words, "--metric", "auc"), 2)
+    assert "(9, 18), got 10" in ran(bench(*words, "--primary-size", "10"), 2)
+    assert "--metric auc cannot be the primary metric" in ran(bench(*words, "--metric", "auc"), 2)
     assert not (tmp_path / "results.db").exists() or "any runs" in ran(bench("report"), 2)
     declared = ("--metric", "rmse", "--reference", "prior", "--margin", "0.5")
     ran(bench(*words, *declared, "--primary-size", "all"))
@@ -95,7 +98,9 @@ def test_what_a_run_declares_is_in_its_report(bench, tmp_path):
 
 def test_what_libraries_say_is_shown_on_request(bench, example):
     assert ran(bench("--log-level", "debug", "report")) == ran(bench("report"))
-    assert "it is one of debug, info" in ran(bench("--log-level", "loud", "report"), 2)
+    assert "--log-level must be one of debug, info" in ran(
+        bench("--log-level", "loud", "report"), 2
+    )
 
 
 KAPPA = '''
@@ -142,11 +147,11 @@ def test_a_metric_that_fails_or_returns_another_shape_is_one_sentence(bench, exa
     kappa.write_text(KAPPA.replace("chance = ", "chance = 1 / 0 +"))
     assert "The metric kappa of" in ran(bench(*asked), 2)
     kappa.write_text(KAPPA.replace("of_classes=True", "per_subject=True"))
-    assert "one number a subject" in ran(bench(*asked), 2)
+    assert "one number per subject" in ran(bench(*asked), 2)
     kappa.write_text(KAPPA.replace('("binary",)', '("ordinal",)'))
     assert "'regression', 'binary', 'multiclass'" in ran(bench(*asked), 2)
     kappa.write_text(KAPPA.replace('("binary",)', '("binary", "regression")'))
-    assert "register one for each" in ran(bench(*asked), 2)
+    assert "separate metric for each" in ran(bench(*asked), 2)
     kappa.write_text(KAPPA.replace('"kappa"', '"auc"'))
     assert "there is a built-in metric 'auc'" in ran(bench(*asked), 2)
 

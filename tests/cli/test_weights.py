@@ -35,14 +35,14 @@ def test_weights_given_for_a_card_without_any_are_used(bench, weights):
     done = bench(*RUN, *weights, "--model", "slice2d-imagenet")
     assert "1 of 1 trials done" in done.stdout, done.stdout + done.stderr
     done = bench(*RUN, *weights, "--model", "slice2d-imagenet", "--dry-run")
-    assert "1 stored already" in done.stdout, "the same file is the same key"
+    assert "1 already stored" in done.stdout, "the same file is the same key"
 
 
 @pytest.mark.parametrize(
     ("model", "load", "more", "sentence"),
     [
         ("slice2d-scratch", LOADS, [], "none of the chosen models starts from pretrained weights"),
-        ("slice2d-imagenet", "", [], "does not start from the weights that it was given"),
+        ("slice2d-imagenet", "", [], "does not load all of its pretrained weights"),
         ("slice2d-imagenet", LOADS, ["--weights", "resnet18=tiny.pth"], "none of the chosen"),
         ("slice2d-imagenet", LOADS, ["--weights", "tyni=tiny.pth"], "did you mean 'tiny'"),
     ],
@@ -64,4 +64,4 @@ def test_weights_of_a_configured_plugin_are_listed_and_asked_for(bench, tmp_path
     assert "tiny\n  source   [weights] of bench.toml" in listed.stdout, listed.stderr
     asked = bench("weights", "get", "tiny", "--out", ".")
     assert asked.returncode == 2
-    assert "names no place to download weights from" in " ".join(asked.stderr.split())
+    assert "no download of weights for the encoder tiny" in " ".join(asked.stderr.split())

@@ -224,7 +224,7 @@ def test_a_worker_that_dies_before_it_has_a_log_leaves_its_words(executor, make,
     assert ended.exit_code == 1
     last = ended.stderr.strip().splitlines()[-1]
     assert last.startswith("NotADirectoryError: ")
-    assert describe_exit(1, ended.stderr).endswith(f"and left no outcome: {last}")
+    assert describe_exit(1, ended.stderr).endswith(f"without an outcome: {last}")
 
 
 def test_the_words_of_a_unit_with_a_log_are_its_own(executor, make, tmp_path):

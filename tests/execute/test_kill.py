@@ -147,7 +147,7 @@ def test_a_killed_worker_is_a_failed_attempt_and_the_rest_goes_on(
     out = finish(process)
     assert process.returncode == 1, out
     assert "killed by signal 9" in out
-    assert "To retry them" in out
+    assert "To run them again" in out
     store = Store.for_reading(tmp_path / "x.db")
     attempts = store.frame(schema.attempts)
     assert list(attempts["state"]).count("killed") == 1
@@ -166,8 +166,8 @@ def test_ctrl_c_finishes_what_runs_and_says_how_to_go_on(tmp_path, environment, 
     os.killpg(process.pid, signal.SIGINT)
     out = finish(process)
     assert process.returncode == 1, out
-    assert "Finishing what runs" in out
-    assert "the same command goes on" in out
+    assert "Waiting for running trials" in out
+    assert "To resume, run the same command again" in out
     store = Store.for_reading(tmp_path / "x.db")
     assert not list(store.frame(schema.attempts).query("state != 'done'")["unit"])
     store.close()
@@ -232,7 +232,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(bench, tmp_path):
         done = bench(*words)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
-        assert "the same command stores that and goes on" in done.stderr
+        assert "run the same command again to store them" in done.stderr
         subprocess.run(["mount", "-o", "remount,size=20m", small], check=True)
         done = bench(*words)
         assert done.returncode == 0, done.stdout + done.stderr

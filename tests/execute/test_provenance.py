@@ -119,10 +119,10 @@ def test_without_git_a_run_goes_on_and_says_what_was_not_asked(
     refuse_tracked_file(tmp_path / "new.db")
     assert not caplog.messages
     refuse_tracked_file(repository / "runs" / "old.db")
-    assert "git could not be asked whether it tracks" in caplog.text
+    assert "git cannot be run to check whether it tracks" in caplog.text
 
 
 def test_a_repository_that_git_cannot_read_is_refused_with_a_remedy(repository):
     (repository / ".git" / "index").write_bytes(b"broken")
-    with pytest.raises(UserError, match=r"cannot be found out .*name a file elsewhere with --db"):
+    with pytest.raises(UserError, match=r"could not be determined .*--db"):
         refuse_tracked_file(repository / "runs" / "old.db")

@@ -161,4 +161,4 @@ def test_a_compiled_layout_that_works_no_more_is_measured_again(make, tmp_path):
     assert (state, error) == ("done", "")
     assert environment["layout"] == {"memory_format": "contiguous_format", "mode": ""}
     (note,) = notes
-    assert note.startswith("torch.compile, which was the fastest when this was measured, fails")
+    assert note.startswith("torch.compile, which was fastest when it was measured, fails")

@@ -89,7 +89,7 @@ def test_an_option_leaves_the_numbers_of_another():
 
 
 def test_samples_must_match_the_volumes():
-    with pytest.raises(ValueError, match="2 volumes came with 3 samples"):
+    with pytest.raises(ValueError, match="2 volumes, but 3 samples"):
         augment(scans(2), ALL_ON, [0, 1, 2])
 
 

@@ -1,4 +1,4 @@
-"""Alembic's environment: our tables and our version table only, Optuna's are left alone."""
+"""Alembic's environment, which ignores Optuna's tables in the same database."""
 
 from alembic import context
 
