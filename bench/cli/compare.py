@@ -22,7 +22,7 @@ def compare(
     plugins: Plugins = None,
     db: Db = None,
 ) -> None:
-    """Compare two models and report the uncertainty of their difference."""
+    """Test whether one model is better than another."""
     from bench.report.comparison import build_comparison
 
     chosen = parse_pairs("--where", where)
@@ -61,9 +61,9 @@ def power(
     plugins: Plugins = None,
     db: Db = None,
 ) -> None:
-    """Estimate how many seeds and test subjects are needed to detect a difference.
+    """Estimate the seeds and test subjects that are needed.
 
-    The variances are estimated from the stored trials.
+    These are numbers for detecting a difference, based on the variances of stored trials.
     """
     from bench.report.planning import build_planning
 

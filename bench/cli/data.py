@@ -61,7 +61,7 @@ def check(
     workers: Workers = None,
     plugins: Plugins = None,
 ) -> None:
-    """Read all scans and report what was found, problems, and which scans are used."""
+    """Read all scans; report problems and which are used."""
     from bench.cli.progress import Ticker
     from bench.data.inspect import inspect
     from bench.data.listing import list_scans

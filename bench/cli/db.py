@@ -20,7 +20,7 @@ Found = TypeVar("Found")
 
 @app.command("mirror")
 def mirror(db: Db = None) -> None:
-    """Copy finished studies into Optuna's tables, to view them with optuna-dashboard."""
+    """Copy finished studies into the tables of optuna-dashboard."""
     from bench.store.mirror import mirror_all
 
     problems = _written(db, mirror_all)

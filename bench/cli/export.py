@@ -32,7 +32,7 @@ def export(
     ] = False,
     db: Db = None,
 ) -> None:
-    """Export trials, metrics, predictions and training histories as tables."""
+    """Export trials, metrics, predictions and histories as tables."""
     from bench.config import load_config
     from bench.export.folder import FORMATS, export
     from bench.store.engine import database_file

@@ -42,7 +42,7 @@ def report(
     plugins: Plugins = None,
     db: Db = None,
 ) -> None:
-    """Print the leaderboard and the tests of differences between models."""
+    """Print the leaderboard and tests of the differences."""
     from bench.report.build import build_report
     from bench.report.checklists import build_checklist
     from registry.errors import UserError

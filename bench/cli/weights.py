@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, help="List or download pretrained weight
 
 @app.command("list")
 def list_weights(plugins: Plugins = None) -> None:
-    """List encoders with pretrained weights and the locations of the files."""
+    """List encoders with pretrained weights, and their files."""
     from bench.cli.catalogue import load_plugins
     from bench.config import load_config
     from bench.train.encoder import encoder_handle
