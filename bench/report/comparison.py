@@ -56,14 +56,14 @@ def build_comparison(store: Store, a: str, b: str, where: Mapping[str, str]) -> 
     if not known:
         rows = [row for protocol in selection.protocols for row in protocol.rows]
         for name in (a, b):
-            one_named(name, rows, "compare")
+            one_named(name, rows, "bench compare")
         raise UserError(
             f"{a} and {b} were not run under the same protocol, so they cannot be compared; run "
             "both with the same command."
         )
     sections = []
     for protocol in known:
-        sections.append(_section(store, protocol, *two_named(a, b, protocol.rows, "compare")))
+        sections.append(_section(store, protocol, *two_named(a, b, protocol.rows, "bench compare")))
     return Report(
         title=f"slicebench: {one_line(a)} and {one_line(b)}, {one_line(store.file.name)}",
         sections=tuple(sections),

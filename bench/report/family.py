@@ -145,13 +145,14 @@ def one_named(name: str, rows: Sequence[Row], where: str) -> Row:
     found = {row.key: row for row in named(name, rows)}
     if len(found) > 1:
         raise UserError(
-            f"{where} {name} matches {len(found)} rows; choose one of "
+            f"{where} {name}: this matches {len(found)} rows; choose one of "
             f"{_quoted(tuple(found.values()))}."
         )
     if not found:
         known = [each for row in rows for each in (row.label, row.arm.model.name)]
         raise UserError(
-            f"{where} {name} was not run{did_you_mean(name, known)}; choose one of {_quoted(rows)}."
+            f"{where} {name}: this model was not run{did_you_mean(name, known)}; choose one of "
+            f"{_quoted(rows)}."
         )
     return next(iter(found.values()))
 
@@ -166,7 +167,7 @@ def two_named(a: str, b: str, rows: Sequence[Row], where: str) -> tuple[Row, Row
     """
     first, second = (one_named(name, rows, where) for name in (a, b))
     if first.key == second.key:
-        raise UserError(f"{a} and {b} are the same row; choose two different rows.")
+        raise UserError(f"{where}: {a} and {b} are the same row; choose two different rows.")
     return first, second
 
 

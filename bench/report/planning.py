@@ -89,7 +89,7 @@ def _section(
     size = protocol.primary_size
     reference = plan_tests(protocol, rows, None).reference
     if models:
-        rows = list(two_named(models[0], models[1], protocol.rows, "power"))
+        rows = list(two_named(models[0], models[1], protocol.rows, "bench power"))
         reference = None
     pairs = make_pairs(protocol, evidence, rows, metric, size, reference)
     digits = digits_of(metric)

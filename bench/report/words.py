@@ -15,6 +15,11 @@ def one_line(text: str) -> str:
     return " ".join(printable.split())
 
 
+def capitalised(text: str) -> str:
+    """Return a text with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
+
+
 def digits_of(metric: Metric) -> int:
     """Return the number of decimals of a metric: two for years, three for metrics without unit."""
     return 2 if metric.unit else 3

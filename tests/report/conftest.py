@@ -1,4 +1,4 @@
-"""Real SQLite stores with planted predictions, built as the driver builds them."""
+"""SQLite databases with simulated predictions, written in the same way as by the driver."""
 
 import itertools
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ STAGES = Task("diagnosis", "classification", ("CN", "MCI", "AD"))
 
 
 class Bench:
-    """A small harness: cohorts, arms and runs go into one store."""
+    """A test harness that adds cohorts, arms and runs to one database."""
 
     def __init__(self, file):
         self.store = Store.for_writing(file)
@@ -48,7 +48,7 @@ class Bench:
             "n_validation": 32,
             "n_test": n_test,
         }
-        # Test subjects are not the first of the manifest: indices must be looked up.
+        # Test subjects are not the first ones of the manifest, so indices must be looked up.
         subjects = [SubjectRecord(100 + i, "test", float(value)) for i, value in enumerate(truth)]
         self.store.add_dataset(DatasetRecord(**{**row, **changes}, subjects=subjects))
         return fingerprint
@@ -120,7 +120,7 @@ class Bench:
         return spec
 
     def predict(self, task, truth, error, seed):
-        """Predictions whose error is part subject, part run: as real ones are."""
+        """Return predictions with errors of subjects and of runs, like real ones."""
         subject = np.random.default_rng(1).normal(size=len(truth))
         own = np.random.default_rng([2, seed, int(1000 * error)]).normal(size=len(truth))
         noise = error * (0.8 * subject + 0.6 * own) + 0.1 * error * seed
@@ -137,7 +137,7 @@ class Bench:
         self.store.add_attempt(Attempt(number, unit, "trial", "killed", now, now, "signal 9", log))
 
     def grid(self, arms, sizes=(24, 48, 96), seeds=range(3), errors=(), fixed=(), **rest):
-        """Ask for and run a full grid; arm i has errors[i]."""
+        """Request and run a full grid; arm i has errors[i]."""
         command = self.ask(*arms, sizes=sizes, seeds=seeds, fixed=fixed, **rest)
         spreads = errors or [4.0 + i for i in range(len(arms))]
         for arm, error in zip(arms, spreads, strict=True):
@@ -155,7 +155,7 @@ def bench(tmp_path):
 
 
 def table(report, name):
-    """Return the table of that name."""
+    """Return the table with this name."""
     (found,) = [each for each in report.tables if each.name == name]
     return found
 
@@ -167,7 +167,7 @@ def cells(found, column):
 
 
 def cell(found, label, column):
-    """Return the cell of the row with that label."""
+    """Return the cell of the row with this label."""
     (row,) = [row for row in found.rows if row[0].text == label]
     return row[[each.key for each in found.columns].index(column)]
 
@@ -183,7 +183,7 @@ def every_word(report):
 
 @pytest.fixture
 def reading(bench):
-    """Open the store as `bench plot` does, after everything is planted."""
+    """Open the database as `bench plot` does, after all runs were added."""
     opened = []
 
     def read():

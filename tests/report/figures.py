@@ -1,4 +1,4 @@
-"""What the tests of figures share: planted stores and the data of a figure."""
+"""Helpers of the tests of figures: databases, and the data of a figure."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def three(bench, task=AGE, **grid):
 
 
 def costs(bench, command, arm, seconds, parameters, size=48, error=5.0):
-    """Run one seed and record what it took."""
+    """Run one seed and record its cost."""
     spec = bench.run(command, arm, size, 0, error=error)
     truth = bench.truth[arm.fingerprint]
     stored = bench.store.predictions([spec.key], "test")

@@ -1,4 +1,4 @@
-"""Checklists: what the store knows is answered and follows the store, the rest is asked."""
+"""Checklists are answered from the database; remaining questions are asked."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ EXAMPLE = Path(__file__).parents[2] / "results.db"
 
 
 def answers(bench, kind="comparison"):
-    """Return (answer, state) by item of the only table."""
+    """Return (text, state) by item of the only table."""
     (section,) = build_checklist(bench.store, kind).sections
     (found,) = section.tables
     return {row[0].text: (row[2].text, row[2].values["state"]) for row in found.rows}
@@ -76,7 +76,7 @@ def test_claim_has_the_44_items_of_2024_in_order(bench):
     assert "CLAIM" not in own
 
 
-def test_a_whole_grid_is_said_to_be_whole(bench):
+def test_a_complete_grid_is_reported_as_complete(bench):
     two(bench)
     found = answers(bench)
     assert found["test set shared"] == ("Yes, the same 40 in 12 runs.", "answered")
@@ -102,7 +102,7 @@ def test_failed_missing_and_unequal_runs_are_listed_and_asked_about(bench):
     assert found["what seeds vary"][0].startswith("The training subset at n=24, 48 (nested")
 
 
-def test_one_seed_is_no_claim_about_an_architecture(bench):
+def test_one_seed_does_not_support_a_claim(bench):
     two(bench, seeds=[0])
     answer, state = answers(bench)["seeds"]
     assert state == "partly"
@@ -126,7 +126,7 @@ def test_baselines_are_asked_for_until_they_are_run(bench):
     assert answers(bench)["baselines"] == ("linear-voxels, prior.", "answered")
 
 
-def test_different_test_sets_are_an_answer_and_no_error(bench):
+def test_different_test_sets_are_reported_and_not_an_error(bench):
     two(bench)
     table = schema.predictions
     with bench.store.engine.begin() as connection:
@@ -153,7 +153,7 @@ def test_test_subjects_that_were_trained_on_are_counted(bench):
     )
 
 
-def test_what_was_declared_stands_there_and_what_came_too_late_too(bench):
+def test_early_and_late_declarations_are_both_reported(bench):
     arms = two(bench)
     with bench.store.engine.begin() as connection:
         connection.execute(
@@ -174,7 +174,7 @@ def test_what_was_declared_stands_there_and_what_came_too_late_too(bench):
     assert answers(bench)["declared"][1] == "partly"
 
 
-def test_tuning_is_said_with_budget_and_mode(bench):
+def test_tuning_is_reported_with_budget_and_mode(bench):
     fingerprint = bench.cohort()
     tuned = {"trials": 2, "tune": "shared", "space": {"lr": {"kind": "float"}}}
     arm = bench.arm("cnn3d", fingerprint, **tuned)
@@ -205,7 +205,7 @@ def test_short_training_and_seen_cohorts_are_flagged(bench):
     assert found["contamination"][1] == "partly"
 
 
-def test_pretraining_is_known_of_built_in_encoders_and_asked_of_others(bench):
+def test_pretraining_of_built_in_encoders_is_known_and_that_of_others_asked_for(bench):
     fingerprint = bench.cohort()
     ours = Component("efficientnet-lite0", 1, weights="f" * 64)
     arm = bench.arm("slice2d-imagenet", fingerprint, encoder=ours)
@@ -243,7 +243,7 @@ def test_people_classes_and_flow_are_those_of_the_store(bench):
     assert "fewer than 30" in answers(bench)["test set size"][0]
 
 
-def test_each_protocol_has_a_table_of_its_own(bench):
+def test_each_protocol_has_its_own_table(bench):
     first, second = bench.cohort("one"), bench.cohort("two")
     arms = [bench.arm("cnn3d", first), bench.arm("cnn3d", second)]
     bench.grid(arms, sizes=(24,))
@@ -254,7 +254,7 @@ def test_each_protocol_has_a_table_of_its_own(bench):
     assert "dataset=one" in every_word(alone)
 
 
-def test_a_cohort_of_which_nothing_has_finished_is_asked_about(bench):
+def test_a_cohort_without_finished_runs_has_open_questions(bench):
     first, second = bench.cohort("one"), bench.cohort("two")
     arms = [bench.arm("cnn3d", first), bench.arm("cnn3d", second)]
     number = bench.ask(*arms, sizes=(24,))
@@ -264,7 +264,7 @@ def test_a_cohort_of_which_nothing_has_finished_is_asked_about(bench):
             assert section.tables[0].rows
 
 
-def test_an_unknown_checklist_and_an_empty_database_are_sentences(bench):
+def test_an_unknown_checklist_and_an_empty_database_are_refused(bench):
     with pytest.raises(UserError, match="did you mean 'claim'"):
         build_checklist(bench.store, "clam")
     with pytest.raises(UserError, match="does not contain any runs"):

@@ -1,4 +1,4 @@
-"""The page on two models: one sentence that is right, and what stands behind it."""
+"""The page that compares two models: its sentence and the supporting tables."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def planted(bench, errors, **rest):
     return arms
 
 
-def test_a_planted_difference_is_said_with_its_size_interval_and_adjusted_p(bench):
+def test_a_planted_difference_is_reported_with_its_size_interval_and_adjusted_p(bench):
     planted(bench, (4.0, 4.4, 8.0))
     pairs = table(whole(bench), "pairs-primary")
     row = [c.text for c in cells(pairs, "pair")].index("good vs bad")
@@ -58,14 +58,14 @@ def test_the_winner_comes_first_whichever_was_named_first(bench):
     assert one == other
 
 
-def test_what_is_not_separated_has_no_winner(bench):
+def test_without_significance_there_is_no_winner(bench):
     planted(bench, (4.0, 4.0))
     words = said(page(bench, "good", "fair"))
     assert "outperforms" not in words
     assert "better" not in words
 
 
-def test_outside_of_the_family_nothing_beats_anything(bench):
+def test_outside_of_the_family_no_model_outperforms_another(bench):
     planted(bench, (4.0, 4.4, 8.0), declared={"reference": "fair"})
     words = said(page(bench, "good", "bad"))
     assert words.startswith("good is nominally better than bad")
@@ -89,7 +89,7 @@ def test_the_primary_p_is_holms_over_the_whole_family(bench):
     assert cells(found, "p_holm")[0].values["value"] == pytest.approx(rows[name], rel=1e-12)
 
 
-def test_one_seed_is_no_claim(bench):
+def test_one_seed_does_not_support_a_claim(bench):
     bench.cohort()
     arms = [bench.arm("a"), bench.arm("b")]
     bench.grid(arms, seeds=[0])
@@ -98,7 +98,7 @@ def test_one_seed_is_no_claim(bench):
     assert "one seed" in words
 
 
-def test_a_model_without_a_result_is_no_claim(bench):
+def test_a_model_without_a_result_does_not_support_a_claim(bench):
     bench.cohort()
     a, b = bench.arm("a"), bench.arm("b")
     command = bench.ask(a, b)
@@ -142,7 +142,7 @@ def test_two_classes_have_delongs_test_and_subgroups(bench):
     ]
 
 
-def test_the_gain_of_more_seeds_is_that_of_the_comparison(bench):
+def test_the_gain_from_more_seeds_is_that_of_the_comparison(bench):
     from bench.report.evidence import load_evidence
     from bench.report.pairs import make_pairs
     from bench.report.select import select_protocols
@@ -166,7 +166,7 @@ def test_the_gain_of_more_seeds_is_that_of_the_comparison(bench):
         (("", "bad"), "was not run"),
     ],
 )
-def test_wrong_names_are_a_sentence(bench, names, words):
+def test_wrong_names_are_refused(bench, names, words):
     planted(bench, (4.0, 4.4, 8.0))
     with pytest.raises(UserError, match=words):
         page(bench, *names)

@@ -1,4 +1,4 @@
-"""The table of cost: what a run recorded, and nothing where nothing was."""
+"""The cost table shows what runs recorded, and n/a if nothing was recorded."""
 
 import math
 
@@ -51,7 +51,7 @@ WARNING = "Times from different machines are not comparable."
         ({"machine": "arm64"}, "AMD EPYC, 1 thread per run; arm64, threads not recorded."),
     ],
 )
-def test_seconds_of_different_machines_are_said_to_be_not_comparable(other, words):
+def test_times_from_different_machines_are_reported_as_not_comparable(other, words):
     first, *warnings = _notes({"a": {"environment": CPU}, "b": {"environment": other}})
     assert first.endswith(f"Measured on {words}")
     assert warnings == [WARNING]

@@ -1,4 +1,4 @@
-"""What was declared before the runs carries the claim; everything else is exploratory."""
+"""Tests that were declared before the runs are confirmatory; all others are exploratory."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def arms(bench, n=3):
     return [bench.arm(name) for name in ("good", "fair", "bad", *"abcdefg")[:n]]
 
 
-def test_without_a_declaration_the_rule_makes_the_family(bench):
+def test_without_a_declaration_the_family_follows_the_default_rule(bench):
     bench.grid(arms(bench))
     found = report(bench)
     pairs = table(found, "pairs-primary")
@@ -36,7 +36,7 @@ def test_without_a_declaration_the_rule_makes_the_family(bench):
     assert "default rule, none was declared" in every_word(found)
 
 
-def test_a_declared_metric_size_and_reference_make_the_family(bench):
+def test_a_declared_metric_size_and_reference_define_the_family(bench):
     declared = {"metric": "rmse", "size": 24, "reference": "bad"}
     bench.grid(arms(bench), declared=declared)
     found = report(bench)
@@ -49,12 +49,12 @@ def test_a_declared_metric_size_and_reference_make_the_family(bench):
     assert "leaderboard-rmse" in names(found)
 
 
-def test_all_as_the_declared_size_is_the_pool(bench):
+def test_the_declared_size_all_is_the_whole_pool(bench):
     bench.grid(arms(bench), declared={"size": "all"})
     assert " at n=96 (all)" in table(report(bench), "pairs-primary").title
 
 
-def test_what_is_declared_after_results_is_exploratory(bench):
+def test_a_family_declared_after_results_is_exploratory(bench):
     models = arms(bench)
     bench.grid(models)
     bench.ask(*models, sizes=(24, 48, 96), declared={"reference": "bad"})
@@ -76,7 +76,7 @@ def test_the_same_declaration_again_keeps_its_date(bench):
     assert "exploratory: its verdicts" not in every_word(found)
 
 
-def test_a_reference_that_the_reader_chose_is_exploratory(bench):
+def test_a_reference_chosen_for_the_report_is_exploratory(bench):
     bench.grid(arms(bench))
     found = report(bench, reference="good")
     assert "pairs-primary" not in names(found)
@@ -133,7 +133,7 @@ def test_a_reference_that_was_not_run_is_refused(bench):
         report(bench, reference="goo")
 
 
-def test_against_a_declared_reference_without_runs_nothing_is_claimed(bench):
+def test_a_declared_reference_without_runs_supports_no_claim(bench):
     models = arms(bench)
     command = bench.ask(*models, bench.arm("absent"), declared={"reference": "absent"})
     for arm in models:

@@ -1,4 +1,4 @@
-"""The HTML page: self-contained, escaped, with real headings of rows and columns."""
+"""The HTML page is self-contained and escaped, and has headings for rows and columns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEMPLATES = Path(bench.report.__file__).parent / "templates"
 
 
 class Tags(HTMLParser):
-    """Every tag with its attributes, and the text between them."""
+    """Collects all tags with their attributes, and the text between them."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -59,19 +59,19 @@ def section(name: str = "scores") -> Section:
     return Section(NASTY, (table,), (NASTY,), (NASTY,), (NASTY,), pictures, (folded,))
 
 
-def test_names_are_shown_and_never_run() -> None:
+def test_names_are_shown_and_never_executed() -> None:
     found = page(section(), section("more"))
     assert found.scripts == [(TEMPLATES / "page.js").read_text(encoding="utf-8")]
     assert found.styles == [(TEMPLATES / "page.css").read_text(encoding="utf-8")]
     assert [attrs for tag, attrs in found.tags if tag == "script"] == [{}]
     assert found.words.count(NASTY) >= 24
     assert found.open == []
-    # Nothing that comes from outside is code: no handler, no script address, no style.
+    # Names must not become code: event handlers, script URLs or styles.
     names = {name for _, attrs in found.tags for name in attrs}
     assert not {name for name in names if name.startswith("on")} | names & {"style", "srcdoc"}
 
 
-def test_a_nasty_name_stands_nowhere_as_it_is() -> None:
+def test_a_malicious_name_is_escaped_everywhere() -> None:
     nasty = "</script><img src=x onerror=alert(1)>'\"&"
     table = Table(nasty, nasty, (Column(nasty, nasty, numeric=True),), ((Cell(nasty),),))
     picture = Picture(nasty, b"", nasty)
@@ -82,7 +82,7 @@ def test_a_nasty_name_stands_nowhere_as_it_is() -> None:
     assert next(attrs for tag, attrs in Tags(text).tags if tag == "img")["alt"] == nasty
 
 
-def test_nothing_is_fetched_and_nothing_else_may_run() -> None:
+def test_nothing_is_fetched_and_no_other_script_can_run() -> None:
     found = page(section())
     places = [v for _, a in found.tags for k, v in a.items() if k in ("src", "href")]
     kinds = ("data:image/png;base64,", "data:image/svg+xml;base64,", "#")
@@ -104,7 +104,7 @@ def test_nothing_is_fetched_and_nothing_else_may_run() -> None:
     assert not re.search(r"https?:|url\(|@import", found.styles[0] + found.scripts[0])
 
 
-def test_rows_and_columns_have_headings_and_numbers_stand_right() -> None:
+def test_rows_and_columns_have_headings_and_numbers_are_right_aligned() -> None:
     cells = [(tag, attrs) for tag, attrs in page(section()).tags if tag in ("th", "td")]
     assert [attrs.get("scope") for tag, attrs in cells if tag == "th"] == [
         "col",
@@ -124,7 +124,7 @@ def sort_keys(*cells: Cell, numeric: bool = True) -> list[str | None]:
     return [attrs.get("data-value") for tag, attrs in found.tags if tag == "td"]
 
 
-def test_a_number_is_sorted_by_what_it_is_and_not_by_what_is_written() -> None:
+def test_numbers_are_sorted_by_value_and_not_by_text() -> None:
     nan = float("nan")
     assert sort_keys(
         Cell("< 0.001", {"value": 0.00031}),
@@ -144,7 +144,7 @@ def test_the_appendix_is_folded_under_its_title() -> None:
     assert f"{NASTY} (1 row)" in found.words
 
 
-def test_every_id_is_there_once_and_every_label_leads_to_one() -> None:
+def test_every_id_is_unique_and_every_label_refers_to_one() -> None:
     found = page(section(), section("more"))
     ids = [attrs["id"] for _, attrs in found.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
@@ -154,12 +154,12 @@ def test_every_id_is_there_once_and_every_label_leads_to_one() -> None:
     assert len(labels) == 4
 
 
-def test_pictures_have_words_for_those_who_do_not_see_them() -> None:
+def test_pictures_have_alternative_text() -> None:
     images = [attrs for tag, attrs in page(section()).tags if tag == "img"]
     assert [image["alt"] for image in images] == [NASTY, NASTY]
 
 
-def test_the_contents_lead_to_sections_tables_and_pictures() -> None:
+def test_the_contents_link_to_sections_tables_and_pictures() -> None:
     found = page(section(), section("more"))
     ids = {attrs["id"] for _, attrs in found.tags if "id" in attrs}
     links = {attrs["href"][1:] for tag, attrs in found.tags if tag == "a"}

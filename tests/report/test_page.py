@@ -1,4 +1,4 @@
-"""The HTML page in a real Chromium: sorting, filtering, on a phone, in the dark and on paper."""
+"""The HTML page in Chromium: sorting, filtering, narrow screens, dark mode and printing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def chromium(tmp_path_factory):
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # Debian's driver, given by name: selenium looks for none and downloads nothing.
+    # Debian's driver is given by its path, so that selenium does not download one.
     service = webdriver.ChromeService(executable_path=DRIVER)
     driver = webdriver.Chrome(options=options, service=service)
     yield driver
@@ -48,7 +48,7 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture
 def show(chromium, tmp_path):
-    """Open a report as a page of that width; at the end nothing may stand on the console."""
+    """Open a report in a window of this width; the console must be empty at the end."""
 
     def opened(report, width=1200):
         file = tmp_path / "page.html"
@@ -64,7 +64,7 @@ def show(chromium, tmp_path):
 
 
 def small() -> Report:
-    """Return a report of ten rows: values with their own words, one of them undefined."""
+    """Return a report with ten rows of values with different texts, one of them undefined."""
     rows = tuple(
         (Cell(f"model {i}"), Cell(word, {"value": value}), Cell(f"flag {i % 3}"))
         for i, (word, value) in enumerate(zip(WORDS, VALUES, strict=True))
@@ -125,12 +125,12 @@ def test_numbers_sort_as_numbers_in_both_directions_and_back(show, press):
     assert order(page, 2) is None
 
 
-def test_words_sort_as_words_and_equal_ones_keep_their_order(show):
+def test_text_is_sorted_as_text_and_equal_rows_keep_their_order(show):
     page = show(small())
     heading(page, 3).click()
     assert column(page, 3) == sorted(f"flag {i % 3}" for i in range(10))
     assert column(page, 1)[:4] == ["model 0", "model 3", "model 6", "model 9"]
-    # One column is sorted at a time.
+    # Only one column is sorted at a time.
     heading(page, 1).click()
     assert (order(page, 1), order(page, 3)) == ("ascending", None)
 
@@ -208,12 +208,12 @@ def test_a_whole_report_is_as_wide_as_a_phone_and_not_wider(show, report):
         assert page.execute_script(f"return {root}.scrollWidth - {root}.clientWidth") == 0
         grey, (wide, high) = shades(page.get_screenshot_as_png())
         assert (wide, high) == (width, 900)
-        # A blank page has one shade.
+        # A blank page has only one shade.
         assert sum(n > 0 for n in grey) > 50
         assert max(grey) < 0.97 * wide * high
 
 
-def test_a_page_is_dark_where_one_asks_for_it(show, report):
+def test_a_page_is_dark_in_dark_mode(show, report):
     page = show(report)
     bright = {}
     for scheme in ("light", "dark"):
@@ -225,7 +225,7 @@ def test_a_page_is_dark_where_one_asks_for_it(show, report):
     assert bright["dark"] < 60
 
 
-def test_pictures_are_shown_bitmaps_and_drawings(show):
+def test_bitmaps_and_vector_graphics_are_shown(show):
     out = io.BytesIO()
     Image.new("RGB", (40, 30), "red").save(out, "PNG")
     svg = (
@@ -244,13 +244,13 @@ def test_pictures_are_shown_bitmaps_and_drawings(show):
         assert shot.getpixel((10, 10)) == colour
 
 
-def test_nothing_runs_but_the_script_of_the_page(show, chromium):
+def test_only_the_script_of_the_page_runs(show, chromium):
     nasty = "<script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\">"
     table = Table(nasty, nasty, (Column("a", nasty),), ((Cell(nasty),), (Cell("b"),)))
     page = show(Report("R", (Section(nasty, (table,), (nasty,)),)))
     assert page.title == "R"
     assert page.find_element(By.CSS_SELECTOR, "tbody th").text == nasty
-    # Even where one came in, the page's policy would not run it.
+    # Even if another script was inserted, the page's policy would not allow it.
     page.execute_script(
         "const s = document.createElement('script'); s.textContent = \"document.title = 'run'\";"
         "document.body.append(s)"
@@ -260,7 +260,7 @@ def test_nothing_runs_but_the_script_of_the_page(show, chromium):
     assert "Content Security Policy" in refused["message"]
 
 
-def test_paper_holds_every_number_and_what_is_folded(show, report, tmp_path):
+def test_a_printed_page_contains_every_number_and_collapsed_tables(show, report, tmp_path):
     if shutil.which("pdftotext") is None:
         pytest.skip("pdftotext is not installed")
     section = report.sections[0]
@@ -280,5 +280,5 @@ def test_paper_holds_every_number_and_what_is_folded(show, report, tmp_path):
             for cell in row[1:]:
                 assert all(word in words for word in cell.text.split()), (table.name, cell.text)
     assert "Filter rows" not in words
-    # Printing leaves the page as it was.
+    # Printing does not change the page.
     assert page.find_elements(By.CSS_SELECTOR, "details[open]") == []

@@ -1,4 +1,4 @@
-"""Parts of a report: a new one is a function of the section's data and one line in a list."""
+"""A new part of a report is a function of the section's data and one line in a list."""
 
 from bench.report import build
 from bench.report.build import build_report
@@ -9,7 +9,7 @@ from tests.report.figures import three
 
 
 def seeds_table(data):
-    """Return how many seeds every model has, as a contributor's part would."""
+    """Return a table of the number of seeds of every model, as an example of a part."""
     return Table(
         name=data.name("seed-counts"),
         title=f"Seeds by model, {data.protocol.name}",

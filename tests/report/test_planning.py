@@ -1,4 +1,4 @@
-"""``bench power``: the stored variances say what other numbers would find."""
+"""``bench power`` predicts power for other numbers of seeds and subjects."""
 
 import numpy as np
 import pytest
@@ -34,17 +34,17 @@ def test_more_seeds_and_more_subjects_find_smaller_differences(bench):
     assert (np.diff(found, axis=0) <= 0).all()
 
 
-def test_the_power_at_the_smallest_detectable_difference_is_what_was_asked_for(bench):
+def test_the_power_at_the_smallest_detectable_difference_is_the_requested_one(bench):
     three(bench)
     smallest = numbers(table(plan(bench, "good", "bad", wanted=0.7), "detectable"))
     found = plan(bench, "good", "bad", difference=float(smallest[1, 2]))
     assert numbers(table(found, "power"))[1, 2] == pytest.approx(0.7, abs=1e-3)
 
 
-def test_what_is_required_has_the_power_and_one_less_has_not(bench):
+def test_the_required_numbers_are_the_smallest_with_the_power(bench):
     three(bench)
     smallest = numbers(table(plan(bench, "good", "bad"), "detectable"))
-    # What ten seeds find takes more than five and at most ten, but for rounding.
+    # A difference that ten seeds detect requires more than five and, up to rounding, ten seeds.
     difference = 1.0001 * float(smallest[2, 0])
     found = table(plan(bench, "good", "bad", difference=difference), "required")
     assert 5 < cells(found, "seeds")[0].values["value"] <= 10
@@ -56,7 +56,7 @@ def test_without_models_every_pair_of_the_family_is_planned(bench):
     assert [c.text for c in cells(found, "pair")] == ["good vs fair", "good vs bad", "fair vs bad"]
 
 
-def test_one_seed_says_why_nothing_is_known(bench):
+def test_with_one_seed_the_reason_is_reported(bench):
     bench.cohort()
     bench.grid([bench.arm("a"), bench.arm("b")], seeds=[0])
     found = plan(bench, "a", "b", difference=1.0)
@@ -76,7 +76,7 @@ def test_one_seed_says_why_nothing_is_known(bench):
         (("good", "good"), {}, "are the same row"),
     ],
 )
-def test_wrong_requests_are_a_sentence(bench, models, options, words):
+def test_wrong_requests_are_refused(bench, models, options, words):
     three(bench)
     with pytest.raises(UserError, match=words):
         plan(bench, *models, **options)

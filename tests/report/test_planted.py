@@ -1,4 +1,4 @@
-"""A grid in which the truth is known: the report finds what is there, and nothing in its twin."""
+"""Grids with known differences: the report detects them, and finds none if there are none."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SPREADS = {"good": 4.0, "alike": 4.0, "bad": 5.0}
 
 
 def planted(bench, spreads):
-    """Errors of known spread, part of a subject, part of a subject in an arm, part of a run."""
+    """Errors with known components for subjects, subjects by arm, and runs."""
     bench.cohort(n_test=SUBJECTS)
     rng = np.random.default_rng(20)
     shared = rng.normal(size=SUBJECTS)
@@ -42,7 +42,7 @@ def pairs_of(report):
 def test_a_planted_difference_is_found_with_its_size(bench):
     report = planted(bench, SPREADS)
     pairs = pairs_of(report)
-    # The mean of |x| of a normal x of spread s is s sqrt(2 / pi).
+    # The mean of |x| is s sqrt(2 / pi) for a normal x with standard deviation s.
     true = (5.0 - 4.0) * np.sqrt(2 / np.pi)
     for good in ("good", "alike"):
         found = pairs[f"{good} vs bad"]
@@ -57,7 +57,7 @@ def test_a_planted_difference_is_found_with_its_size(bench):
     assert {*best, *tied} == {"good", "alike"}
 
 
-def test_its_null_twin_has_nothing_to_find(bench):
+def test_without_a_difference_none_is_found(bench):
     report = planted(bench, dict.fromkeys(SPREADS, 4.0))
     pairs = pairs_of(report)
     assert all(found["p_holm"].values["value"] >= 0.05 for found in pairs.values())
@@ -77,7 +77,7 @@ def test_labels_that_differ_between_models_are_never_compared(bench):
     store = Store.for_reading(bench.store.file)
     report = build_report(store)
     store.close()
-    # The latest command's protocol is shown; the other one is named, in no table with it.
+    # The protocol of the latest command is shown; the other one is only mentioned.
     assert [row[0].text for row in report.tables[0].rows] == ["b"]
     assert any("one" in note for note in report.notes)
 
@@ -104,13 +104,13 @@ def test_a_planted_power_law_and_data_efficiency_are_found(bench):
         assert bounds["low"] < exponent < bounds["high"]
         beyond = cell(fits, name, "beyond").values["value"]
         assert beyond == pytest.approx(30 * 800**-exponent, rel=0.1)
-    # At the largest size the slow one would need far more subjects than were run.
+    # To match the largest size, the slower model would need far more subjects than were run.
     efficiency = table(report, "efficiency")
     assert cells(efficiency, "n")[0].text == "> 400"
     assert cells(efficiency, "area")[0].values["value"] > 0
 
 
-def test_a_model_that_needs_twice_the_subjects_is_said_to(bench):
+def test_a_model_that_needs_twice_the_subjects_is_reported(bench):
     sizes = (25, 50, 100, 200, 400)
     bench.cohort(n_test=SUBJECTS, n_pool=1000)
     rng = np.random.default_rng(22)

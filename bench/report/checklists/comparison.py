@@ -17,7 +17,7 @@ from bench.report.claims import (
 from bench.report.family import BASELINES
 from bench.report.select import Protocol
 from bench.report.tables.provenance import machine_of
-from bench.report.words import count, number, one_line
+from bench.report.words import capitalised, count, number, one_line
 from bench.stats.metrics import metric_of
 from registry.encoders import ENCODERS
 
@@ -195,7 +195,7 @@ def _seeds(protocol: Protocol) -> str:
         return "None: every model is a single fit to all subjects."
     hardly = [n for n in protocol.sizes if protocol.conditional(n) and not protocol.is_all(n)]
     words = "; ".join(drawn)
-    words = f"{words[0].upper()}{words[1:]}."
+    words = f"{capitalised(words)}."
     return (
         f"{words} At n={', '.join(map(str, hardly))} the training subset hardly varies."
         if hardly

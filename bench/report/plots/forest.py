@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.report.plots.source import Floats, Source, need_finished
 from bench.report.plots.style import GREY, PAGE, PALE, canvas, fold, key, segments
-from bench.report.words import interval, number, p_value
+from bench.report.words import capitalised, interval, number, p_value
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -47,7 +47,7 @@ def gather(source: Source) -> Forest:
     improvement = [np.nan if f is None else f.improvement for f in found]
     return Forest(
         title=source.title,
-        axis=f"difference in {source.axis}, A better above 0",
+        axis=f"difference in {source.axis} (positive values favour A)",
         labels=tuple(f"{pair.a.label} vs {pair.b.label}" for pair in tested.pairs),
         improvement=np.array(improvement),
         low=np.array([low for low, _ in bounds]),
@@ -109,6 +109,6 @@ def describe(data: Forest) -> str:
     ]
     rest = f"; and {len(parts) - limit} more, in the table of pairs" if len(parts) > limit else ""
     return (
-        f"{data.axis}, with 95 % confidence interval for new runs and new subjects. "
+        f"{capitalised(data.axis)}, with 95 % confidence interval for new runs and new subjects. "
         f"{'; '.join(parts[:limit])}{rest}."
     )

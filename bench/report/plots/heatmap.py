@@ -54,7 +54,7 @@ def gather(source: Source) -> Heatmap:
         p[left, below] = adjusted
     return Heatmap(
         title=source.title,
-        axis=f"difference in {source.axis}, above 0 where the column's model is better",
+        axis=f"difference in {source.axis} (positive values favour the column's model)",
         how=tested.how,
         labels=tuple(row.label for row in rows),
         effect=effect,

@@ -10,7 +10,7 @@ import numpy as np
 from bench.report.plots.source import Floats, Source, need_finished, spread_evenly
 from bench.report.plots.style import COLUMN, GREY, canvas, key, model_style
 from bench.report.select import Row
-from bench.report.words import one_line
+from bench.report.words import capitalised, one_line
 from bench.stats.metrics import terms_of
 from registry.errors import UserError
 
@@ -112,7 +112,7 @@ def draw(data: Subjects) -> Figure:
 
 def describe(data: Subjects) -> str:
     """Return the proportion of subjects for which A is better."""
-    return f"{data.axis} for each test subject and two models. {_share(data)}."
+    return f"{capitalised(data.axis)} for each test subject and two models. {_share(data)}."
 
 
 def _share(data: Subjects) -> str:

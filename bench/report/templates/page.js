@@ -1,5 +1,5 @@
 "use strict";
-// Sorts and filters tables that are complete without it. Nothing is written as HTML, only as text.
+// Sorts and filters tables. The page is complete without it, and text is never inserted as HTML.
 (() => {
   const words = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
@@ -8,14 +8,14 @@
     return numeric ? parseFloat(cell.dataset.value ?? cell.textContent) : cell.textContent;
   }
 
-  // What has no value comes last in both directions.
+  // Rows without a value come last in both directions.
   function compare(a, b, numeric, direction) {
     if (!numeric) return direction * words.compare(a, b);
     if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
     return direction * (a - b);
   }
 
-  // First ascending, then descending, then as written.
+  // The first click sorts in ascending order, the second in descending order, the third restores.
   function sort(table, rows, head) {
     const next = { ascending: "descending", descending: "" };
     const order = next[head.getAttribute("aria-sort")] ?? "ascending";
@@ -77,7 +77,7 @@
     filterable(table, 8);
   }
 
-  // Paper has no buttons: what is folded is printed, and folded again.
+  // Collapsed tables are opened for printing, and closed again afterwards.
   let folded = [];
   addEventListener("beforeprint", () => {
     folded = [...document.querySelectorAll("details:not([open])")];
@@ -87,7 +87,7 @@
     for (const each of folded) each.open = false;
   });
 
-  // A link into something folded opens it.
+  // A link to a collapsed table opens it.
   function reveal() {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     const around = target?.closest("details");
