@@ -10,7 +10,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 from bench.disk import is_full
 from bench.spec import dimension_from_plain
 from bench.train.selection import Diverged
-from bench.unit import Progress, Unit
+from bench.unit import Progress, TuningTrial, Unit
 from registry.cards import Choice, Float, Value
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,7 @@ class Tuning:
     """The result of a study."""
 
     best: Mapping[str, Value]
-    trials: Sequence[Mapping[str, Any]]
-    """All trials as JSON-ready values."""
+    trials: Sequence[TuningTrial]
     error: str
     """Why some of the trials failed, empty if none did."""
 
@@ -54,7 +53,7 @@ class Tuning:
 class NoCompletedTrial(Exception):
     """Every trial of a study failed or was pruned, so that there are no tuned settings."""
 
-    def __init__(self, message: str, trials: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, message: str, trials: Sequence[TuningTrial]) -> None:
         super().__init__(message)
         self.trials = trials
 
@@ -99,13 +98,13 @@ def run_study(unit: Unit, objective: Objective, report: Progress) -> Tuning:
         sampler=optuna.samplers.RandomSampler(0),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS),
     )
-    seconds: list[float] = []
+    trials: list[TuningTrial] = []
     reasons: dict[int, str] = {}
-    for line in read_history(file):
-        study.add_trial(trial_from_plain(line))
-        seconds.append(line["seconds"])
-        if line.get("error"):
-            reasons[line["number"]] = line["error"]
+    for done, reason in read_history(file):
+        study.add_trial(frozen_trial(done))
+        trials.append(done)
+        if reason:
+            reasons[done.number] = reason
     for number in range(len(study.trials), budget):
         report(f"tuning {number + 1}/{budget}", number / budget)
         study.sampler = optuna.samplers.TPESampler(
@@ -143,19 +142,8 @@ def run_study(unit: Unit, objective: Objective, report: Progress) -> Tuning:
             finished = study.tell(trial, state=TrialState.FAIL)
         else:
             finished = study.tell(trial, value)
-        seconds.append(time.perf_counter() - started)
-        append_history(
-            file,
-            {
-                **trial_to_plain(finished),
-                "seconds": seconds[-1],
-                "error": reasons.get(number, ""),
-            },
-        )
-    trials = [
-        {**trial_to_plain(trial), "seconds": spent}
-        for trial, spent in zip(study.trials, seconds, strict=True)
-    ]
+        trials.append(tuning_trial(finished, time.perf_counter() - started))
+        append_history(file, trials[-1], reasons.get(number, ""))
     why = _failures(reasons, budget)
     if not any(trial.state == TrialState.COMPLETE for trial in study.trials):
         detail = f": {why}" if why else ""
@@ -180,33 +168,37 @@ def _failures(reasons: Mapping[int, str], budget: int) -> str:
     return f"{len(reasons)} of {budget} tuning trials failed: {'; '.join(each)}" if each else ""
 
 
-def trial_to_plain(trial: FrozenTrial) -> dict[str, Any]:
-    """Return a finished trial as JSON-ready values."""
-    return {
-        "number": trial.number,
-        "state": trial.state.name.lower(),
-        "params": dict(trial.params),
-        "distributions": {k: distribution_to_json(d) for k, d in trial.distributions.items()},
-        "value": trial.value,
-        "intermediate": {str(k): v for k, v in trial.intermediate_values.items()},
-    }
-
-
-def trial_from_plain(values: Mapping[str, Any]) -> FrozenTrial:
-    """Invert `trial_to_plain`."""
-    return optuna.trial.create_trial(
-        state=TrialState[values["state"].upper()],
-        params=dict(values["params"]),
-        distributions={
-            name: json_to_distribution(text) for name, text in values["distributions"].items()
-        },
-        value=values["value"],
-        intermediate_values={int(k): v for k, v in values["intermediate"].items()},
+def tuning_trial(trial: FrozenTrial, seconds: float) -> TuningTrial:
+    """Return the record of a finished trial of Optuna that took some seconds."""
+    return TuningTrial(
+        number=trial.number,
+        state=trial.state.name.lower(),
+        params=dict(trial.params),
+        distributions={k: distribution_to_json(d) for k, d in trial.distributions.items()},
+        value=trial.value,
+        intermediate={str(k): v for k, v in trial.intermediate_values.items()},
+        seconds=seconds,
     )
 
 
-def read_history(file: Path) -> list[dict[str, Any]]:
-    """Return the finished trials of a study; an incomplete last line is removed from the file."""
+def frozen_trial(trial: TuningTrial) -> FrozenTrial:
+    """Return the finished trial of Optuna for its record; see `tuning_trial`."""
+    return optuna.trial.create_trial(
+        state=TrialState[trial.state.upper()],
+        params=dict(trial.params),
+        distributions={
+            name: json_to_distribution(text) for name, text in trial.distributions.items()
+        },
+        value=trial.value,
+        intermediate_values={int(k): v for k, v in trial.intermediate.items()},
+    )
+
+
+def read_history(file: Path) -> list[tuple[TuningTrial, str]]:
+    """Return the finished trials of a study, with the reasons of failures.
+
+    An incomplete last line is removed from the file.
+    """
     if not file.exists():
         return []
     whole = file.read_bytes()
@@ -215,11 +207,14 @@ def read_history(file: Path) -> list[dict[str, Any]]:
         with open(file, "rb+") as stream:
             stream.truncate(len(complete))
             os.fsync(stream.fileno())
-    return [json.loads(line) for line in complete.splitlines()]
+    lines = [json.loads(line) for line in complete.splitlines()]
+    reasons = [line.pop("error", "") for line in lines]
+    return [(TuningTrial(**line), reason) for line, reason in zip(lines, reasons, strict=True)]
 
 
-def append_history(file: Path, line: Mapping[str, Any]) -> None:
-    """Append a finished trial and sync it to disk."""
+def append_history(file: Path, trial: TuningTrial, reason: str) -> None:
+    """Append a finished trial, with the reason of a failure, and sync it to disk."""
+    line = {**asdict(trial), "error": reason}
     with open(file, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(line, allow_nan=False) + "\n")
         stream.flush()

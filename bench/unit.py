@@ -181,6 +181,23 @@ class Fitter(Protocol):
 
 
 @dataclass(frozen=True)
+class TuningTrial:
+    """A finished trial of a study, as it is stored."""
+
+    number: int
+    state: str
+    """``complete``, ``pruned`` or ``fail``, as in Optuna."""
+    params: Mapping[str, Value]
+    distributions: Mapping[str, str]
+    """Optuna's distributions as JSON, by the name of the setting."""
+    value: float | None
+    """The validation score; None if the trial failed."""
+    intermediate: Mapping[str, float]
+    """Validation scores by epoch."""
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The outcome of a unit, passed to the driver as a directory."""
 
@@ -205,8 +222,8 @@ class Outcome:
     """Predictions (n, outputs) of a successful trial for ``validation`` and ``test``."""
     best: Mapping[str, Value] | None = None
     """The tuned settings of a successful study."""
-    trials: Sequence[Mapping[str, Any]] = ()
-    """The trials of a study as JSON-ready values."""
+    trials: Sequence[TuningTrial] = ()
+    """The trials of a study."""
 
     def write(self, folder: Path) -> None:
         """Write ``outcome.json`` and, for a trial, ``predictions.npz`` into a directory.
@@ -222,6 +239,7 @@ class Outcome:
                 np.savez(stream, **arrays)
         content = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "predictions"}
         content["environment"] = self.environment.plain()
+        content["trials"] = [asdict(trial) for trial in self.trials]
         with atomic_write(folder / RESULT) as stream:
             stream.write(json.dumps(content, allow_nan=False).encode())
 
@@ -236,6 +254,7 @@ class Outcome:
         """
         content = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         content["environment"] = Environment.from_plain(content["environment"])
+        content["trials"] = [TuningTrial(**trial) for trial in content.get("trials", ())]
         if content["kind"] == "trial" and content["state"] == "done":
             with np.load(folder / PREDICTIONS, allow_pickle=False) as arrays:
                 content["predictions"] = {name: arrays[name] for name in arrays.files}

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -52,7 +53,7 @@ def objective(params, on_epoch):
 
 def lines(folder):
     found = read_history(folder / HISTORY)
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in found]
+    return [(replace(trial, seconds=0.0), reason) for trial, reason in found]
 
 
 def silent(words, share):
@@ -63,12 +64,11 @@ def test_the_first_trial_is_the_cards_settings_and_the_budget_counts_every_trial
     result = run_study(unit(tmp_path), objective, silent)
     assert len(result.trials) == BUDGET
     first = result.trials[0]
-    assert first["params"] == {name: DEFAULTS[name] for name in SPACE}
-    states = {trial["state"] for trial in result.trials}
-    assert states == {"complete", "pruned"}
-    values = [t["value"] for t in result.trials if t["state"] == "complete"]
-    best = next(t for t in result.trials if t["value"] == min(values))
-    assert result.best == best["params"]
+    assert first.params == {name: DEFAULTS[name] for name in SPACE}
+    assert {trial.state for trial in result.trials} == {"complete", "pruned"}
+    values = [trial.value for trial in result.trials if trial.state == "complete"]
+    best = next(trial for trial in result.trials if trial.value == min(values))
+    assert result.best == best.params
 
 
 @pytest.mark.parametrize("at", range(BUDGET))
@@ -122,7 +122,7 @@ def test_a_setting_that_fails_is_a_failed_trial_and_the_study_goes_on(tmp_path):
         return objective(params, on_epoch)
 
     result = run_study(unit(tmp_path), fails_sometimes, silent)
-    states = [trial["state"] for trial in result.trials]
+    states = [trial.state for trial in result.trials]
     assert states[0] == "fail"
     assert len(states) == BUDGET
     assert result.best["pool"] == "max"
@@ -140,9 +140,9 @@ def test_a_score_that_is_no_number_fails_its_trial_and_says_why(tmp_path, value,
         return value
 
     result = run_study(unit(tmp_path), overflows_sometimes, silent)
-    failed = [trial["number"] for trial in result.trials if trial["state"] == "fail"]
+    failed = [trial.number for trial in result.trials if trial.state == "fail"]
     assert failed[0] == 0
-    assert all(trial["value"] is None for trial in result.trials if trial["number"] in failed)
+    assert all(trial.value is None for trial in result.trials if trial.number in failed)
     assert result.best["pool"] == "max"
     epoch = " in epoch 2" if when == "in epoch 2" else ""
     assert result.error.startswith(
@@ -160,8 +160,8 @@ def test_a_study_without_a_completed_trial_fails(tmp_path):
     with pytest.raises(NoCompletedTrial, match="none of 9") as error:
         run_study(unit(tmp_path), fails, silent)
     assert "FloatingPointError: diverged (trials 0, 1, 2" in str(error.value)
-    assert [trial["state"] for trial in error.value.trials] == ["fail"] * BUDGET
-    assert [line["state"] for line in lines(tmp_path)] == ["fail"] * BUDGET
+    assert [trial.state for trial in error.value.trials] == ["fail"] * BUDGET
+    assert [trial.state for trial, _ in lines(tmp_path)] == ["fail"] * BUDGET
 
 
 def test_the_history_is_plain_json_that_optuna_reads_back(tmp_path):

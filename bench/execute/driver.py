@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -300,7 +300,7 @@ class Driver:
         """Return the complete description of a job."""
         spec, plan, rows = job.spec, job.plan, job.rows
         targets = plan.cohort.targets
-        layout = self.store.layout_of(spec.arm.key, spec.n_train, self.provenance["host"])
+        layout = self.store.layout_of(spec.arm.key, spec.n_train, self.provenance.host)
         return Unit(
             kind=job.kind,
             key=spec.key,
@@ -337,7 +337,7 @@ class Driver:
         if self.settings.threads_given:
             return self.settings.threads
         if arm not in self._arm_threads:
-            stored = self.store.threads_of(arm, self.provenance["host"])
+            stored = self.store.threads_of(arm, self.provenance.host)
             self._arm_threads[arm] = stored or self.settings.threads
         return self._arm_threads[arm]
 
@@ -351,14 +351,14 @@ class Driver:
             error=outcome.error,
             trials=outcome.trials,
             seconds=seconds,
-            environment={**self.provenance, **outcome.environment.plain()},
+            environment={**asdict(self.provenance), **outcome.environment.plain()},
         )
 
     def _trial_result(
         self, job: _Job, spec: TrialSpec, outcome: Outcome, seconds: float
     ) -> TrialResult:
         params = job.params
-        environment = {**self.provenance, **outcome.environment.plain()}
+        environment = {**asdict(self.provenance), **outcome.environment.plain()}
         if outcome.state == FAILED:
             return TrialResult(
                 spec, FAILED, params, outcome.error, seconds=seconds, environment=environment

@@ -8,9 +8,9 @@ import platform
 import socket
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,27 +26,41 @@ ANY_OWNER = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
 """Options to query a repository of any owner without running its file system monitor."""
 
 
-def provenance(argv: Sequence[str]) -> dict[str, Any]:
-    """Return versions, machine and code revision, to be stored with each trial.
+@dataclass(frozen=True)
+class Provenance:
+    """Versions, machine and code revision of a command, stored with each trial."""
 
-    ``git`` is the revision of slicebench's checkout, None if it was installed otherwise.
-    ``user_git`` is the revision of another repository that contains the working directory.
-    """
+    slicebench: str
+    python: str
+    numpy: str
+    optuna: str
+    host: str
+    system: str
+    cpu: str
+    git: str | None
+    """Revision of slicebench's checkout; None if it was installed otherwise."""
+    user_git: str | None
+    """Revision of another repository that contains the working directory."""
+    command: str
+
+
+def provenance(argv: Sequence[str]) -> Provenance:
+    """Return the provenance of results of this command."""
     here = Path(".")
     ours, theirs = _top(SOURCE, ANY_OWNER), _top(here)
     checkout = ours == SOURCE and 'name = "slicebench"' in _text(SOURCE / "pyproject.toml")
-    return {
-        "slicebench": version("slicebench"),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "optuna": version("optuna"),
-        "host": socket.gethostname(),
-        "system": platform.platform(),
-        "cpu": cpu_name(),
-        "git": git_revision(SOURCE, ANY_OWNER) if checkout else None,
-        "user_git": git_revision(here) if not (checkout and theirs == SOURCE) else None,
-        "command": " ".join(argv),
-    }
+    return Provenance(
+        slicebench=version("slicebench"),
+        python=platform.python_version(),
+        numpy=np.__version__,
+        optuna=version("optuna"),
+        host=socket.gethostname(),
+        system=platform.platform(),
+        cpu=cpu_name(),
+        git=git_revision(SOURCE, ANY_OWNER) if checkout else None,
+        user_git=git_revision(here) if not (checkout and theirs == SOURCE) else None,
+        command=" ".join(argv),
+    )
 
 
 def git_revision(folder: Path, owner: Sequence[str] = ()) -> str | None:

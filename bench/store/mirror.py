@@ -7,6 +7,7 @@ from sqlalchemy import select
 from bench.store import schema
 from bench.store.engine import WRITE, database_url
 from bench.store.store import DONE, Store
+from bench.unit import TuningTrial
 
 
 def mirror_study(store: Store, key: str) -> str:
@@ -19,13 +20,14 @@ def mirror_study(store: Store, key: str) -> str:
         an empty string.
     """
     table = schema.tuning_trials
-    query = select(table).where(table.c.study == key).order_by(table.c.number)
+    columns = [column for column in table.c if column.name != "study"]
+    query = select(*columns).where(table.c.study == key).order_by(table.c.number)
     with store.engine.connect() as connection:
-        trials = [dict(row) for row in connection.execute(query).mappings()]
+        trials = [TuningTrial(**row) for row in connection.execute(query).mappings()]
     import optuna
     from optuna.storages import RDBStorage
 
-    from bench.tune import trial_from_plain
+    from bench.tune import frozen_trial
 
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -41,8 +43,8 @@ def mirror_study(store: Store, key: str) -> str:
         study = optuna.create_study(
             study_name=_name(store, key), storage=storage, direction="minimize"
         )
-        for row in trials:
-            study.add_trial(trial_from_plain(row))
+        for trial in trials:
+            study.add_trial(frozen_trial(trial))
         storage.engine.dispose()
     except Exception as error:
         # Optuna may raise anything, for example for tables of another version. The results are

@@ -20,6 +20,7 @@ from bench.records import DatasetRecord
 from bench.spec import Arm, StudySpec, TrialSpec, key_of, plain
 from bench.store import schema
 from bench.store.engine import leave_wal_mode, open_for_reading, open_for_writing
+from bench.unit import TuningTrial
 from registry.errors import UserError
 
 DONE = "done"
@@ -51,7 +52,7 @@ class StudyResult:
     state: str
     best: Mapping[str, Any] | None
     error: str
-    trials: Sequence[Mapping[str, Any]]
+    trials: Sequence[TuningTrial]
     seconds: float
     environment: Mapping[str, Any]
 
@@ -219,7 +220,7 @@ class Store:
             if result.trials:
                 connection.execute(
                     insert(schema.tuning_trials),
-                    [{**trial, "study": spec.key} for trial in result.trials],
+                    [{**asdict(trial), "study": spec.key} for trial in result.trials],
                 )
             return removed
 

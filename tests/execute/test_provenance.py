@@ -45,26 +45,26 @@ def test_the_users_revision_is_not_recorded_as_ours(repository, monkeypatch):
     monkeypatch.setattr(asked, "SOURCE", environment)
     monkeypatch.chdir(repository / "runs")
     found = provenance(["bench", "run"])
-    assert found["git"] is None
-    assert found["user_git"] == git(repository, "rev-parse", "HEAD")
+    assert found.git is None
+    assert found.user_git == git(repository, "rev-parse", "HEAD")
     (repository / "runs" / "old.db").write_text("changed")
-    assert provenance([])["user_git"] == found["user_git"] + "+dirty"
+    assert provenance([]).user_git == found.user_git + "+dirty"
     # Installed into the top of that repository, it is not a checkout of ours either.
     monkeypatch.setattr(asked, "SOURCE", repository)
-    assert provenance([])["git"] is None
+    assert provenance([]).git is None
 
 
 def test_our_revision_is_that_of_our_checkout(repository, monkeypatch, tmp_path):
     (repository / "pyproject.toml").write_text('[project]\nname = "slicebench"\n')
     monkeypatch.setattr(asked, "SOURCE", repository)
     monkeypatch.chdir(tmp_path)
-    assert provenance([])["git"] == git(repository, "rev-parse", "HEAD")
-    assert provenance([])["user_git"] is None
+    assert provenance([]).git == git(repository, "rev-parse", "HEAD")
+    assert provenance([]).user_git is None
     monkeypatch.chdir(repository)
-    assert provenance([])["git"] == git(repository, "rev-parse", "HEAD")
-    assert provenance([])["user_git"] is None
+    assert provenance([]).git == git(repository, "rev-parse", "HEAD")
+    assert provenance([]).user_git is None
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance([])["git"] is None
+    assert provenance([]).git is None
 
 
 def test_a_folder_without_git_has_no_revision(tmp_path):

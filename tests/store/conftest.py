@@ -4,6 +4,7 @@ import pytest
 from bench.records import DatasetRecord, SubjectRecord
 from bench.spec import Arm, Component, StudySpec, TrialSpec
 from bench.store.store import Predictions, Store, StudyResult, TrialResult
+from bench.unit import TuningTrial
 from registry.cards import Task
 
 FINGERPRINT = "f" * 16
@@ -66,31 +67,15 @@ def make_trial(arm, seed=0, state="done", lr=0.1, study=None, error=""):
 
 
 def make_study(arm, state="done", best=None):
+    distribution = (
+        '{"name": "FloatDistribution", "attributes": '
+        '{"step": null, "low": 0.01, "high": 1.0, "log": false}}'
+    )
     trials = [
-        {
-            "number": 0,
-            "state": "complete",
-            "params": {"lr": 0.1},
-            "distributions": {
-                "lr": '{"name": "FloatDistribution", "attributes": '
-                '{"step": null, "low": 0.01, "high": 1.0, "log": false}}'
-            },
-            "value": 1.0,
-            "intermediate": {"1": 1.5, "2": 1.0},
-            "seconds": 0.5,
-        },
-        {
-            "number": 1,
-            "state": "fail",
-            "params": {"lr": 0.9},
-            "distributions": {
-                "lr": '{"name": "FloatDistribution", "attributes": '
-                '{"step": null, "low": 0.01, "high": 1.0, "log": false}}'
-            },
-            "value": None,
-            "intermediate": {},
-            "seconds": 0.5,
-        },
+        TuningTrial(
+            0, "complete", {"lr": 0.1}, {"lr": distribution}, 1.0, {"1": 1.5, "2": 1.0}, 0.5
+        ),
+        TuningTrial(1, "fail", {"lr": 0.9}, {"lr": distribution}, None, {}, 0.5),
     ]
     return StudyResult(
         spec=StudySpec(arm, 4, None),
