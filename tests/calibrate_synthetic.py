@@ -1,8 +1,8 @@
-"""How the one free factor of the synthetic cohorts was set: run by hand, once, before any network.
+"""Calibration of the free parameter of the synthetic cohorts, run before training any network.
 
 ``python tests/calibrate_synthetic.py 1.0 1.5`` prints, for each value of VARIABILITY, the test AUC
 of a linear model on voxels for AD, its MAE for age, and its AUC on the null twin, at 4 mm, 160
-subjects, 96 for training and 32 for testing, over cohort seeds that are never shipped.
+subjects, 96 for training and 32 for testing, for seeds that the shipped cohorts do not use.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def age_mae(seed: int, variability: float) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print one line a value of VARIABILITY."""
+    """Print one line per value of VARIABILITY."""
     warnings.simplefilter("error", ConvergenceWarning)
     for variability in map(float, sys.argv[1:]):
         ad = [diagnosis_auc("ad", seed, variability) for seed in COHORT_SEEDS]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A loaded machine is no reason to fail.
+# Tests must not fail because the machine is busy.
 settings.register_profile(
     "slicebench", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
@@ -16,13 +16,13 @@ settings.load_profile("slicebench")
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """One cache for the whole session: the synthetic cohort is made once."""
+    """A cache for the whole session, so that the synthetic cohort is created once."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
 def environment(cache):
-    """The environment of a user without any configuration and without the network."""
+    """The environment of a user without configuration or internet access."""
     return {
         **{k: v for k, v in os.environ.items() if not k.startswith("BENCH_")},
         "BENCH_CACHE": str(cache),
@@ -34,7 +34,7 @@ def environment(cache):
 
 @pytest.fixture
 def bench(tmp_path, environment):
-    """Run the command as its user would; returns the finished process."""
+    """Run the command in a process of its own; returns the finished process."""
 
     def run(*words: str, cwd: Path = tmp_path, **more: str) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -50,7 +50,7 @@ def bench(tmp_path, environment):
 
 
 def pytest_collection_modifyitems(items):
-    """Leave out what needs git or a GPU where there is none; a GPU costs torch to ask for."""
+    """Skip tests that need git or a GPU if there is none (which requires torch for a GPU)."""
     if shutil.which("git") is None:
         for item in items:
             if item.get_closest_marker("git"):

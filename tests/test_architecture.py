@@ -64,12 +64,12 @@ def test_torch_is_imported_only_where_networks_are_trained(file):
 
 
 def package_of(name: str) -> str:
-    """Return the package of ours that a module is in, or the module itself."""
+    """Return the package of slicebench that contains a module, or the module itself."""
     return ".".join(name.split(".")[:2]) if name.startswith("bench.") else name.split(".")[0]
 
 
 def test_no_package_imports_in_a_circle():
-    """Imports inside functions count, too."""
+    """Imports inside functions are included."""
     imported = {}
     for file in files("bench", "registry", "baselines"):
         place = package_of(".".join(file.relative_to(ROOT).with_suffix("").parts))

@@ -1,4 +1,4 @@
-"""What bench.toml and the environment say."""
+"""Configuration by bench.toml and environment variables."""
 
 from pathlib import Path
 

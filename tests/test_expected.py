@@ -1,4 +1,4 @@
-"""How long a plan is expected to take: by runs of the same work, never by another cohort's."""
+"""Expected durations are based on trials of the same cohort."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from tests.report.conftest import Bench
 
 @pytest.fixture
 def stored(tmp_path):
-    """A store with a network of 20 epochs and an estimator, of a second a run."""
+    """A store with trials of a network (20 epochs) and an estimator that took a second each."""
     found = Bench(tmp_path / "results.db")
     found.cohort()
     found.grid([found.arm("net"), found.estimator("linear")], sizes=(24, 48))

@@ -1,4 +1,4 @@
-"""A file is the old one or the new one, never half of it."""
+"""Atomic writing: a file is either the old one or the complete new one."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Locks: one process at a time, freed by any death, usable by a group, also without flock."""
+"""Locks are exclusive, released when a process dies, and work without flock."""
 
 import errno
 import fcntl
@@ -53,7 +53,7 @@ def holder(request):
 
 @pytest.fixture
 def flock(request, monkeypatch):
-    """Make the system's lock answer with an error code, as some network disks do; 0 leaves it."""
+    """Let flock fail with an error code, as on some network file systems; 0 restores it."""
 
     def answer(code):
         def refuse(*_):

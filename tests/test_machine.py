@@ -1,4 +1,4 @@
-"""The processor is named by one reader, also where the system says nothing."""
+"""The description of the processor, also if the system provides none."""
 
 import platform
 

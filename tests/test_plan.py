@@ -1,4 +1,4 @@
-"""What a request becomes: settings of the right type whatever the order, keys that stay."""
+"""Plans: types of settings, and unchanged keys."""
 
 import json
 import shutil
@@ -72,7 +72,7 @@ def test_a_setting_that_does_not_fit_is_a_sentence(plan, settings, sentence):
 
 @pytest.mark.slow
 def test_every_stored_trial_of_the_shipped_example_is_found_again(bench, tmp_path):
-    """The keys of the built-in models are what they were when results.db was made."""
+    """The keys of built-in models are those in results.db."""
     shutil.copy(EXAMPLE, tmp_path / "results.db")
     with sqlite3.connect(tmp_path / "results.db") as connection:
         ((argv,),) = connection.execute("SELECT argv FROM bench_commands")

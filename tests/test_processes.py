@@ -1,4 +1,4 @@
-"""How many processes and threads a machine allows, and where their sockets and imports are."""
+"""Numbers of processes and threads, socket directories and import paths."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ HERE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.
 
 @pytest.fixture
 def system(tmp_path):
-    """Return a function that writes /proc and /sys files of a machine and returns its root."""
+    """Return a function that writes files of /proc and /sys and returns their root."""
 
     def write(**files: str):
         for name, content in files.items():

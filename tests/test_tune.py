@@ -20,7 +20,7 @@ DEFAULTS = {"lr": 1e-3, "width": 8, "pool": "mean", "fixed": 7}
 
 
 class Killed(BaseException):
-    """Stands for a signal: nothing in the study may catch it."""
+    """Simulates a signal, which the study must not catch."""
 
 
 def unit(folder, budget=BUDGET):
@@ -42,7 +42,7 @@ def unit(folder, budget=BUDGET):
 
 
 def objective(params, on_epoch):
-    """A smooth valley with epochs, so that TPE learns and the pruner prunes."""
+    """A smooth objective with epochs, so that sampler and pruner have an effect."""
     assert params["fixed"] == 7
     goal = (math.log10(params["lr"]) + 2) ** 2 + abs(params["width"] - 20) / 20
     goal += params["pool"] == "mean"

@@ -1,4 +1,4 @@
-"""What the tests of commands share."""
+"""Functions shared by tests of commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 
 
 def ran(done: subprocess.CompletedProcess, code: int = 0) -> str:
-    """Return what a finished command printed, after a look at its exit code and for a traceback."""
+    """Return the output of a command after checking its exit code and for tracebacks."""
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout

@@ -1,4 +1,4 @@
-"""Bad input: one clear sentence, exit code 2, no traceback, nothing written."""
+"""Invalid input results in one clear message and exit code 2, and nothing is written."""
 
 import fcntl
 import sqlite3
@@ -14,7 +14,7 @@ RUN = ["run", "--model", "prior", "--data", "synthetic-ad-4mm", "--db", "x.db", 
 
 
 def change(**options):
-    """Return RUN with options replaced or added; underscores stand for dashes."""
+    """Return RUN with options replaced or added; underscores in names become dashes."""
     words = list(RUN)
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")

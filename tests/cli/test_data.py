@@ -1,4 +1,4 @@
-"""``bench data`` as its user runs it, on trees of real cohorts."""
+"""``bench data`` on directory trees like those of real cohorts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def refused(process: subprocess.CompletedProcess) -> str:
 
 
 class Page(html.parser.HTMLParser):
-    """What a page shows: the text of its cells by table, its pictures, what it fetches."""
+    """The cells of the tables of an HTML page, its images, and the URLs that it loads."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -243,7 +243,7 @@ def test_prepare_killed_at_random_moments_gives_the_undisturbed_cache(bench, tmp
 
 @pytest.mark.parametrize("command", [("data", "prepare", "oasis3"), ("run", "--data", "oasis3")])
 def test_ctrl_c_while_scans_are_read_is_a_sentence(command, bench, tmp_path) -> None:
-    # So many that a busy machine, too, sees them being read.
+    # Enough scans to interrupt reading them even on a busy machine.
     oasis3.write(tmp_path / "TREE", n_subjects=250)
     words = [sys.executable, "-m", "bench", *command, "--root", "TREE", "--space", "native"]
     if command[0] == "run":
@@ -255,7 +255,7 @@ def test_ctrl_c_while_scans_are_read_is_a_sentence(command, bench, tmp_path) -> 
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
-        # As in a terminal: a shell's background jobs ignore the signal.
+        # As in a terminal; background jobs of a shell would ignore the signal.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list((tmp_path / "cache").glob("cohorts/*/.building-*/rows.jsonl")):

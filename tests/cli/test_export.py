@@ -1,4 +1,4 @@
-"""`bench export`: every number to the last bit, nothing that must not leave, whole or not there."""
+"""`bench export`: exact numbers, no confidential data, and either complete or absent."""
 
 import json
 import os
@@ -31,7 +31,7 @@ ODD = [0.1 + 0.2, -0.0, 5e-324, 1.7976931348623157e308, np.nextafter(1.0, 2.0), 
 
 @pytest.fixture
 def planted(tmp_path):
-    """Runs on three cohorts, with much in them that must not be shared."""
+    """Runs on three cohorts that contain confidential data."""
     bench = Bench(tmp_path / "r.db")
     ages = bench.cohort("ages")
     ill = bench.cohort(
@@ -83,7 +83,7 @@ def planted(tmp_path):
 
 
 def read(folder, name):
-    """Return a table of an export, whatever its format."""
+    """Return a table of an export in any format."""
     if (folder / f"{name}.csv").exists():
         nulls = pyarrow.csv.ConvertOptions(
             strings_can_be_null=True, quoted_strings_can_be_null=False
@@ -131,7 +131,7 @@ def test_every_table_has_the_rows_and_numbers_of_the_store(planted, tmp_path, fo
         found = read(tmp_path / "out", name).to_pandas()
         assert len(found) == len(wanted) == rows[name]
         assert list(found.columns) == [column.name for column in table.columns]
-        # Both by primary key.
+        # Both are sorted by primary key.
         keys = [column.name for column in table.primary_key]
         wanted = wanted.sort_values(keys, ignore_index=True)
         for column in wanted.select_dtypes("float"):
@@ -172,7 +172,7 @@ def test_what_is_shareable_names_no_person_place_label_or_machine(planted, tmp_p
     open_ = tmp_path / "open"
     export(planted.store, open_, format_=format_, repro=True)
     everything = words_of(open_)
-    # The test would find nothing if there were nothing to find.
+    # Check that the secrets can be found at all.
     assert all(secret in everything for secret in SECRETS[:-1])
     out = tmp_path / "out"
     export(planted.store, out, format_=format_, shareable=True, repro=True)
@@ -235,7 +235,7 @@ def test_the_bundle_says_what_was_run_and_vouches_for_the_files(planted, tmp_pat
     assert study["best"] == {"lr": 0.1}
 
 
-# ---------------------------------------------------------------------------- refused, interrupted
+# --------------------------------------------------------------------------- refused or interrupted
 
 
 def test_a_folder_that_holds_something_is_left_as_it_is(bench, planted, tmp_path):
@@ -335,7 +335,7 @@ def test_a_killed_export_leaves_nothing_that_looks_complete(bench, tmp_path, env
     words = [sys.executable, "-m", "bench", "export", "--db", "r.db", "--out", "out"]
     running = subprocess.Popen([*words, "--format", "csv"], cwd=tmp_path, env=environment)
     try:
-        # Killed once predictions are being written: the folder is there, and not whole.
+        # Killed while predictions are written, when the directory exists but is incomplete.
         while not list(tmp_path.glob(".out.part-*/predictions.csv")) and running.poll() is None:
             time.sleep(0.001)
     finally:
@@ -349,7 +349,7 @@ def test_a_killed_export_leaves_nothing_that_looks_complete(bench, tmp_path, env
     assert bits(again["predicted_age"]) == values.tobytes()
 
 
-# ---------------------------------------------------------------------------- for real
+# ---------------------------------------------------------------------------- a real run
 
 
 GRIDS = [

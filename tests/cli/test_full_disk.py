@@ -1,4 +1,4 @@
-"""A disk that fills: one sentence, nothing lost, and the same command goes on."""
+"""A full disk: a clear message, no lost results, and the same command resumes."""
 
 import contextlib
 import os
@@ -76,7 +76,7 @@ def small(tmp_path):
 
 
 def fill(file, spare):
-    """Write a file that takes all room but `spare` bytes."""
+    """Write a file that leaves only `spare` bytes of space."""
     with open(file, "wb", buffering=0) as stream, contextlib.suppress(OSError):
         while True:
             stream.write(bytes(4096))

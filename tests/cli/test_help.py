@@ -1,4 +1,4 @@
-"""Help pages, the version, and options that several commands have."""
+"""Help pages, the version, and shared options."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ ROOT = typer.main.get_command(app)
 
 
 def commands(command=ROOT, words=()):
-    """Return every command that does something, with the words that call it."""
+    """Return all commands that are not groups, with their names."""
     below = getattr(command, "commands", None)
     if below is None:
         return [(words, command)]
@@ -106,7 +106,7 @@ def test_show_prints_the_beginning_of_a_long_list_and_all_of_it_on_request():
     )
     assert "noise" in whole
     assert "more settings" not in whole
-    # Own settings and tuned ones come first.
+    # Options of the model itself and tuned options come first.
     assert short.index("\ndropout") < short.index("\nlr") < short.index("\nepochs")
     assert "1e-05 to 0.01, on a log scale" in short
 
@@ -119,7 +119,7 @@ def test_completion_can_be_installed(tmp_path, bench, environment):
     assert complete("bench run --tr") == ["--train-sizes", "--trials"]
     assert complete("bench run --model prior,cnn") == ["prior,cnn3d"]
     assert complete("bench show ixi") == ["ixi"]
-    # The shell is found among the parents of the process: here it is always bash.
+    # The shell is detected from the parent processes, which must include bash.
     done = subprocess.run(
         ["bash", "-c", f"{shlex.quote(sys.executable)} -m bench --install-completion; true"],
         env={**environment, "HOME": str(tmp_path)},

@@ -1,4 +1,4 @@
-"""Machines that differ from ours: folders, environments and terminals that users have."""
+"""Directories, environments and terminals that users may have."""
 
 import contextlib
 import os
@@ -80,7 +80,7 @@ def test_a_long_path_of_temporary_files_holds_no_socket(bench, tmp_path):
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    """The shipped results, where nothing else is."""
+    """The shipped results in an otherwise empty directory."""
     return shutil.copy(
         Path(__file__).parents[2] / "results.db", tmp_path_factory.mktemp("stored") / "x.db"
     )
@@ -111,7 +111,7 @@ def test_a_name_that_is_no_text_is_said_and_not_read(bench, tmp_path, people):
 
 
 def shell(environment, folder, line):
-    """Run a line of bash in which `bench` is our command."""
+    """Run a line of bash in which `bench` is available."""
     command = f'bench() {{ {shlex.quote(sys.executable)} -m bench "$@"; }}; {line}'
     return subprocess.run(
         ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True
@@ -136,7 +136,7 @@ def test_a_reader_that_stops_reading_is_no_error(environment, tmp_path, stored):
 
 def test_a_run_goes_on_when_nobody_reads(environment, tmp_path):
     line = shlex.join(["bench", *RUN, "--model", "linear-voxels", "--seeds", "4"])
-    # Ends with the first unit's line.
+    # Ends after the line of the first unit.
     done = shell(environment, tmp_path, f"set -o pipefail; {line} | sed -u '/^.1/q'")
     assert done.stdout.splitlines()[-1].startswith("[1/4]")
     assert done.stderr == "Standard output was closed; the run continues without it.\n"
@@ -170,7 +170,7 @@ def test_the_best_is_marked_on_every_terminal(environment, tmp_path, stored, var
     )
     os.close(theirs)
     shown = b""
-    # Linux says with EIO that the other end is closed.
+    # Linux raises EIO when the other end is closed.
     with contextlib.suppress(OSError):
         while part := os.read(ours, 1 << 16):
             shown += part

@@ -1,4 +1,4 @@
-"""Plugins as users have them: edited while they run, of several files, installed."""
+"""Plugins that are edited during a run, have several files, or are installed."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`bench predict`: what a trial kept predicts as the trial did, also elsewhere."""
+"""`bench predict`: saved weights give the predictions of their trial."""
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ def test_kept_weights_predict_what_was_stored_and_other_cohorts(bench, tmp_path,
     store.close()
     ids = [cohort.ids[subject] for subject in stored.subjects]
     again = predicted.set_index("subject_id").loc[ids, "p_AD"].to_numpy()
-    # Batches are made up differently, so sums may round differently.
+    # Batches are composed differently, so sums may be rounded differently.
     assert np.allclose(again, stored.values[:, 0], atol=1e-6)
     words = ["--data", "synthetic-null-4mm", "--db", "p.db"]
     found = bench("predict", folder.name, *words, "--out", "null.csv")

@@ -1,4 +1,4 @@
-"""What a log shows of a run that takes hours."""
+"""The progress of a long run in a log file."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md do what they say, each as one plugin file."""
+"""The recipes in CONTRIBUTING.md work, each as one plugin file."""
 
 import re
 from pathlib import Path

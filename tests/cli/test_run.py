@@ -1,4 +1,4 @@
-"""The main job as its user has it: their own files, a plugin, a second run, a failure, a report."""
+"""Runs on a user's own scans, with plugins and failures, followed by reports."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ def build(card, pretrained):
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
-    """A BIDS folder of 30 small scans with ages, as a user would have it."""
+    """A BIDS directory of 30 small scans with ages."""
     return write_cohort(
         Spec("people", "age", voxel_mm=4, n_subjects=30), tmp_path_factory.mktemp("p")
     )
@@ -53,7 +53,7 @@ def test_own_files_from_the_command_line_to_every_format(bench, tmp_path, people
     found = json.loads(ran(bench("report", "--format", "json")))
     text = json.dumps(found)
     assert "sub-" not in text
-    # Where the cohort lies is part of the commands that repeat its runs, and of nothing else.
+    # The root directory must only occur in the commands that repeat runs.
     (runs,) = [t for t in found["sections"][0]["appendix"] if t["name"] == "runs"]
     commands = [row.pop("command")["text"] for row in runs["rows"]]
     assert len(commands) == 12
@@ -289,7 +289,7 @@ def test_a_worker_is_given_no_label_of_the_test_set(cache, tmp_path):
 
 @pytest.mark.slow
 def test_nothing_is_found_where_there_is_nothing(bench, tmp_path):
-    """The null twin, small: no pair differs in AUC."""
+    """In a small null cohort, no pair of models differs in AUC."""
     ran(
         bench(
             *("run", "--model", "linear-voxels,slice2d-own,prior", "--data", "synthetic-null-4mm"),

@@ -1,4 +1,4 @@
-"""What a store says, from the command line: every verb that reads, and what is declared by run."""
+"""All commands that read a database, and the primary analysis declared by `bench run`."""
 
 import json
 import shutil
@@ -89,7 +89,7 @@ def test_what_a_run_declares_is_in_its_report(bench, tmp_path):
     assert "Primary family: differences in RMSE (years) at n=18 (all)" in out
     assert "metric rmse, size all, reference prior, margin 0.5" in " ".join(out.split())
     assert "margin 0.5" in out
-    # The same grid with another margin, when everything is known: no longer declared in time.
+    # Another margin for the same grid is declared too late, because the results are known.
     ran(bench(*words, "--metric", "rmse", "--reference", "prior", "--margin", "5"))
     assert "declared after results were available, so all tests are exploratory" in " ".join(
         ran(bench("report")).split()
@@ -131,7 +131,7 @@ def test_a_metric_of_a_plugin_is_reported_tested_and_drawn(bench, example, kappa
     means = {row["arm"]["values"]["model"]: row["n48"]["values"]["mean"] for row in board["rows"]}
     accuracy = json.loads(ran(bench("report", "--metric", "accuracy", "--format", "json")))
     rows = accuracy["sections"][0]["tables"][0]["rows"]
-    # With as many of either class, kappa is twice the accuracy less one.
+    # If both classes have the same size, kappa is twice the accuracy minus one.
     wanted = {r["arm"]["values"]["model"]: 2 * r["n48"]["values"]["mean"] - 1 for r in rows}
     assert means == pytest.approx(wanted, abs=1e-12)
     assert len(means) == 8

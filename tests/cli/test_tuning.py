@@ -1,4 +1,4 @@
-"""Tuning as its user sees it: what failed and why, and nothing old beside what is new."""
+"""Tuning: messages about failed trials, and replacement of stored studies."""
 
 from bench.store import schema
 from bench.store.store import Store

@@ -1,4 +1,4 @@
-"""Files of weights: what is given is used or refused, never ignored."""
+"""Files given with --weights are either used or refused."""
 
 import pytest
 import torch

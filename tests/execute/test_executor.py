@@ -1,4 +1,4 @@
-"""What every executor must do; each one is added to the list below when it exists."""
+"""Requirements for all executors, which are listed below."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def build_failing(params, task, shape):
 
 @pytest.fixture
 def make(tmp_path):
-    """Return a function that describes a small trial of a model."""
+    """Return a function that creates a small unit of a model."""
     volumes = np.random.default_rng(0).normal(size=(12, 4, 4, 4)).astype(np.float16)
     np.save(tmp_path / "volumes.npy", volumes)
     (tmp_path / "slow.py").write_text(SLOW)
@@ -78,7 +78,7 @@ def make(tmp_path):
 
 @pytest.fixture(params=["local"])
 def executor(request):
-    """Each executor with two slots, ended after the test."""
+    """Each executor with two workers, stopped after the test."""
     said = []
     found = LocalExecutor(
         2, gpus=0, preload=[], on_progress=lambda key, words, share: said.append((key, share))
@@ -194,7 +194,7 @@ def test_an_outcome_that_an_older_driver_left_is_read(tmp_path):
 
 
 def test_an_outcome_with_what_this_version_does_not_know_is_refused(tmp_path):
-    """The driver then drops it and computes the unit again."""
+    """The driver then removes it and runs the unit again."""
     new = {"kind": "study", "key": "k", "started": 1.0, "finished": 3.0, "environment": ESTIMATOR}
     (tmp_path / "outcome.json").write_text(json.dumps({**new, "state": "done", "later": 1}))
     with pytest.raises(TypeError, match="later"):

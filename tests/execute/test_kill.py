@@ -1,4 +1,4 @@
-"""Killed drivers and workers: what was done stays, what comes after equals an undisturbed run."""
+"""Killed drivers and workers: results are kept, and those after resuming are identical."""
 
 import os
 import signal
@@ -50,7 +50,7 @@ def finish(process: subprocess.Popen) -> str:
 
 
 def wait_for_units(process: subprocess.Popen, number: int) -> None:
-    """Read the driver's plain lines until `number` units have ended."""
+    """Read the output of the driver until `number` units have ended."""
     for line in process.stdout:
         if line.startswith(f"[{number}/"):
             return
@@ -58,7 +58,7 @@ def wait_for_units(process: subprocess.Popen, number: int) -> None:
 
 
 def workers_of(driver: int) -> list[int]:
-    """Return the processes that run units: the grandchildren that have a worker's folder open."""
+    """Return the processes that run units, which have files in the work directory open."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -80,7 +80,7 @@ def workers_of(driver: int) -> list[int]:
 
 
 def results(file: Path) -> dict:
-    """Everything that must be equal to the bit: settings, predictions, metrics, tuning trials."""
+    """Return everything that must be bitwise identical: settings, predictions, metrics, trials."""
     store = Store.for_reading(file)
     trials = store.frame(schema.trials)
     assert set(trials["state"]) == {"done"}
@@ -204,13 +204,13 @@ def test_the_number_of_workers_changes_no_bit(tmp_path, environment, undisturbed
 
 
 def test_bitwise_means_bitwise():
-    """The comparison above would see one unit in the last place."""
+    """The comparison above detects a difference of one unit in the last place."""
     one = np.array([0.1]).tobytes()
     assert one != np.nextafter(np.array([0.1]), 1).tobytes()
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(bench, tmp_path):
-    """The smallest file system that takes a few trials and then is full."""
+    """A file system that becomes full after a few trials."""
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", small])

@@ -1,4 +1,4 @@
-"""Which revision is recorded as whose, and which files results on people must not go into."""
+"""Recorded git revisions, and refusal of databases that are tracked by git."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def git(folder, *words):
 
 @pytest.fixture
 def repository(tmp_path):
-    """A repository with a tracked file in a folder of it."""
+    """A repository with a tracked file in a subdirectory."""
     folder = tmp_path / "paper"
     (folder / "runs").mkdir(parents=True)
     (folder / "runs" / "old.db").touch()
@@ -39,7 +39,7 @@ def repository(tmp_path):
 
 
 def test_the_users_revision_is_not_recorded_as_ours(repository, monkeypatch):
-    """Our code in an environment that lies in the repository of a paper."""
+    """slicebench is installed in an environment inside the repository of a paper."""
     environment = repository / ".venv" / "site-packages"
     environment.mkdir(parents=True)
     monkeypatch.setattr(asked, "SOURCE", environment)
@@ -49,7 +49,7 @@ def test_the_users_revision_is_not_recorded_as_ours(repository, monkeypatch):
     assert found.user_git == git(repository, "rev-parse", "HEAD")
     (repository / "runs" / "old.db").write_text("changed")
     assert provenance([]).user_git == found.user_git + "+dirty"
-    # Installed into the top of that repository, it is not a checkout of ours either.
+    # Even in the root of that repository, it is not a checkout of slicebench.
     monkeypatch.setattr(asked, "SOURCE", repository)
     assert provenance([]).git is None
 

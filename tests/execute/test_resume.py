@@ -1,4 +1,4 @@
-"""A trial that is killed goes on from its checkpoint and ends in the very same predictions."""
+"""A killed trial resumes from its checkpoint and gives identical predictions."""
 
 import dataclasses
 import json
@@ -72,7 +72,7 @@ def make(tmp_path):
 
 
 def attempt(unit, kill_after=None):
-    """Run a unit in a process of its own; kill it so many seconds after its first epoch."""
+    """Run a unit in its own process, and kill it some seconds after its first epoch."""
     reached = []
     executor = LocalExecutor(
         1,

@@ -1,4 +1,4 @@
-"""The built-in catalogue, card by card: what it says is so, and every model learns something."""
+"""All built-in cards: their properties are correct, and every model can learn."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENCODER = {card.name: card for card in ENCODERS}
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    # Networks this small only lose time to threads that wait for each other.
+    # Several threads make such small networks slower.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -48,7 +48,7 @@ def handle(card: EncoderCard) -> SimpleNamespace:
 
 
 def settings(card: ModelCard) -> dict:
-    # What suits volumes of full size does not fit the short axis of this small one.
+    # The default is too large for the shortest axis of these small volumes.
     fits = {name: 1 for name in ("stride", "spacing") if name in card.options}
     defaults = {name: option.default for name, option in model_options(card).items()}
     fits |= {"block": 4} if "block" in card.options else {}

@@ -23,7 +23,7 @@ def build(card, pretrained):
 
 @pytest.fixture
 def clean():
-    """Undo what a test's plugins registered: the catalogue is one per process."""
+    """Remove what the plugins of a test registered in the catalogue of this process."""
     yield
     for file in list(catalogue.files):
         catalogue._discard(file)

@@ -1,4 +1,4 @@
-"""Options that came after the first release leave older keys as they are."""
+"""Options added after the first release do not change existing keys."""
 
 import pytest
 

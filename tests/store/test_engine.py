@@ -87,7 +87,7 @@ def test_what_is_not_ours_is_a_sentence_and_stays_as_it_is(tmp_path, kind):
     make(file)
     before = file.read_bytes() if file.is_file() else None
     opened = [open_for_reading]
-    if words != "is empty":  # that is what SQLite makes a database of
+    if words != "is empty":  # SQLite turns an empty file into a database.
         opened.append(open_for_writing)
     for each in opened:
         with pytest.raises(UserError, match=words):
@@ -164,7 +164,7 @@ def test_what_a_dead_process_left_half_written_is_said_and_put_in_order(tmp_path
 
 @pytest.mark.parametrize("place", ["disk", "net work", "net work/deep", "net work/local", "link"])
 def test_wal_is_used_where_the_disk_is_of_this_machine(tmp_path, monkeypatch, place):
-    """The system's list of mounts is replaced: a test can mount no network disk."""
+    """Replaces the list of mounts, because tests cannot mount a network file system."""
     (tmp_path / "net work" / "deep").mkdir(parents=True)
     (tmp_path / "net work" / "local").mkdir()
     (tmp_path / "disk").mkdir()
@@ -279,7 +279,7 @@ def test_a_reader_never_writes(tmp_path):
 def test_a_database_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
     file = tmp_path / "fixed.db"
     open_for_writing(file).dispose()
-    # Root passes every permission check, so the check itself is what is asked here.
+    # Root has all permissions, so os.access is replaced.
     real = os.access
     monkeypatch.setattr(os, "access", lambda p, mode: False if mode == os.W_OK else real(p, mode))
     with pytest.raises(UserError, match=r"cannot be written to; .* choose another --db"):
@@ -287,7 +287,7 @@ def test_a_database_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_a_sentence(tmp_path):
-    """A database on a file system with no room left: the smallest tmpfs there is."""
+    """A database on a full file system."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("mounting a small file system needs root")
     small = tmp_path / "small"

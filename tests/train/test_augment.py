@@ -155,7 +155,7 @@ def test_a_volume_is_turned_before_it_is_shifted_about_each_axis_in_order():
 
 
 def test_a_turn_keeps_lengths_and_moves_by_its_angle():
-    """A smooth blob off centre lands where the angle says, in voxels, on an uneven grid."""
+    """A smooth off-centre blob is rotated to the right voxel, also on a non-cubic grid."""
     grid = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in (31, 47, 25)], indexing="ij"))
 
     def blob(centre):
@@ -170,7 +170,7 @@ def test_a_turn_keeps_lengths_and_moves_by_its_angle():
 
 
 def test_movements_stay_within_their_bounds():
-    """On a ramp along one axis a shift shows as a constant, so its size can be read off."""
+    """Shifting a linear ramp adds a constant, which gives the size of the shift."""
     ramp = torch.arange(21.0).view(1, 1, 21, 1, 1).expand(100, 1, 21, 5, 5).contiguous()
     offset = (augment(ramp, only(shift=2.5)) - ramp)[:, 0, 10, 2, 2]
     assert offset.abs().max() <= 2.5 + 1e-4

@@ -1,4 +1,4 @@
-"""bfloat16 on a CPU: as exact as its rounding, the same from run to run."""
+"""bfloat16 on a CPU is accurate up to rounding and reproducible."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not multiplies_bf16(CPU), reason="no native bflo
 
 
 def leave_garbage():
-    """Leave NaN in the memory that the next tensors get."""
+    """Fill the memory of the next tensors with NaN."""
     for size in (2**21, 2**20, 2**18, 2**16, 2**14, 2**12):
         torch.full((size,), float("nan"))
 
@@ -43,7 +43,7 @@ def weight_gradients(network, shape, times, precision="bf16"):
 
 
 def small_net(dims, size, kernel, stride):
-    """A convolution over a map smaller than its kernel, behind one that makes that map."""
+    """Two convolutions, the second one with a kernel larger than its input."""
     conv = nn.Conv3d if dims == 3 else nn.Conv2d
     pool = nn.AdaptiveAvgPool3d(size) if dims == 3 else nn.AdaptiveAvgPool2d(size)
     view = nn.Identity() if dims == 3 else nn.Flatten(1, 2)
@@ -64,7 +64,7 @@ def small_net(dims, size, kernel, stride):
 )
 def test_maps_smaller_than_the_kernel_give_the_same_finite_gradients(dims, size, kernel, stride):
     network = small_net(dims, size, kernel, stride)
-    network(torch.zeros(1, 1, 12, 12, 12))  # the lazy layer takes its size
+    network(torch.zeros(1, 1, 12, 12, 12))  # Initialises the lazy layer.
     first, *others = weight_gradients(network, (12, 12, 12), 6)
     assert torch.isfinite(first).all()
     assert all(torch.equal(first, other) for other in others)
@@ -82,6 +82,6 @@ def test_the_gradient_is_that_of_fp32_but_for_rounding():
     network = CNN3D(0.0, 1)
     (exact,) = weight_gradients(network, (45, 54, 45), 1, "fp32")
     (short,) = weight_gradients(network, (45, 54, 45), 1)
-    # Eight bits of mantissa through five normalised layers on pure noise.
+    # Rounding to eight bits in five normalised layers with random input.
     assert torch.nn.functional.cosine_similarity(short, exact, dim=0) > 0.9
     assert 0.8 < short.norm() / exact.norm() < 1.25

@@ -13,7 +13,7 @@ MNI = (91, 109, 91)
 
 
 class Net(nn.Module):
-    """One layer behind a given view of the volume."""
+    """A layer applied to a reshaped volume."""
 
     def __init__(self, layer, view=lambda x: x):
         super().__init__()
@@ -24,7 +24,7 @@ class Net(nn.Module):
 
 
 def trunk(size):
-    """Multiply-adds of the papers' trunk on one image or volume, from its definition."""
+    """Multiply-adds of the papers' convolutional blocks for one image or volume."""
     total, n_in = 0, 1
     for width in (32, 64, 128, 256, 256):
         total += math.prod(size) * width * n_in * 3 ** len(size)
@@ -34,7 +34,7 @@ def trunk(size):
 
 
 def linear(layers):
-    """Multiply-adds of linear layers that run once."""
+    """Multiply-adds of linear layers that are applied once."""
     return sum(layer.weight.numel() for layer in layers if isinstance(layer, nn.Linear))
 
 
@@ -42,7 +42,7 @@ def linear(layers):
 
 
 def test_a_3d_convolution_is_weights_times_places():
-    # Places: (12 + 2 - 3) // 2 + 1 = 6, 8, 10.
+    # Output positions: (12 + 2 - 3) // 2 + 1 = 6, 8, 10.
     network = Net(nn.Conv3d(1, 7, 3, stride=2, padding=1))
     assert multiply_adds(network, SHAPE) == 6 * 8 * 10 * 7 * 27
     assert parameter_count(network) == 7 * 27 + 7
@@ -88,7 +88,7 @@ def test_attention_counts_its_projections_and_both_products():
     assert multiply_adds(Attends(), SHAPE) == 4 * n * width * width + products
 
 
-# ------------------------------------------------------------------ the network is left alone
+# ------------------------------------------------------------------ the network is unchanged
 
 
 def test_mode_numbers_gradients_and_chance_stay_as_they_are():

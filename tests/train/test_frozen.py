@@ -1,4 +1,4 @@
-"""Features of frozen encoders are those of the code that asks: no number of another model's."""
+"""Cached features of frozen encoders are never used for another model or code."""
 
 import sys
 
@@ -74,7 +74,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def clean():
-    """Undo what a test's plugins registered: the catalogue is one per process."""
+    """Remove what the plugins of a test registered in the catalogue of this process."""
     yield
     forget()
 
@@ -89,7 +89,7 @@ def forget():
 
 @pytest.fixture
 def predicted(tmp_path):
-    """Plan and run a trial of a model with a frozen encoder; returns its test predictions."""
+    """Run a trial of a model with a frozen encoder; return its test predictions."""
     rng = np.random.default_rng(0)
     np.save(tmp_path / "volumes.npy", rng.normal(size=(N, *SHAPE)).astype(np.float16))
     ages = rng.normal(65, 8, N).tolist()
@@ -136,7 +136,7 @@ def predicted(tmp_path):
         return outcome.predictions["test"]
 
     def both(model, encoder="tiny"):
-        """Compute with a cache that others have used and with one of its own: the same."""
+        """Check that a used cache and a new one give the same predictions."""
         found = result(unit(model, encoder, "shared"))
         own = result(unit(model, encoder, f"own-{number}"))
         assert np.array_equal(found, own), f"{model} got features of other code"

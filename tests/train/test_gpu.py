@@ -1,4 +1,4 @@
-"""What only a GPU can show; `make test-gpu` runs these where there is one."""
+"""Tests that need a GPU, run by `make test-gpu`."""
 
 import numpy as np
 import pytest

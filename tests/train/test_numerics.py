@@ -1,4 +1,4 @@
-"""Switches of a process."""
+"""Numerical settings of a process."""
 
 import os
 import platform
@@ -25,7 +25,7 @@ PAGES = 10 * 3 * 16_000_000 * 4 // 4096
 
 
 def faults(how: str, **variables: str) -> int:
-    """Count the pages that the system hands out to a process of its own."""
+    """Count the memory pages that the system provides to a new process."""
     words = [sys.executable, "-c", FAULTS, how]
     done = subprocess.run(
         words, capture_output=True, text=True, check=True, env={**os.environ, **variables}

@@ -1,4 +1,4 @@
-"""Every way to compute a training step gives the gradients of the plain way."""
+"""All ways to compute a training step give the same gradients."""
 
 import json
 from dataclasses import asdict
@@ -51,9 +51,8 @@ def taught(network, params, **how):
 def gradients(learner, loader):
     """The gradients of one batch in double precision.
 
-    In single precision the order of a sum decides which voxel a max-pooling takes and on which
-    side of zero a ReLU stands: whole contributions to a gradient then differ, by the kernels of the
-    processor, not by the path.
+    In single precision, rounding can change which voxel max-pooling selects and the sign of the
+    input of a ReLU, which changes the gradient depending on the kernels of the processor.
     """
     learner.network.double()
     learner.train_mode()
@@ -79,7 +78,7 @@ def loader_at(location):
 def assert_alike(found, wanted, tolerance):
     assert found.keys() == wanted.keys()
     assert found
-    # A bias before a norm has no gradient but rounding: noise is measured on the whole network.
+    # The gradient of a bias before a norm is only rounding, so all parameters are compared at once.
     scale = max(float(g.abs().max()) for g in wanted.values())
     for name, gradient in wanted.items():
         assert torch.allclose(found[name], gradient, rtol=tolerance, atol=tolerance * scale), name
@@ -114,7 +113,7 @@ def test_one_chunk_of_a_batchnorm_encoder_is_the_whole_and_counts_once():
     network = network_of("slice2d-scratch", params)
     gradients(taught(network, params), loader_at("map"))
     norm = network.slices.encoder.bn1
-    # 8 slices in 2 chunks; the second pass over each, in the backward pass, leaves no trace.
+    # 8 slices in 2 chunks; recomputing them in the backward pass must not change the statistics.
     assert int(norm.num_batches_tracked) == 2
     whole = plain("slice2d-scratch", slice_chunk=8)
     assert_alike(whole, plain("slice2d-scratch"), 0.0)
@@ -147,7 +146,7 @@ def test_compiled_training_gives_the_gradients_of_the_plain_one():
 
 
 class Greedy(nn.Module):
-    """A network that needs more memory than there is for more than two volumes."""
+    """A network that runs out of memory for more than two volumes."""
 
     def __init__(self, norm=False):
         super().__init__()
