@@ -11,7 +11,7 @@ install: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-# The main job on the embedded cohort: register, tune, run, store, report.
+# Tunes and trains eight models on a synthetic cohort, and prints the report.
 DEMO := --data synthetic-ad-4mm --encoder efficientnet-lite0 --set stride=4 --seeds 3 \
 	--train-sizes 24,48 --trials 2 --epochs 2 --workers 2 --db demo.db \
 	--model slice2d-imagenet,slice2d-imagenet-pos,slice2d-scratch,slice2d-scratch-pos,cnn3d,fewslice-imagenet,linear-voxels,prior
@@ -23,11 +23,11 @@ demo: install
 test: install lint
 	$(BIN)/python -m pytest
 
-# The loop of daily work: everything but what trains, reads many scans or starts many processes.
+# All tests except those that train, read many scans or start many processes.
 test-fast: install
 	$(BIN)/python -m pytest -m "not slow"
 
-# What only a GPU can show; skipped by `make test` where there is none.
+# Tests that need a GPU; `make test` skips them if there is none.
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu -rs
 
@@ -40,11 +40,11 @@ speed: install
 	status=0; for file in tests/speed/*_speed.py; do \
 		echo "== $$file"; $(BIN)/python $$file || status=1; done; exit $$status
 
-# What docs/simulation.md says of the headline test: some minutes on two idle cores.
+# The simulations of docs/simulation.md, which take some minutes on two idle cores.
 simulate: install
 	$(BIN)/python -m tests.simulation.run
 
-# The shipped example: about half an hour on two idle cores.
+# Computes the shipped results.db, which takes about half an hour on two idle cores.
 reference: install
 	rm -f results.db
 	$(BIN)/bench run --data synthetic-ad-4mm --encoder efficientnet-lite0 --set stride=4 --seeds 5 \

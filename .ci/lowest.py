@@ -1,4 +1,4 @@
-"""Print the lowest versions that pyproject.toml admits, as constraints for pip."""
+"""Print the lowest versions allowed by pyproject.toml, as constraints for pip."""
 
 import tomllib
 from pathlib import Path

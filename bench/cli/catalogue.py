@@ -15,7 +15,7 @@ from bench.cli.options import Plugins, names_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from registry.cards import Card, DatasetCard, Dimension, EncoderCard, ModelCard, Option
+    from registry.cards import Card, DatasetCard, Dimension, EncoderCard, ModelCard, Option, Value
     from registry.core import Registry
 
 SHOWN = 16
@@ -294,7 +294,7 @@ def _print_settings(
 ) -> None:
     """Print the settings in the order of `options`; without `all_`, only the first ones."""
     rows = [
-        [name, str(card.defaults.get(name, option.default)), option.range_text, option.help]
+        [name, _text(card.defaults.get(name, option.default)), option.range_text, option.help]
         for name, option in options.items()
     ]
     if not rows:
@@ -304,6 +304,11 @@ def _print_settings(
     if len(shown) < len(rows):
         left = len(rows) - len(shown)
         print(f"{left} more settings are listed by `bench show {card.name} --all`.\n")
+
+
+def _text(value: Value) -> str:
+    """Return a value as it is written on the command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _print_fields(fields: list[tuple[str, str]]) -> None:

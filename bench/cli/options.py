@@ -24,7 +24,7 @@ Plugins = Annotated[
     typer.Option(
         "--plugins",
         metavar="FILE",
-        help="Plugin file; repeat for several.",
+        help="Plugin file; repeatable.",
         rich_help_panel=EXECUTION,
     ),
 ]
@@ -83,7 +83,7 @@ class DatasetOptions:
         typer.Option(
             "--table",
             metavar="FILE",
-            help="Table of the dataset; repeatable. Those in the root directory are found.",
+            help="Table of the dataset, in addition to those in its root directory; repeatable.",
             rich_help_panel=DATA,
         ),
     ] = None
