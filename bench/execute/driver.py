@@ -276,9 +276,11 @@ class Driver:
             shutil.rmtree(self.settings.weights / key, ignore_errors=True)
         others = set(removed) - {trial.spec.key for trial in again}
         if others:
+            n = "1 stored trial" if len(others) == 1 else f"{len(others)} stored trials"
             self.observer.warn(
-                f"{study} resulted in different settings than before, so {len(others)} stored "
-                "trials of other seeds were removed; include those seeds to run them again"
+                f"{study} resulted in different settings than before, so {n} of other seeds "
+                f"{'was' if len(others) == 1 else 'were'} removed; include those seeds to run "
+                "them again"
             )
 
     def _failed(self, job: _Job, state: str, seconds: float, error: str) -> None:

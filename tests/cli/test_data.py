@@ -122,12 +122,12 @@ def test_manifest_writes_one_row_a_scan(bench, tmp_path) -> None:
     expected = adni.write(tmp_path / "ADNI")
     words = ("data", "manifest", "adni", "--root", "ADNI", "--out", "m.csv")
     out = ran(bench(*words))
-    assert "24 scans found, 17 used, of 16 subjects." in out
+    assert "Found 24 scans, of which 17 scans of 16 subjects are used." in out
     with open(tmp_path / "m.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["subject_id"] for row in rows] == expected["subject_id"].tolist()
     assert {row["used"] for row in rows} == {"yes", "no"}
-    assert "folder nowhere does not exist" in refused(bench(*words[:-1], "nowhere/m.csv"))
+    assert "directory nowhere does not exist" in refused(bench(*words[:-1], "nowhere/m.csv"))
 
 
 def test_tables_elsewhere_and_withdrawals_are_named(bench, tmp_path) -> None:
@@ -148,7 +148,7 @@ def test_prepare_says_what_a_crop_saves_and_list_what_is_ready(bench, tmp_path) 
     listed = ran(bench("data", "list", **cache))
     assert listed.splitlines()[2].split()[-1] == "no"
     out = ran(bench("data", "prepare", "adni", *SMALL, "--crop", "brain", **cache))
-    assert "38 x 47 x 40 voxels of 46 x 55 x 46: 39% less" in out
+    assert "38 x 47 x 40 voxels after cropping from 46 x 55 x 46 (39% fewer)" in out
     assert "adni is ready" in out
     assert "mni-4mm cropped, 17 scans" in ran(bench("data", "list", **cache))
     again = ran(bench("data", "prepare", "adni", *SMALL, "--crop", "brain", "--verify", **cache))
@@ -163,7 +163,7 @@ def test_roots_and_tables_come_from_the_environment(bench, tmp_path) -> None:
         "BENCH_ROOT_UKBB": str(tmp_path / "UKB"),
         "BENCH_TABLE_UKBB": str(tmp_path / "fields.csv"),
     }
-    assert "25 scans found" in ran(bench("data", "manifest", "ukbb", "--out", "m.csv", **place))
+    assert "Found 25 scans" in ran(bench("data", "manifest", "ukbb", "--out", "m.csv", **place))
     assert "fields.csv" in ran(bench("data", "list", **place))
 
 
@@ -183,7 +183,7 @@ def test_skull_stripping_names_the_tools(bench, tmp_path) -> None:
 @pytest.mark.parametrize("option", ["table", "visits"])
 def test_an_option_given_twice_is_refused(option: str, bench, tmp_path) -> None:
     words = ("--data-set", f"{option}=all", f"--{option}", "all")
-    assert "is given twice" in refused(bench("data", "check", "adni", "--root", ".", *words))
+    assert "was given twice" in refused(bench("data", "check", "adni", "--root", ".", *words))
 
 
 TREES = {

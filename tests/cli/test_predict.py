@@ -22,7 +22,7 @@ def test_kept_weights_predict_what_was_stored_and_other_cohorts(bench, tmp_path,
     (folder,) = (tmp_path / "p.db.weights").iterdir()
     assert [file.name for file in folder.iterdir()] == ["best.safetensors"]
     found = bench("predict", folder.name[:6], "--data", "synthetic-ad-4mm", "--db", "p.db")
-    assert "160 subjects of synthetic-ad-4mm predicted" in found.stdout, found.stderr
+    assert "for 160 subjects of synthetic-ad-4mm" in found.stdout, found.stderr
     predicted = pd.read_csv(tmp_path / "predictions.csv", dtype={"subject_id": str})
     cohort = open_cohort(cohort_request("synthetic-ad-4mm", {}), cache, lambda *_: None)
     store = Store.for_reading(tmp_path / "p.db")
