@@ -20,12 +20,15 @@ demo: install
 	$(BIN)/bench run $(DEMO)
 	$(BIN)/bench report --db demo.db
 
-test: install lint
-	$(BIN)/python -m pytest
+# One process per core, up to 8 so that memory suffices.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-# All tests except those that train, read many scans or start many processes.
+test: install lint
+	$(PYTEST)
+
+# All tests except those that train, read many scans or run the command.
 test-fast: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Tests that need a GPU; `make test` skips them if there is none.
 test-gpu: install

@@ -13,6 +13,9 @@ settings.register_profile(
 )
 settings.load_profile("slicebench")
 
+# The width that pytest-xdist or a user's shell sets is not that of the expected reports.
+os.environ.pop("COLUMNS", None)
+
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
@@ -49,12 +52,17 @@ def bench(tmp_path, environment):
     return run
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Skip tests that need git or a GPU if there is none (which requires torch for a GPU)."""
+    """Mark tests that run the command as slow; skip those that need git or a GPU without one."""
+    for item in items:
+        if "environment" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
     if shutil.which("git") is None:
         for item in items:
             if item.get_closest_marker("git"):
                 item.add_marker(pytest.mark.skip(reason="needs git"))
+    # Importing torch takes seconds, so it is only done where a test is marked.
     wanted = [item for item in items if item.get_closest_marker("gpu")]
     if not wanted:
         return

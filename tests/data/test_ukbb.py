@@ -101,6 +101,16 @@ def test_ages_at_another_instance_than_the_scans_are_said_to_be_so(tmp_path: Pat
     assert "age (field 21003) at instance 0, but not at instance 2, 3" in scans.attrs["warnings"][0]
 
 
+def test_a_table_without_ages_is_said_to_have_none(tmp_path: Path) -> None:
+    ukbb.write(tmp_path)
+    file = tmp_path / "ukb.csv"
+    read_columns(file, lambda name: name in ("eid", "31-0.0")).to_csv(file, index=False)
+    scans = listed_scans("ukbb", tmp_path)
+    assert "no field 21003 (age at the visit)" in scans.attrs["warnings"][0]
+    assert set(scans["source"]) == {""}
+    assert set(scans.loc[scans["reason"] == "", "sex"]) == {"F", "M"}
+
+
 def test_a_table_without_fields_is_shown_by_its_columns(tmp_path: Path) -> None:
     ukbb.write(tmp_path)
     (tmp_path / "ukb.csv").write_text("eid,gender,years\n1000010,F,60\n")

@@ -90,7 +90,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         texts = value(AGE, instance).rename(f"{AGE}-{instance}.0")
         scans.loc[here, "age"] = parse_ages(texts, Path("The UK Biobank table"))[here]
         scans.loc[here, "site"] = value(CENTRE, instance).str.removesuffix(".0")[here]
-        scans.loc[here, "source"] = f"field {AGE} at instance {instance}"
+        scans.loc[here & scans["age"].notna(), "source"] = f"field {AGE} at instance {instance}"
     scans["space"] = "mni" if image.endswith("_to_MNI") else ""
     warnings = list(scans.attrs["warnings"])
     at = [name.removeprefix(f"{AGE}-") for name in people.columns if name.startswith(f"{AGE}-")]
@@ -99,6 +99,10 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
             f"The tables have the age (field {AGE}) at instance {', '.join(sorted(at))}, but not "
             f"at instance {', '.join(sorted(scans['session_id'].unique()))}, at which the scans "
             "were made."
+        )
+    elif scans["age"].isna().all():
+        warnings.append(
+            f"The tables have no field {AGE} (age at the visit), so no scan has an age."
         )
     if image == "T1_brain_to_MNI":
         warnings.append(
