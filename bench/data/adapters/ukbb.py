@@ -90,7 +90,7 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
         texts = value(AGE, instance).rename(f"{AGE}-{instance}.0")
         scans.loc[here, "age"] = parse_ages(texts, Path("The UK Biobank table"))[here]
         scans.loc[here, "site"] = value(CENTRE, instance).str.removesuffix(".0")[here]
-        scans.loc[here & scans["age"].notna(), "source"] = f"field {AGE} at instance {instance}"
+        scans.loc[here, "source"] = f"field {AGE} at instance {instance}"
     scans["space"] = "mni" if image.endswith("_to_MNI") else ""
     warnings = list(scans.attrs["warnings"])
     at = [name.removeprefix(f"{AGE}-") for name in people.columns if name.startswith(f"{AGE}-")]
