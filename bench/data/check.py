@@ -1,4 +1,4 @@
-"""What must hold before anything is trained: each a refusal in one sentence."""
+"""Checks of a split before training."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from registry.errors import UserError
 
 
 def refuse_shared_subjects(scans: pd.DataFrame) -> None:
-    """Raise UserError when a subject has scans on more than one side.
+    """Raise UserError if the scans of a subject are in more than one set.
 
     Parameters
     ----------
     scans : DataFrame
-        ``subject_id`` and ``side`` of every scan.
+        ``subject_id`` and ``side`` (the set) of each scan.
     """
     sides = scans.groupby("subject_id")["side"].nunique()
     shared = sides.index[sides > 1]
     if len(shared):
         raise UserError(
-            f"{len(shared)} subjects are on more than one side of the split, the first is "
-            f"{shared[0]!r}; a subject must be on one: repair split.csv or use --new-split."
+            f"{len(shared)} subjects are in more than one set of the split, for example "
+            f"{shared[0]!r}; correct the split so that each subject is in one set, or use "
+            "--new-split."
         )
 
 
 def refuse_empty_sides(scans: pd.DataFrame, task: Task) -> None:
-    """Raise UserError when a side is empty or lacks a class.
+    """Raise UserError if a set is empty or lacks a class.
 
     Parameters
     ----------
     scans : DataFrame
-        ``side`` and ``y`` of each subject's first scan.
+        ``side`` (the set) and ``y`` of the first scan of each subject.
     task : Task
         What is predicted.
     """
@@ -39,12 +40,12 @@ def refuse_empty_sides(scans: pd.DataFrame, task: Task) -> None:
         present = scans.loc[scans["side"] == side, "y"]
         if present.empty:
             raise UserError(
-                f"The split that was kept has no {side} subject left; use --new-split to draw one "
-                "for the subjects that there are."
+                f"The stored split has no {side} subject left; use --new-split to make a new split "
+                "of the current subjects."
             )
         for index, name in enumerate(task.classes):
             if not (present == index).any():
                 raise UserError(
-                    f"No {side} subject is of the class {name!r}; use --new-split, or add subjects "
-                    "of that class."
+                    f"No {side} subject has the class {name!r}; use --new-split, or add subjects "
+                    "of this class."
                 )

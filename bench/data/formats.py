@@ -1,7 +1,7 @@
-"""Scan files of every format: bytes to voxels as they are stored, and where they lie in space.
+"""Reading scans of all supported formats: voxels as they are stored, and their affine.
 
-A path may lead into an archive: ``FILE.zip!/T1/T1.nii.gz`` is read in place. A pair of ``.img`` and
-``.hdr`` is named by either; a DICOM series is named by its folder.
+A path may point into an archive, such as ``FILE.zip!/T1/T1.nii.gz``, which is read in place. A pair
+of ``.img`` and ``.hdr`` may be given by either file, a DICOM series by its folder.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from numpy.typing import NDArray
 from registry.errors import UserError
 
 SUFFIXES = (".nii", ".img", ".hdr", ".mgh", ".mgz")
-"""Of files, besides ``.gz``; anything else is taken for a folder of DICOM slices."""
+"""Suffixes of supported files, optionally followed by ``.gz``; folders are DICOM series."""
 
 ARCHIVE = re.compile(r"(.*?\.zip)!/(.*)", re.IGNORECASE | re.DOTALL)
 
 MORE = 1 << 20
-"""Bytes beyond what a header promises that are still inflated: some writers append a footer."""
+"""Number of bytes that may follow the voxels, because some programs append a footer."""
 
 HEADER = 1 << 12
-"""Bytes that hold any header."""
+"""Number of bytes that contain any header."""
 
 A_FOLDER = "a folder, not a file"
 BROKEN_LINK = "a link to a file that is not there"
 NOT_FETCHED = "its content was not fetched (git-annex or Git LFS)"
 
 POINTERS = (b"/annex/objects/", b"version https://git-lfs.github.com/spec/")
-"""How the files begin that git-annex and Git LFS leave in place of content."""
+"""Beginnings of the files by which git-annex and Git LFS replace content."""
 
 
 READERS = ("nibabel.global", "pydicom", "dicom2nifti")
@@ -52,25 +52,25 @@ READERS = ("nibabel.global", "pydicom", "dicom2nifti")
 
 
 class ScanError(Exception):
-    """A scan that cannot be used; the message is the reason, the same for all scans it befalls."""
+    """A scan that cannot be used. The message is the reason, by which scans are counted."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A scan as its file has it.
+    """A scan as stored in its file.
 
     Parameters
     ----------
     voxels : ndarray, (X, Y, Z)
-        Of the stored type, in the stored order of axes.
+        The voxels with the stored type and order of axes.
     slope, intercept : float
-        ``voxels * slope + intercept`` are the values.
+        The values of the scan are ``voxels * slope + intercept``.
     affine : ndarray, (4, 4)
-        From voxel indices to mm.
+        Matrix from voxel indices to mm.
     shape : tuple of int
-        As stored, trailing axes of length 1 included.
+        The stored shape, including trailing axes of length 1.
     oriented : bool
-        False when the header gives no orientation.
+        False if the header gives no orientation.
     remarks : tuple of str
         Warnings of the libraries that read the file.
     """
@@ -85,8 +85,8 @@ class Stored:
 
     @property
     def sha256(self) -> str:
-        """The hash of the voxels: the same for a copy that was renamed or compressed again."""
-        # In the order of the file: most are stored so, and those are not copied.
+        """The hash of the voxels, which does not depend on file name and compression."""
+        # Fortran order is that of most files, which are then not copied.
         order = np.asfortranarray(self.voxels)
         about = [self.voxels.shape, order.dtype.str, float(self.slope), float(self.intercept)]
         found = hashlib.sha256(repr(about).encode())
@@ -95,9 +95,9 @@ class Stored:
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Return the size in bytes and the time of modification (ns) of a scan, of all its files.
+    """Return the total size in bytes and the latest modification time (ns) of a scan's files.
 
-    Size -1 means that there is no such scan.
+    The size is -1 if the scan does not exist.
     """
     try:
         states = [os.stat(file) for file in files_of(path)]
@@ -109,7 +109,7 @@ def stamp(path: Path) -> tuple[int, int]:
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the files that a scan is made of."""
+    """Return the files of a scan."""
     archive, _ = _member(path)
     if archive is not None:
         return [archive]
@@ -120,7 +120,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def why_absent(path: str | os.PathLike[str]) -> str:
-    """Return why there is no file at a path, or nothing if there is one or it cannot be told."""
+    """Return why there is no file at a path, or an empty string if there is one or unknown."""
     if os.path.isdir(path):
         return A_FOLDER
     if os.path.exists(path):
@@ -131,22 +131,22 @@ def why_absent(path: str | os.PathLike[str]) -> str:
         return "file not found"
     except OSError:
         return ""
-    # A data set under version control holds links until its files are fetched.
+    # In a data set under version control, files that were not fetched are broken links.
     return NOT_FETCHED if "/annex/objects/" in leads else BROKEN_LINK
 
 
 def read(path: Path) -> Stored:
-    """Read every voxel of a scan.
+    """Read all voxels of a scan.
 
-    What the libraries that read it warn of is returned with the scan, not printed: they do not know
-    the name of the file.
+    Warnings of the libraries that read the file are returned with the scan instead of being
+    printed, because they do not contain the name of the file.
 
     Raises
     ------
     ScanError
-        When the file cannot be used, with the reason.
+        If the file cannot be used, with the reason.
     UserError
-        When reading it needs a library that is not installed.
+        If reading the file needs a library that is not installed.
     """
     with _collected_remarks() as remarks:
         stored = _read(path)
@@ -175,7 +175,7 @@ def _collected_remarks() -> Iterator[list[str]]:
 
 def _read(path: Path) -> Stored:
     name = path.name.lower().removesuffix(".gz")
-    # Unlike Path.is_dir this is False, not an error, where a folder above may not be entered.
+    # Unlike Path.is_dir, this is False rather than an error if a parent folder cannot be entered.
     if _member(path)[0] is None and os.path.isdir(path):
         if name.endswith(SUFFIXES):
             raise ScanError(A_FOLDER)
@@ -190,7 +190,7 @@ def _read(path: Path) -> Stored:
 
 
 class _Content:
-    """The bytes of one file, inflated no further than they are wanted."""
+    """The bytes of a file, which are decompressed only as far as needed."""
 
     def __init__(self, raw: bytes, compressed: bool) -> None:
         self._raw = raw
@@ -200,7 +200,7 @@ class _Content:
         self.start = self._inflate(HEADER)[0] if compressed else raw[:HEADER]
 
     def get(self, size: int) -> bytes:
-        """Return at least `size` bytes, or what there is, once the file's checksum was verified."""
+        """Return at least `size` bytes, if there are so many, after verifying the checksum."""
         if not self._compressed:
             return self._raw
         content, ended = self._inflate(size + MORE)
@@ -209,10 +209,10 @@ class _Content:
         return content
 
     def _inflate(self, most: int) -> tuple[bytes, bool]:
-        """Return up to so many bytes, and whether the file ended there."""
+        """Return at most `most` bytes, and whether the file ended there."""
         parts, rest, left = [], self._raw, most
         try:
-            # A file may be several gzip streams, one after another.
+            # A file may consist of several gzip streams.
             while rest[:2] == b"\x1f\x8b" and left > 0:
                 stream = isal_zlib.decompressobj(31)
                 parts.append(stream.decompress(rest, left))
@@ -249,7 +249,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _member(path: Path) -> tuple[Path | None, str]:
-    """Return the archive and the member that a path names, None for a plain file."""
+    """Return the archive (None for an ordinary file) and the member given by a path."""
     found = ARCHIVE.match(str(path))
     return (Path(found[1]), found[2]) if found else (None, "")
 
@@ -272,13 +272,13 @@ def _member_bytes(archive: Path, member: str) -> bytes:
 
 
 def leaves_folder(name: str) -> bool:
-    """Tell whether a name in an archive leads out of the folder that it is unpacked in."""
+    """Tell whether a name in an archive points outside the folder that it is unpacked to."""
     parts = name.replace("\\", "/").split("/")
     return name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]
 
 
 def _partner(path: Path) -> Path | None:
-    """Return the other file of a pair, None for a format of one file."""
+    """Return the other file of a pair, None for formats with a single file."""
     name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
     for mine, other in ((".img", ".hdr"), (".hdr", ".img")):
         if name.lower().endswith(mine):
@@ -306,7 +306,7 @@ def _read_pair(path: Path) -> Stored:
 
 
 def _nifti(start: bytes) -> Any:
-    """Return nibabel's header class for the magic of a single-file NIfTI."""
+    """Return nibabel's header class for the magic bytes of a single-file NIfTI."""
     if start[344:348] == b"n+1\0":
         return nib.Nifti1Header
     if start[4:12] == b"n+2\0\r\n\x1a\n":
@@ -315,7 +315,7 @@ def _nifti(start: bytes) -> Any:
 
 
 def _read_voxels(kind: Any, start: bytes, content: _Content) -> Stored:
-    """Return the voxels that follow a header, which may stand in a file of its own."""
+    """Return the voxels described by a header, which may be in a separate file."""
     single = content.start is start
     try:
         header = _header(kind, start)
@@ -326,7 +326,7 @@ def _read_voxels(kind: Any, start: bytes, content: _Content) -> Stored:
         oriented = _oriented(header)
         slope, intercept = _scaling(header)
     except Exception as error:
-        # nibabel answers a stranger's bytes with many kinds of exceptions; all mean the same here.
+        # nibabel raises many types of exceptions for invalid headers.
         raise ScanError("the header is invalid") from error
     if dtype.kind not in "iufb":
         raise ScanError("its voxels are not real numbers")
@@ -351,7 +351,7 @@ def _read_voxels(kind: Any, start: bytes, content: _Content) -> Stored:
 
 
 def _header(kind: Any, start: bytes) -> Any:
-    """Return the header itself; extensions of any length may stand between it and the voxels."""
+    """Return the header without the extensions that may follow it."""
     if kind is MGHHeader:
         return kind.from_fileobj(io.BytesIO(start))
     return kind(start[: kind.template_dtype.itemsize])
@@ -377,15 +377,15 @@ def _read_dicom(folder: Path) -> Stored:
         from dicom2nifti import settings
     except ImportError:
         raise UserError(
-            "Reading DICOM series needs the extra `dicom`: pip install 'slicebench[dicom]'; or "
-            "convert them to NIfTI with dcm2niix."
+            "Reading DICOM series needs optional dependencies; install them with pip install "
+            "'slicebench[dicom]', or convert the series to NIfTI with dcm2niix."
         ) from None
     settings.disable_validate_slicecount()
     try:
         image = dicom2nifti.dicom_series_to_nifti(str(folder), None, reorient_nifti=False)["NII"]
         voxels = np.asanyarray(image.dataobj)
     except Exception as error:
-        # Of many kinds, by dicom2nifti, pydicom and numpy; a series that is not one is the reason.
+        # dicom2nifti, pydicom and numpy raise many types of exceptions for an invalid series.
         raise ScanError(f"its DICOM series cannot be converted ({type(error).__name__})") from error
     if voxels.ndim != 3 or min(voxels.shape) < 2:
         raise ScanError("it is not one three-dimensional image")

@@ -1,4 +1,4 @@
-"""A picture of a few subjects, before and after conforming, and of the slices that models see."""
+"""A figure of a few scans before and after preparation, with the slices used by models."""
 
 from __future__ import annotations
 
@@ -29,54 +29,58 @@ ENDS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
 def draw(listing: Listing, out: Path) -> list[str]:
-    """Write the picture of `picture` to a file, and return what the user should know of it.
+    """Write the figure of `picture` to a file, and return notes for the user.
 
     Parameters
     ----------
     listing : Listing
         The scans.
     out : Path
-        PNG, PDF or SVG.
+        File to write, as PNG, PDF or SVG.
 
     Raises
     ------
     UserError
-        When no scan can be read, or the picture cannot be written.
+        If no scan can be read, or if the figure cannot be written.
     """
     figure, notes = picture(listing)
     content = io.BytesIO()
     try:
         figure.savefig(content, dpi=150, format=out.suffix.lower().lstrip(".") or "png")
     except ValueError as error:
-        raise UserError(f"--out {out}: the picture cannot be written: {error}.") from None
+        raise UserError(
+            f"--out {out}: the figure cannot be written ({error}); use a name that ends in .png, "
+            ".pdf or .svg."
+        ) from None
     write_output(out, content.getvalue())
     return notes
 
 
 def picture(listing: Listing) -> tuple[Figure, list[str]]:
-    """Draw three planes of a few subjects as they are and as models get them.
+    """Plot three planes of a few subjects before and after preparation.
 
-    The letters at the edges are the directions that the header gives: left (L), right (R),
-    anterior (A), posterior (P), superior (S), inferior (I). A question mark follows them where the
+    The letters at the edges are the directions given by the header: left (L), right (R), anterior
+    (A), posterior (P), superior (S), inferior (I). They are followed by a question mark if the
     header gives no orientation, as in Analyze files. Voxels are drawn in proportion to their size.
 
     Parameters
     ----------
     listing : Listing
-        The scans; subjects are taken evenly from the classes, or from youngest to oldest.
+        The scans; subjects are chosen evenly from the classes, or from youngest to oldest.
 
     Returns
     -------
     figure : Figure
-        One row per subject: the scan as it is, then conformed.
+        One row per subject, with the original scan on the left and the prepared volume on the
+        right.
     notes : list of str
-        A sentence for each scan that cannot be read, and one if there are scans whose header gives
-        no orientation.
+        A note on each scan that cannot be read, and one if the headers of any scans give no
+        orientation.
 
     Raises
     ------
     UserError
-        When no scan can be read.
+        If no scan can be read.
     """
     from matplotlib.figure import Figure
 
@@ -98,32 +102,36 @@ def picture(listing: Listing) -> tuple[Figure, list[str]]:
             continue
         shown.append((_label(scan), before, after))
     if not shown:
-        raise UserError(f"None of the scans of {request.name} can be shown. {' '.join(notes)}")
+        raise UserError(
+            f"None of the scans of {request.name} can be shown; use `bench data check` to find "
+            f"usable ones. {' '.join(notes)}"
+        )
     unknown = sum(not before.info.oriented for _, before, _ in shown)
     if unknown:
         notes.append(
-            f"The headers of {unknown} of the {len(shown)} scans shown give no orientation: L? and "
-            "R? are guesses. Convert them to NIfTI with a program that knows how they were made."
+            f"The headers of {unknown} of the {len(shown)} scans shown give no orientation, so L? "
+            "and R? are guesses; convert the scans to NIfTI with a program that knows their "
+            "orientation."
         )
     figure = Figure(figsize=(13, 2.3 * len(shown) + 0.7), layout="constrained")
     axes = figure.subplots(len(shown), 6, squeeze=False)
-    every, few = _slices(conform.target.shape[0])
+    all_kept, few = _slices(conform.target.shape[0])
     for row, (label, before, after) in zip(axes, shown, strict=True):
         doubt = "" if before.info.oriented else "?"
         for column, plane in enumerate(PLANES):
             _show(row[column], before.data, column, voxel_sizes(before.affine), doubt)
             _show(row[column + 3], after, column, np.ones(3), doubt)
-            row[column].set_title(f"{plane}, as it is", fontsize=8)
-            row[column + 3].set_title(f"{plane}, conformed", fontsize=8)
-        # Sagittal slices are seen from the side: here they are lines in the other two planes.
+            row[column].set_title(f"{plane}, original", fontsize=8)
+            row[column + 3].set_title(f"{plane}, prepared", fontsize=8)
+        # Sagittal slices appear as lines in the other two planes.
         for axis in row[4:]:
-            for x in every if len(every) < after.shape[0] else ():
+            for x in all_kept if len(all_kept) < after.shape[0] else ():
                 axis.axvline(x, color="#56b4e9", linewidth=0.3, alpha=0.7)
             for x in few:
                 axis.axvline(x, color="#e69f00", linewidth=0.8)
         row[0].set_ylabel(label, fontsize=8, labelpad=12)
     figure.suptitle(
-        f"{request.name}: 2D-slice models see {len(every)} of {after.shape[0]} sagittal "
+        f"{request.name}: 2D-slice models use {len(all_kept)} of {after.shape[0]} sagittal "
         f"slices, few-slice models {len(few)} (orange)",
         fontsize=9,
     )
@@ -131,7 +139,7 @@ def picture(listing: Listing) -> tuple[Figure, list[str]]:
 
 
 def _choice(scans: pd.DataFrame, target: str) -> list[int]:
-    """Return a few scans, evenly from the classes or over the ages."""
+    """Return a few scans, chosen evenly from the classes or over the range of ages."""
     first = scans.drop_duplicates("subject_id")
     if target == "age":
         ordered = first[first["age"].notna()].sort_values("age")
@@ -152,20 +160,20 @@ def _label(scan: pd.Series) -> str:
 
 
 def _slices(n: int) -> tuple[list[int], list[int]]:
-    """Return the sagittal slices that 2D-slice and few-slice models see with their defaults."""
+    """Return the sagittal slices that 2D-slice and few-slice models use by default."""
     cards = {card.name: card for card in MODELS}
-    few, every = (model_options(cards[name]) for name in ("fewslice-imagenet", "slice2d-imagenet"))
+    few, whole = (model_options(cards[name]) for name in ("fewslice-imagenet", "slice2d-imagenet"))
     k, spacing = int(few["k"].default), int(few["spacing"].default)
     span = (k - 1) * spacing + 1
     start = (n - span) // 2
-    stride = int(every["stride"].default)
+    stride = int(whole["stride"].default)
     return list(range(0, n, stride)), list(range(start, start + span, spacing))
 
 
 def _show(
     axis: Any, data: NDArray[Any], along: int, voxel_mm: NDArray[np.float64], doubt: str
 ) -> None:
-    """Draw the middle plane along one axis, with the letters of its four edges."""
+    """Plot the central plane along one axis, with letters at its four edges."""
     plane = np.take(data, data.shape[along] // 2, axis=along)
     low, high = np.percentile(data[::3, ::3, ::3], (1, 99.5))
     across, up = (other for other in range(3) if other != along)

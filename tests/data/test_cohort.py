@@ -396,7 +396,7 @@ def test_new_subjects_join_and_only_new_split_starts_over(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("subject_id,side\n001,train\n001,test\n", "on more than one side"),
+        ("subject_id,side\n001,train\n001,test\n", "in more than one set"),
         ("subject_id,side\n001,holdout\n", "not a valid split"),
         ("id,side\n001,test\n", "not a valid split"),
     ],

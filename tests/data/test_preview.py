@@ -12,13 +12,13 @@ import pytest
 from bench.data.listing import CohortRequest, Listing
 from bench.data.preview import picture
 from registry.core import catalogue
-from registry.datasets import options_of
+from registry.datasets import dataset_options
 from registry.errors import UserError
 
 
 def listing(files: list[Path], **options) -> Listing:
     card = catalogue.dataset("table")
-    values = {name: card.defaults.get(name, o.default) for name, o in options_of(card).items()}
+    values = {name: card.defaults.get(name, o.default) for name, o in dataset_options(card).items()}
     values |= {"space": "native", "grid": "mni-4mm", **options}
     scans = pd.DataFrame(
         {

@@ -131,7 +131,7 @@ def test_forcing_copies_apart_is_an_error() -> None:
 def test_forcing_a_subject_onto_two_sides_is_an_error() -> None:
     table = pd.concat([rows(), rows().assign(session_id="2", path=lambda t: "later-" + t["path"])])
     table["split"] = ["train"] * 20 + ["test"] * 20 + ["test"] * 20 + ["train"] * 20
-    with pytest.raises(UserError, match="on more than one side"):
+    with pytest.raises(UserError, match="in more than one set"):
         selected(table)
 
 
