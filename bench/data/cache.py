@@ -158,7 +158,7 @@ def prepare(
             if progress is not None:
                 progress(len(rows.done), len(files))
         index = rows.finish()
-        said = [rows.done[number] for number in range(len(files))]
+        found_facts = [rows.done[number] for number in range(len(files))]
     finally:
         rows.close()
     folder = _folder(cache_dir, _identities(index), conform)
@@ -166,11 +166,11 @@ def prepare(
     if folder.is_dir() and (verify or not _is_complete(folder, len(files), conform)):
         shutil.rmtree(folder)
     _publish(building, folder)
-    note(images, said, conform, cohort)
+    store_facts(images, found_facts, conform, cohort)
     about = {"settings": _settings(conform), "in": folder.name, "root": str(root or "")}
     with atomic_write(cohort / ABOUT) as stream:
         stream.write(json.dumps(about).encode())
-    return Cached(folder, index, unusable_of(images, said))
+    return Cached(folder, index, unusable_of(images, found_facts))
 
 
 def complete(
@@ -185,7 +185,7 @@ def complete(
     If the scans were last read with other settings, their facts are updated for these settings.
     """
     images = images_of(files, substitutes)
-    found = _remembered(images, cohort, conform)
+    found = _stored_facts(images, cohort, conform)
     rows = [row for row in found if row is not None]
     if len(rows) < len(found):
         return None
@@ -197,16 +197,16 @@ def complete(
         # An image usable with other settings may not be with these, so another must be tried.
         if (index["reason"][number] == "") != (rows[number]["reason"] == ""):
             return None
-    if _noted_settings(cohort) != sha256_of(_settings(conform)):
-        said: list[dict[Any, Any]] = index.to_dict("records")
-        for one, row in zip(said, rows, strict=True):
+    if _stored_settings(cohort) != sha256_of(_settings(conform)):
+        found_facts: list[dict[Any, Any]] = index.to_dict("records")
+        for one, row in zip(found_facts, rows, strict=True):
             one |= {"tried": row["tried"]} if "tried" in row else {}
         with contextlib.suppress(OSError):
-            note(images, said, conform, cohort)
+            store_facts(images, found_facts, conform, cohort)
     return Cached(folder, index, unusable_of(images, rows))
 
 
-def remembered(
+def stored_facts(
     files: Sequence[Path], cohort: Path, substitutes: Mapping[int, Sequence[Path]] | None = None
 ) -> tuple[pd.DataFrame, dict[Path, str]]:
     """Return the facts of these scans from the last time they were read, with any settings.
@@ -224,32 +224,32 @@ def remembered(
         See `Cached`.
     """
     images = images_of(files, substitutes)
-    said = dict(enumerate(_remembered(images, cohort)))
-    rows = {number: row for number, row in said.items() if row is not None}
+    found_facts = dict(enumerate(_stored_facts(images, cohort)))
+    rows = {number: row for number, row in found_facts.items() if row is not None}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=[*facts.FACTS])
     return facts.typed(table), unusable_of([images[number] for number in rows], list(rows.values()))
 
 
-def note(
+def store_facts(
     images: Sequence[Sequence[Path]],
-    said: Sequence[Mapping[str, Any]],
+    found_facts: Sequence[Mapping[str, Any]],
     conform: Conform,
     cohort: Path,
 ) -> None:
-    """Store the facts of all files that were read, for `remembered`.
+    """Store the facts of all files that were read, for `stored_facts`.
 
     Parameters
     ----------
     images : sequence of sequence of Path
         The files of each row, in the order in which they are tried.
-    said : sequence of mapping
+    found_facts : sequence of mapping
         The facts of each row, as yielded by `bench.data.scanning.read_all`.
     conform, cohort
         See `prepare`.
     """
     rows = [
         {"path": stamp[0], "size": stamp[1], "mtime_ns": stamp[2], **fact}
-        for files, row in zip(images, said, strict=True)
+        for files, row in zip(images, found_facts, strict=True)
         for stamp, fact in zip(_stamps([files])[0], row.get("tried", [row]), strict=False)
     ]
     columns = ["path", "size", "mtime_ns", "settings", *facts.FACTS]
@@ -269,18 +269,18 @@ def _stamps(images: Sequence[Sequence[Path]]) -> list[list[tuple[str, int, int]]
 
 
 def unusable_of(
-    images: Sequence[Sequence[Path]], said: Sequence[Mapping[str, Any]]
+    images: Sequence[Sequence[Path]], found_facts: Sequence[Mapping[str, Any]]
 ) -> dict[Path, str]:
-    """Return the reason for each unusable file that was read; see `note` for the parameters."""
+    """Return the reason for each unusable file that was read; see `store_facts`."""
     return {
         file: str(fact["reason"])
-        for files, row in zip(images, said, strict=True)
+        for files, row in zip(images, found_facts, strict=True)
         for file, fact in zip(files, row.get("tried", [row]), strict=False)
         if fact["reason"]
     }
 
 
-def _remembered(
+def _stored_facts(
     images: Sequence[Sequence[Path]], cohort: Path, conform: Conform | None = None
 ) -> list[dict[str, Any] | None]:
     """Return what `read_all` would yield for each row, None for rows that must be read.
@@ -301,16 +301,16 @@ def _remembered(
     except (OSError, KeyError):
         # The file does not exist, or an earlier version wrote it with fewer columns.
         return [None] * len(images)
-    return [_said(files, known) for files in _stamps(images)]
+    return [_first_usable(files, known) for files in _stamps(images)]
 
 
-def _noted_settings(cohort: Path) -> str:
+def _stored_settings(cohort: Path) -> str:
     """Return the digest of the settings with which the scans were last read."""
     with open(cohort / STAMPS, encoding="utf-8", errors="replace", newline="") as stream:
         return next(csv.DictReader(stream), {}).get("settings", "")
 
 
-def _said(
+def _first_usable(
     stamps: Sequence[tuple[str, int, int]], known: Mapping[tuple[str, int, int], dict[str, Any]]
 ) -> dict[str, Any] | None:
     """Return the facts of the first usable file, or of the first file if none is usable.
@@ -440,17 +440,17 @@ def _copy_earlier(
     if not set(facts.FACTS) <= set(index.columns):
         return
     at = {identity: number for number, identity in enumerate(_identities(index))}
-    for number, said in enumerate(_remembered(images, cohort, conform)):
-        if said is None or said["sha256"] == "":
+    for number, found_facts in enumerate(_stored_facts(images, cohort, conform)):
+        if found_facts is None or found_facts["sha256"] == "":
             continue
-        place = at.get(_identity(said))
+        place = at.get(_identity(found_facts))
         if place is None:
             continue
         content = stored[place].tobytes()
         row = {str(name): value for name, value in index.iloc[place].to_dict().items()}
         if checksum(content) == row["checksum"]:
             rows.write(number, content)
-            tried = {"tried": said["tried"]} if "tried" in said else {}
+            tried = {"tried": found_facts["tried"]} if "tried" in found_facts else {}
             rows.add(number, {name: row[name] for name in row if name != "row"} | tried)
 
 

@@ -165,9 +165,9 @@ def replace(
 def _withdraw(scans: pd.DataFrame, name: str) -> None:
     if not name:
         return
-    people, said = read_withdrawn(Path(name).expanduser(), scans["subject_id"])
+    people, message = read_withdrawn(Path(name).expanduser(), scans["subject_id"])
     leave_out(scans, scans["subject_id"].isin(people), WITHDRAWN)
-    scans.attrs["warnings"] = [*scans.attrs.get("warnings", ()), said]
+    scans.attrs["warnings"] = [*scans.attrs.get("warnings", ()), message]
 
 
 def _choose_images(scans: pd.DataFrame) -> None:

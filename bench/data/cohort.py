@@ -267,7 +267,7 @@ def open_cohort(
     cached = None if verify else complete(listing.files, conform, folder, cache_dir, substitutes)
     if cached is not None:
         selected, rows = _selected(listing, cached)
-        if _is_kept(listing, selected):
+        if _is_stored(listing, selected):
             return _cohort(listing, selected, rows, cached.folder, conform)
     with cohort_folder(folder):
         cached = prepare(
@@ -282,7 +282,7 @@ def open_cohort(
             verify=verify,
         )
         selected, rows = _selected(listing, cached)
-        keep_split(listing, selected)
+        store_split(listing, selected)
     return _cohort(listing, selected, rows, cached.folder, conform)
 
 
@@ -346,16 +346,16 @@ def stored_split(listing: Listing) -> pd.Series | None:
     return _stored_split(file)
 
 
-def keep_split(listing: Listing, selected: SelectedScans) -> None:
+def store_split(listing: Listing, selected: SelectedScans) -> None:
     """Write the split and the manifest to the cohort's folder."""
     for file, table in _tables(listing, selected).items():
-        if not _says(file, table):
+        if not _is_up_to_date(file, table):
             write_csv(table, file)
 
 
-def _is_kept(listing: Listing, selected: SelectedScans) -> bool:
+def _is_stored(listing: Listing, selected: SelectedScans) -> bool:
     """Tell whether the split and the manifest in the cohort's folder are up to date."""
-    return all(_says(file, table) for file, table in _tables(listing, selected).items())
+    return all(_is_up_to_date(file, table) for file, table in _tables(listing, selected).items())
 
 
 def _tables(listing: Listing, selected: SelectedScans) -> dict[Path, pd.DataFrame]:
@@ -398,7 +398,7 @@ def _with_absent(
     return pd.concat([sides, absent.rename_axis("subject_id").reset_index()])
 
 
-def _says(file: Path, table: pd.DataFrame) -> bool:
+def _is_up_to_date(file: Path, table: pd.DataFrame) -> bool:
     return file.is_file() and file.read_bytes() == as_csv(table)
 
 

@@ -79,9 +79,9 @@ def decode(texts: pd.Series, file: Path, codes: Mapping[str, str]) -> pd.Series:
     meaning = {**dict.fromkeys(NO_CODE, ""), **codes}
     plain = texts.str.removesuffix(".0")
     for text in plain[~plain.isin(list(meaning))].unique():
-        said = spelled(_CHANGE.sub("", text))
-        if said is not None:
-            meaning[text] = said
+        diagnosis = spelled(_CHANGE.sub("", text))
+        if diagnosis is not None:
+            meaning[text] = diagnosis
     unknown = plain[~plain.isin(list(meaning))].unique()
     if len(unknown):
         raise UserError(

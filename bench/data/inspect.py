@@ -18,8 +18,8 @@ from bench.data.cache import (
     Progress,
     complete,
     images_of,
-    note,
-    remembered,
+    store_facts,
+    stored_facts,
     unusable_of,
 )
 from bench.data.cohort import stored_split
@@ -148,7 +148,7 @@ def inspect(
     else:
         facts, unusable, pictures = _read(listing, conform, progress, workers)
     listing, rows = listing.after_reading(unusable)
-    scans, selected, words = _judged(listing, facts.set_axis(rows))
+    scans, selected, words = _try_to_select(listing, facts.set_axis(rows))
     return Inspection(
         listing=listing,
         scans=scans,
@@ -196,19 +196,19 @@ def stored_inspection(listing: Listing) -> StoredInspection:
     StoredInspection
         After `inspect` or `bench.data.cohort.open_cohort`, the same results as theirs.
     """
-    facts, unusable = remembered(listing.files, listing.folder, listing.substitutes)
+    facts, unusable = stored_facts(listing.files, listing.folder, listing.substitutes)
     unread = len(listing.chosen) - len(facts)
     listing, rows = listing.after_reading(unusable)
     facts = facts.set_axis(rows[facts.index])
     if unread:
         scans = with_facts(listing, facts)
         return StoredInspection(scans, unread, list(scans.attrs.get("warnings", ())), "")
-    scans, selected, problem = _judged(listing, facts)
+    scans, selected, problem = _try_to_select(listing, facts)
     warnings = selected.warnings if selected else list(scans.attrs.get("warnings", ()))
     return StoredInspection(scans, 0, warnings, problem)
 
 
-def _judged(
+def _try_to_select(
     listing: Listing, facts: pd.DataFrame
 ) -> tuple[pd.DataFrame, SelectedScans | None, str]:
     """Return all scans, the selected scans if they can be split, and otherwise the problem."""
@@ -235,10 +235,10 @@ def _read(
         found[number] = row
         if progress is not None:
             progress(len(found), len(images))
-    said = [found[number] for number in range(len(images))]
+    found_facts = [found[number] for number in range(len(images))]
     # The facts are stored for `bench data manifest`, if the cache can be written.
     with contextlib.suppress(OSError):
         listing.folder.mkdir(parents=True, exist_ok=True)
-        note(images, said, conform, listing.folder)
-    facts = typed(pd.DataFrame(said, columns=list(FACTS)))
-    return facts, unusable_of(images, said), pictures
+        store_facts(images, found_facts, conform, listing.folder)
+    facts = typed(pd.DataFrame(found_facts, columns=list(FACTS)))
+    return facts, unusable_of(images, found_facts), pictures

@@ -61,8 +61,8 @@ def read_withdrawn(file: Path, subjects: Iterable[str]) -> tuple[set[str], str]:
             "belongs to this cohort, or omit --withdrawals if it concerns no subject here."
         )
     lost = [cell for cell in dict.fromkeys(ids) if not meant[cell]]
-    said = f"{file.name} lists {len(set(ids))} withdrawn ids: {len(found)} match subjects"
-    return found, said + (f", {len(lost)} match none ({listed(lost, 5)})." if lost else ".")
+    message = f"{file.name} lists {len(set(ids))} withdrawn ids: {len(found)} match subjects"
+    return found, message + (f", {len(lost)} match none ({listed(lost, 5)})." if lost else ".")
 
 
 def _rows(file: Path) -> list[list[str]]:

@@ -109,8 +109,8 @@ def _describe_images(images: pd.DataFrame, search: pd.DataFrame | None) -> None:
     if search is None:
         return
     if "Description" in search.columns:
-        said = images["image_id"].map(search["Description"]).fillna("")
-        images["description"] = images["description"].where(images["description"] != "", said)
+        described = images["image_id"].map(search["Description"]).fillna("")
+        images["description"] = images["description"].where(images["description"] != "", described)
     if "Modality" in search.columns:
         images["words"] += " " + images["image_id"].map(search["Modality"]).fillna("")
 

@@ -236,10 +236,10 @@ def _fill(scans: pd.DataFrame, label: str, table: pd.DataFrame, file: Path) -> N
     value = known["value"] if label == "age" else known["value"].fillna("")
     if label in CHANGING:
         cells = scans[keys].merge(table[[*keys, label]], on=keys, how="left")[label]
-        said = f"{file.name} {label} '" + cells + "'"
+        text = f"{file.name} {label} '" + cells + "'"
         # If a scan has both labels, the source of the diagnosis is more informative.
         empty = scans["source"] == ""
-        scans["source"] = said.where(
+        scans["source"] = text.where(
             cells.notna() & ((label == "diagnosis") | empty), scans["source"]
         )
     if label in scans.columns:

@@ -219,8 +219,8 @@ def _label(
                 "--data-set labels=baseline to use the diagnosis at the first visit."
             )
         table = visits_file.name.removeprefix("sub-*_")
-        said = f"{table} diagnosis '" + scans["diagnosis"] + "'"
-        source = said.where(scans["diagnosis"] != "", f"no diagnosis in {table}")
+        text = f"{table} diagnosis '" + scans["diagnosis"] + "'"
+        source = text.where(scans["diagnosis"] != "", f"no diagnosis in {table}")
         source = source.where(scans["diagnosis"].notna(), f"visit not in {table}")
     elif options["labels"] == "baseline":
         named = [name for name in AT_BASELINE if name in people.columns]
@@ -277,9 +277,9 @@ def _tables(
     if "sex" in people.columns:
         people["sex"] = parse_sexes(people["sex"], file)
     ages = visits["age"] if "age" in visits.columns else pd.Series("", index=visits.index)
-    said = visits["diagnosis"] if "diagnosis" in visits.columns else ""
+    diagnosis = visits["diagnosis"] if "diagnosis" in visits.columns else ""
     visits = visits[["subject_id", "session_id"]].assign(
-        age=parse_ages(ages.rename("age"), visits_file), diagnosis=said
+        age=parse_ages(ages.rename("age"), visits_file), diagnosis=diagnosis
     )
     return file, people, visits, visits_file
 

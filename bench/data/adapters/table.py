@@ -75,10 +75,10 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
             "reason": path.map(lambda text: "" if text else NO_PATH),
         }
     )
-    nobody = scans["subject_id"] == ""
-    if nobody.any():
+    unassigned = scans["subject_id"] == ""
+    if unassigned.any():
         raise UserError(
-            f"{file} has {int(nobody.sum())} rows without a subject. Every scan needs one, because "
+            f"{file} has {int(unassigned.sum())} rows without a subject. All scans need one, as "
             "all scans of a subject must be in the same set; add the ids to the table."
         )
     for option in ("age", "diagnosis", "sex", "site", "family", "split"):
