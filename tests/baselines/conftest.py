@@ -1,4 +1,4 @@
-"""Encoder handles and complete settings, as the harness hands them to the builders."""
+"""Encoder handles and complete settings, as passed to the builders."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Handle:
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    # Networks this small only lose time to threads that wait for each other.
+    # For networks this small, several threads would only be slower.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""The papers' block in its two orders."""
+"""The papers' block with the norm before and after pooling."""
 
 import pytest
 import torch

@@ -18,7 +18,7 @@ THREE = Task("diagnosis", "classification", ("CN", "MCI", "AD"))
 
 
 def cohort(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Volumes whose middle brightens with age, and the ages."""
+    """Volumes whose centre is brighter at higher ages, and the ages."""
     rng = np.random.default_rng(seed)
     age = rng.uniform(45, 80, n)
     volumes = rng.normal(size=(n, *SHAPE)).astype(np.float32)

@@ -101,13 +101,13 @@ UNORDERED = [
     ("slice2d-own", {"pool": "max"}),
     ("slice2d-own", {"pool": "attention"}),
     ("slice2d-scratch", {}),
-    # Linear maps and a mean make a constant of vectors that no norm follows.
+    # Without a norm, linear maps and the mean turn the added vectors into a constant.
     ("slice2d-own", {"position": "learned"}),
 ]
 
 
 def outputs_of_two_orders(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    # Heads and attention start small: enlarged, what reaches them is seen in the output.
+    # Heads and attention have small initial weights, which are enlarged to show differences.
     for name, parameter in model.named_parameters():
         if name.startswith(("head.", "pool.")):
             nn.init.normal_(parameter)
@@ -174,7 +174,7 @@ def test_outputs_follow_the_task(build, model, task, n_outputs) -> None:
 
 
 def test_ages_start_at_the_training_mean(build) -> None:
-    # Standardised ages have mean 0 and sd 1: a start far from 0 would have to be unlearnt first.
+    # Standardised ages have mean 0 and sd 1, so initial predictions should be near 0.
     for model in ("slice2d-own", "slice2d-scratch", "cnn3d", "slice-lstm"):
         output = build(model, SMALL).eval()(torch.randn(4, 1, *SMALL))
         assert output.abs().max() < 0.6, model

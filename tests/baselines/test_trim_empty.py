@@ -18,7 +18,7 @@ def test_slices_outside_of_the_head_are_left_out_and_the_others_keep_their_numbe
 
 
 def test_an_axis_is_the_same_one_in_models_and_harness():
-    """Models import nothing of the harness, so they name the axes themselves."""
+    """Models do not import `bench`, so they define the axes themselves."""
     assert AXES == models.AXES
     assert [models.slice_plane(axis) for axis in AXES] == [(1, 2), (0, 2), (0, 1)]
 

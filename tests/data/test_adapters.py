@@ -15,7 +15,7 @@ DEFAULTS = {"withdrawals": "", "visits": "all", "classes": "", "horizon": 36.0}
 
 
 def touch(root: Path, *places: str) -> None:
-    """Adapters look at names only."""
+    """Create empty files, because adapters only use names."""
     for place in places:
         file = root / place
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def test_the_age_may_be_in_either_table_and_the_visit_wins(tmp_path: Path) -> No
     )
     scans = bids.manifest(tmp_path, {}).set_index(["subject_id", "session_id"])
     assert scans["age"].tolist() == [60.5, 61.5, 89, 89]
-    # What the visit does not know is not taken from another visit; a person's sex is.
+    # Missing labels of a visit are not taken from other visits, except the sex.
     assert scans["diagnosis"].tolist() == ["CN", "", "AD", "AD"]
     assert scans["sex"].tolist() == ["F", "F", "M", "M"]
 

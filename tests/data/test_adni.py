@@ -1,4 +1,4 @@
-"""ADNI in its true layout, with its traps."""
+"""ADNI in its original layout, including special cases."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_the_export_of_an_advanced_search_dates_a_flat_folder(tmp_path: Path) ->
         "Acq Date": "Study Date",
     }
     search = search.rename(columns=names).assign(Project="ADNI", Modality="MRI")
-    # Each download has a list of its own.
+    # Each download has its own list.
     search.iloc[::2].to_csv(flat / "idaSearch_3_01_2024.csv", index=False)
     search.iloc[1::2].to_csv(flat / "idaSearch_4_01_2024.csv", index=False)
     used = expected[expected["reason"] == ""].assign(path=expected["path"].str.split("/").str[-1])

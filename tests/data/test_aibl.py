@@ -1,4 +1,4 @@
-"""AIBL in its true layout, with its traps."""
+"""AIBL in its original layout, including special cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache of conformed volumes: killed at any moment, verified, reused by content."""
+"""The cache of prepared volumes: interrupted at any moment, verified, reused by content."""
 
 from __future__ import annotations
 

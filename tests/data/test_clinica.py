@@ -1,4 +1,4 @@
-"""BIDS and CAPS folders that Clinica wrote."""
+"""BIDS and CAPS directories written by Clinica."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_the_crop_may_be_asked_for(tmp_path: Path) -> None:
 
 def test_one_table_of_all_visits_will_do(tmp_path: Path) -> None:
     expected = clinica.write_caps(tmp_path)
-    # A list of visits without labels is no table of labels.
+    # A list of visits without labels is not a table of labels.
     (tmp_path / "a_list.tsv").write_text("participant_id\tsession_id\nsub-ADNI003S0291\tses-M000\n")
     (tmp_path / "merged.tsv").write_text(clinica.merged())
     scans = listed_scans("caps", tmp_path)

@@ -42,7 +42,7 @@ def every_file(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.is_file() and file.name != ".lock")
 
 
-# --- What a cohort is -----------------------------------------------------------------------------
+# --- Cohorts --------------------------------------------------------------------------------------
 
 
 def test_a_bids_folder_becomes_a_cohort(write_bids: Write, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_the_second_opening_reads_no_voxel(write_bids: Write, tmp_path: Path) ->
     calls: list[tuple[int, int]] = []
     first = opened(root, tmp_path / "cache", progress=lambda *step: calls.append(step))
     assert calls == [(i, 20) for i in range(1, 21)]
-    # Same size and time, other bytes: who read the file would notice.
+    # Other bytes with the same size and time would be noticed only by reading the file.
     file = next(root.glob("sub-001/anat/*"))
     status = file.stat()
     file.write_bytes(b"\0" * status.st_size)
@@ -175,7 +175,7 @@ def test_the_second_opening_reads_no_voxel(write_bids: Write, tmp_path: Path) ->
 
 
 def test_a_complete_cache_is_read_without_writing_to_it(write_bids: Write, tmp_path: Path) -> None:
-    """As a colleague does it who may not write there: no lock, nothing made."""
+    """Open a cohort in a folder that cannot be written: without lock, creating nothing."""
     root, cache = write_bids(tmp_path / "bids"), tmp_path / "cache"
     first = opened(root, cache)
     (lock,) = cache.glob("cohorts/*/.lock")
@@ -200,7 +200,7 @@ def test_the_group_may_go_on_with_a_cache(write_bids: Write, tmp_path: Path) -> 
 def test_a_system_without_posix_fallocate_and_fdatasync_makes_the_same_cache(
     write_bids: Write, tmp_path: Path, monkeypatch
 ) -> None:
-    """As macOS is, and file systems that cannot reserve room."""
+    """As on macOS, and on file systems that cannot reserve space."""
     root = write_bids(tmp_path / "bids")
     expected = opened(root, tmp_path / "cache").volumes_file.read_bytes()
     monkeypatch.delattr(os, "fdatasync")
@@ -257,7 +257,7 @@ def test_corrupt_scans_are_left_out_by_reason_and_never_reach_training(
         "scans used": 19,
         "subjects used": 19,
     }
-    # The link is left out before anything is read, so that it has no row.
+    # The link is excluded before anything is read, so it has no row.
     assert set(cohort.frame["row"]) == set(range(23)) - {0, 1, 2, 4}
     assert cohort.ids[cohort.frame["subject"].iloc[0]] == "005"
 
@@ -301,7 +301,7 @@ def die_at_five(done: int, total: int) -> None:
 
 
 def limited(root: Path, cache: Path) -> str:
-    """Open a cohort where no file may grow beyond 1 MB, which is how a full disk looks."""
+    """Open a cohort with files limited to 1 MB, which simulates a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
     try:
         opened(root, cache)
@@ -541,7 +541,7 @@ def test_a_plugin_needs_ids_paths_and_labels_only(write_scan: Write, tmp_path: P
     finally:
         catalogue.datasets.discard("a test")
     assert cohort.n_subjects == 12
-    # As text '10' comes before '2'; the labels went along.
+    # As text, '10' comes before '2'; labels must be reordered in the same way.
     assert cohort.ids[2] == "10"
     assert cohort.truth_of(np.array([2])) == [70]
 

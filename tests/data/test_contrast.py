@@ -1,4 +1,4 @@
-"""Only T1 images are scans, whatever lies beside them and whatever their image ids are."""
+"""Only T1 images are scans, whatever other images there are and whatever the image ids are."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_another_image_of_the_visit_is_never_taken_for_its_t1(
     others = add(tmp_path, expected, cohort.upper(), description, shift)
     found = listed_scans(cohort, tmp_path).drop(columns="diagnosis")
     wanted = expect([*expected.to_dict("records"), *others])
-    # What is not a T1 image may have a label; it is not looked at.
+    # Images that are not T1 may have a label, which is ignored.
     labels = wanted[["diagnosis"]]
     assert_listed(found.assign(diagnosis=labels["diagnosis"].to_numpy()), wanted)
 
@@ -223,7 +223,7 @@ def test_the_search_table_describes_images_whose_names_do_not(tmp_path: Path) ->
     scans = listed_scans("adni", flat)
     flair = scans[scans["reason"] == "not a T1 image: FLAIR"]
     assert len(flair) == len(others)
-    # Images of no table are described by nobody.
+    # Images that are in no table have no description.
     lost = (expected["reason"] == "subject not in the table").sum()
     assert (scans["reason"] == "").sum() == (expected["reason"] == "").sum()
     assert lost == 1

@@ -1,4 +1,4 @@
-"""Copies of an image under another id, however they were saved again."""
+"""Copies of an image under another id, in any format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scans of every format, each as real files, with their traps."""
+"""Scans of all formats as real files, including special cases."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def image(shape: tuple[int, ...] = (7, 6, 5), dtype: type = np.int16) -> np.ndar
 
 
 def assert_is(file: Path, data: np.ndarray, oriented: bool = True) -> None:
-    """Assert that a scan is what nibabel says of an image of this data, axes in RAS order."""
+    """Assert that a scan equals an image of this data read by nibabel, with axes in RAS order."""
     expected = nib.as_closest_canonical(nib.Nifti1Image(data, AFFINE))
     found = load(file)
     np.testing.assert_array_equal(np.asarray(found.data), expected.get_fdata())
@@ -82,7 +82,7 @@ def test_what_an_extension_says_does_not_matter(tmp_path: Path) -> None:
     one = nib.Nifti1Image(image(), AFFINE)
     one.header.extensions.append(nib.nifti1.Nifti1Extension("afni", b"x" * 9000))
     content = bytearray(one.to_bytes())
-    # Its length is said to be 0: the voxels still begin where the header says.
+    # The extension declares a length of 0, but the voxels begin at the offset in the header.
     content[352:356] = bytes(4)
     (tmp_path / "a.nii").write_bytes(content)
     assert_is(tmp_path / "a.nii", image())
@@ -244,7 +244,7 @@ def test_a_copy_has_the_same_hash_however_it_is_stored(tmp_path: Path) -> None:
 
 
 def write_series(folder: Path, slices: int = 12, skip: int | None = None) -> np.ndarray:
-    """Write an axial MR series, one file a slice; return its voxels by column, row and slice."""
+    """Write an axial MR series, one file per slice; return voxels by column, row and slice."""
     folder.mkdir(parents=True)
     data = np.random.default_rng(1).integers(0, 500, (16, 20, slices)).astype(np.uint16)
     series, study, frame = generate_uid(), generate_uid(), generate_uid()
@@ -277,7 +277,7 @@ def write_series(folder: Path, slices: int = 12, skip: int | None = None) -> np.
 def test_a_dicom_series_is_a_volume(tmp_path: Path) -> None:
     data = write_series(tmp_path / "series")
     found = load(tmp_path / "series")
-    # DICOM counts to the left and to the back: in RAS order both axes are turned.
+    # DICOM axes point to the left and to the back, so both are flipped in RAS order.
     np.testing.assert_array_equal(np.asarray(found.data), data[::-1, ::-1])
     assert found.info.oriented
     assert found.info.voxel_mm in ((2.0, 2.0, 3.0), (2.0, 3.0, 2.0))

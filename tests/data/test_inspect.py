@@ -1,4 +1,4 @@
-"""One list: what is checked, listed, prepared and run is the same, torn files or not."""
+"""Scans that are checked, listed, prepared and used are the same, also with damaged files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def listed(request: CohortRequest, cache: Path) -> pd.DataFrame:
 
 
 def assert_used(table: pd.DataFrame, cohort: Cohort, request: CohortRequest) -> None:
-    """Assert that the manifest uses what runs use, row by row, down to the voxels."""
+    """Assert that the manifest and the cohort use the same scans, row by row and voxel by voxel."""
     used = table[table["used"] == "yes"].reset_index(drop=True)
     frame = cohort.frame
     assert used["subject_id"].tolist() == [cohort.ids[subject] for subject in frame["subject"]]
@@ -76,7 +76,7 @@ def test_the_manifest_after_prepare_is_what_run_uses(name: str, tmp_path: Path) 
     torn = first.drop_duplicates("subject_id", keep="last").iloc[1]
     if ".zip!/" not in torn["file"]:
         tear(Path(torn["file"]))
-    # A check reads the same and knows the same.
+    # A check gives the same result.
     checked = inspect(list_scans(request, cache), cache)
     after_check = listed(request, cache)
     cohort = open_cohort(request, cache)
@@ -155,12 +155,12 @@ def test_the_next_image_of_the_visit_stands_in(reason: str, two_runs: Path, tmp_
     assert rows.tolist() == ["no", "yes"]
     assert_used(table, cohort, request)
     assert inspect(list_scans(request, tmp_path / "cache"), tmp_path / "cache").flow == cohort.flow
-    # What is recorded is what was used: the same as if the file were not there.
+    # The record is the same as if the file did not exist.
     file.unlink()
     alone = open_cohort(request, tmp_path / "cache")
     assert alone.fingerprint == cohort.fingerprint != sound
     assert alone.volumes_file == cohort.volumes_file
-    # A file that is mended is used again.
+    # A repaired file is used again.
     file.write_bytes(whole)
     assert open_cohort(request, tmp_path / "cache").fingerprint == sound
 
@@ -178,11 +178,11 @@ def test_a_second_call_reads_nothing_and_processes_do_not_matter(
     alone = open_cohort(request, tmp_path / "other", workers=1)
     assert first.fingerprint == again.fingerprint == alone.fingerprint
     assert first.volumes_file.read_bytes() == alone.volumes_file.read_bytes()
-    # A file that is mended is read, and nothing else.
+    # A repaired file is the only one that is read again.
     run_of(two_runs, 5, 1).write_bytes(run_of(two_runs, 6, 2).read_bytes())
     open_cohort(request, tmp_path / "cache", lambda *done: read.append(done))
     assert len(read) == 16
-    # Other settings and back: that a file is torn holds for all of them.
+    # A damaged file is remembered for all settings.
     open_cohort(asked("bids", two_runs, "age", zscore="brain"), tmp_path / "cache")
     open_cohort(request, tmp_path / "cache", lambda *done: read.append(done))
     assert len(read) == 16
@@ -204,7 +204,7 @@ def test_where_all_images_of_a_visit_are_torn_each_has_its_reason(
     assert_used(table, cohort, request)
 
 
-def test_an_image_of_another_space_does_not_stand_in(
+def test_an_image_of_another_space_is_no_substitute(
     two_runs: Path, write_scan, tmp_path: Path
 ) -> None:
     tear(run_of(two_runs, 3, 1))
@@ -216,10 +216,10 @@ def test_an_image_of_another_space_does_not_stand_in(
     assert "this one is in another space" in table.loc[f"sub-03/anat/{raw.name}", "reason"]
 
 
-def test_settings_that_cannot_use_an_image_do_not_speak_for_others(
+def test_an_image_unusable_with_some_settings_is_used_with_others(
     two_runs: Path, write_scan, tmp_path: Path
 ) -> None:
-    # Too large for 16 bits as it is, fine once standardised.
+    # The values are too large for 16 bits unless they are standardised.
     rng = np.random.default_rng(0)
     data = rng.uniform(1e5, 2e5, (12, 14, 12)).astype(np.float32)
     write_scan(run_of(two_runs, 3, 1), data=data)
@@ -232,7 +232,7 @@ def test_settings_that_cannot_use_an_image_do_not_speak_for_others(
     assert used == [["yes", "no"], ["no", "yes"], ["yes", "no"], ["no", "yes"]]
 
 
-def test_an_image_that_stands_in_gets_the_class_of_its_visit(tmp_path: Path) -> None:
+def test_a_substitute_gets_the_class_of_its_visit(tmp_path: Path) -> None:
     adni.write(tmp_path / "tree", registered=True)
     request = asked("adni", tmp_path / "tree", "diagnosis", visits="baseline")
     chosen = list_scans(request, tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""IXI in its true layout, with its traps."""
+"""IXI in its original layout, including special cases."""
 
 from __future__ import annotations
 

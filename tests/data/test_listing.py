@@ -1,4 +1,4 @@
-"""Datasets by name: options, places, external test cohorts."""
+"""Datasets by name: options, root directories, external test cohorts."""
 
 from __future__ import annotations
 

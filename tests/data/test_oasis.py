@@ -1,4 +1,4 @@
-"""OASIS-1, OASIS-2 and OASIS-3 as they lie on disk."""
+"""OASIS-1, OASIS-2 and OASIS-3 in their original layouts."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_images_of_other_names_are_not_taken_for_scans(tmp_path: Path) -> None:
 def test_the_table_may_be_a_workbook(tmp_path: Path) -> None:
     expected = oasis1.write(tmp_path)
     file = tmp_path / oasis1.TABLE
-    # Ages and ratings are numbers there, and gaps make ages no others.
+    # In Excel, ages and ratings are numbers, and missing values do not change ages.
     table = read_table(file)
     table["CDR"] = pd.to_numeric(table["CDR"])
     table["Age"] = pd.to_numeric(table["Age"])
@@ -276,7 +276,7 @@ def test_dementia_of_another_cause_is_told(tmp_path: Path) -> None:
 
 def test_a_rating_of_nothing_does_not_hide_one_on_another_day(tmp_path: Path) -> None:
     oasis3.write(tmp_path)
-    # The tree holds an exam without a rating on the very day of this scan.
+    # There is an exam without a rating on the day of this scan.
     assert (tmp_path / oasis3.CLINICAL).read_text().endswith("d0129,0129,,,,\n")
     first = used(listed_scans("oasis3", tmp_path)).loc[("OAS30001", "d0129")]
     assert first["source"] == "CDR 1 (AD Dementia), 30 days before"
@@ -306,7 +306,7 @@ def test_clinical_visits_without_days_are_refused(tmp_path: Path) -> None:
         ("OASIS_session_label", "label"),
         ("days_to_visit", "when"),
     )
-    with pytest.raises(UserError, match=r"lacks the days of its visits.*'label', 'when'"):
+    with pytest.raises(UserError, match=r"needs the days of its visits.*'label', 'when'"):
         listed_scans("oasis3", tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The picture of `bench data preview`: directions, proportions, and what is said beside it."""
+"""The picture of `bench data preview`: directions, proportions and notes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_letters_stand_where_the_header_says(signs, tmp_path: Path) -> None:
         pixels = axis.images[0].get_array()
         assert axis.images[0].origin == "lower"
         up, across = (np.arange(n) - (n - 1) / 2 for n in pixels.shape)
-        # Both the letter and the bright part lie on one side of the middle.
+        # The letter and the bright part are on the same side of the centre.
         place = letters(axis)
         assert place[bright[0]][0] > 0.5, number
         assert float((pixels * across[None, :]).sum()) > 0, number

@@ -1,4 +1,4 @@
-"""Facts of scans, and what they give reason to look at, on the template itself."""
+"""Facts of scans and quality checks, tested with the template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registration recovers a known transform, with ANTs itself."""
+"""Registration with ANTs recovers a known transform."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GRID = GRIDS["mni-4mm"]
 
 
 def moved_template(*, skull: bool) -> tuple[Volume, np.ndarray]:
-    """Return the template at 2 mm, turned, scaled and moved, and the affine that it had."""
+    """Return the template at 2 mm, rotated, scaled and shifted, and its original affine."""
     template = to_ras(formats.read(template_file()))
     coarse = conform(template, GRIDS["mni-2mm"], "mni")
     if skull:

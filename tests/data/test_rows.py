@@ -1,4 +1,4 @@
-"""Tables as people save them: encodings, separators, quotes, Excel, and words for no value."""
+"""Tables as users save them: encodings, separators, quotes, Excel, and missing values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = [["eid", "site"], ["007", "Köln"], ["08", "x"]]
 
 
 def found(file: Path) -> list[list[str]]:
-    """Return what every way of reading a table says of it; they must agree."""
+    """Return a table after checking that all ways of reading it agree."""
     table = read_table(file)
     assert columns_of(file) == list(table.columns)
     pd.testing.assert_frame_equal(table, read_columns(file, lambda name: bool(name)))

@@ -1,4 +1,4 @@
-"""Who trains, validates and tests: groups, given sides, held-out sites, external test cohorts."""
+"""Selection and split of scans: groups, given sets, held-out sites, external test cohorts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def listing(table: pd.DataFrame, external: pd.DataFrame | None = None, **options
 
 
 def facts(of: Listing, same: tuple[tuple[str, ...], ...] = (), bad: tuple[str, ...] = ()):
-    """Return what reading would say: every image its own, but for files that are the same."""
+    """Return the facts of scans that are all different, except for those in `same`."""
     paths = of.chosen["path"].tolist()
     alias = {path: group[0] for group in same for path in group}
     return pd.DataFrame(
@@ -74,7 +74,7 @@ def sides(found: SelectedScans) -> dict[str, str]:
     return found.subjects.set_index("subject_id")["side"].to_dict()
 
 
-# --- What belongs together ------------------------------------------------------------------------
+# --- Groups of subjects ---------------------------------------------------------------------------
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -93,7 +93,7 @@ def test_families_and_copies_are_never_on_two_sides(seed: int) -> None:
         assert len({found[subject] for subject in people if subject in found}) <= 1
 
 
-def test_an_image_under_two_subjects_is_used_once_and_said() -> None:
+def test_an_image_of_two_subjects_is_used_once_with_a_warning() -> None:
     found = selected(rows(), same=(("0.nii", "2.nii"),))
     assert found.scans.set_index("path").loc["2.nii", "reason"] == "copy of another scan"
     assert found.scans.set_index("path").loc["0.nii", "reason"] == ""
@@ -108,7 +108,7 @@ def test_an_image_with_two_labels_is_not_used() -> None:
     assert ("left out: one image, two labels of diagnosis", 2) in found.flow
 
 
-def test_other_scans_of_subjects_who_share_an_image_stay_on_one_side() -> None:
+def test_subjects_who_share_an_image_stay_in_one_set() -> None:
     table = pd.concat([rows(), rows().assign(session_id="2", path=lambda t: "later-" + t["path"])])
     for other in range(2, 40, 2):
         found = selected(table, same=(("0.nii", f"{other}.nii"),))
@@ -135,7 +135,7 @@ def test_forcing_a_subject_onto_two_sides_is_an_error() -> None:
         selected(table)
 
 
-# --- Sides that are given -------------------------------------------------------------------------
+# --- Given sets -----------------------------------------------------------------------------------
 
 
 def test_an_official_split_is_honoured() -> None:
@@ -144,14 +144,14 @@ def test_an_official_split_is_honoured() -> None:
     assert list(sides(selected(table)).values()) == ["train", "train", "validation", "test"] * 10
 
 
-def test_official_training_subjects_are_validated_on_where_nobody_else_is() -> None:
+def test_without_official_validation_set_training_subjects_are_used() -> None:
     official = ["test"] * 12 + ["train"] * 28
     found = list(sides(selected(rows(split=official))).values())
     assert found[:12] == ["test"] * 12
     assert (found[12:].count("train"), found[12:].count("validation")) == (21, 7)
 
 
-def test_unknown_official_sides_are_listed() -> None:
+def test_unknown_official_sets_are_listed() -> None:
     with pytest.raises(UserError, match="'holdout'; use one of 'train'"):
         selected(rows(split=["holdout"] * 40))
 
@@ -169,7 +169,7 @@ def test_a_site_is_held_out_with_all_its_subjects() -> None:
     assert rest.count("train") / rest.count("validation") == pytest.approx(3, rel=0.4)
 
 
-def test_a_site_that_is_not_there_is_an_error_that_lists_sites() -> None:
+def test_an_unknown_site_is_an_error_that_lists_sites() -> None:
     with pytest.raises(UserError, match="choose one of 'A', 'B', 'C'"):
         selected(rows(), hold_out_site="D")
 
@@ -199,7 +199,7 @@ def test_an_external_image_that_was_saved_again_is_refused() -> None:
     other = rows(20).assign(subject_id=[f"other:{i}" for i in range(20)])
     other["path"] = "other-" + other["path"]
     both = listing(rows(), external=other)
-    # Other bytes, the same image: the hashes differ, the means of the blocks do not.
+    # The hashes of the copies differ, but the means of the blocks do not.
     found = facts(both)
     means = np.random.default_rng(0).uniform(0, 1000, (len(found), 64))
     means[both.chosen["path"] == "other-3.nii"] = means[both.chosen["path"] == "7.nii"]
@@ -208,7 +208,7 @@ def test_an_external_image_that_was_saved_again_is_refused() -> None:
         select_scans(both, found)
 
 
-# --- What is left ---------------------------------------------------------------------------------
+# --- Remaining ------------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_read_is_counted_and_not_used() -> None:

@@ -75,7 +75,7 @@ def test_new_subjects_fill_what_the_quotas_leave_and_the_others_stay(n: int, new
     after = sides(table, stored=before)
     assert after[before.index].equals(before)
     for count, share in zip(counts(after), (0.6, 0.2, 0.2), strict=True):
-        # Each of the six strata may be off by what was placed before.
+        # Each of the six strata may deviate because of the stored sets.
         assert abs(count - share * len(after)) <= 7
 
 
@@ -139,7 +139,7 @@ def test_a_rare_class_is_in_the_smallest_subset_when_it_leads() -> None:
 
 
 def test_the_order_is_known_by_heart() -> None:
-    """Stored results rest on these draws: a change here needs a new version of the split."""
+    """Stored results depend on these subsets; changing them needs a new version of the split."""
     table = people(10)
     found = ordered(list(table.index), strata(table, DIAGNOSIS), 7).tolist()
     assert found == [7, 8, 9, 6, 3, 4, 1, 0, 5, 2]

@@ -102,7 +102,7 @@ def test_the_order_of_subjects_does_not_tell_the_diagnosis() -> None:
     assert 70 < first.count("AD") < 130
 
 
-# --- The null twin --------------------------------------------------------------------------------
+# --- The null cohort ------------------------------------------------------------------------------
 
 
 def flipped(spec: Spec, subject: int) -> Traits:
@@ -144,7 +144,7 @@ def test_hidden_traits_of_the_null_twin_are_unrelated_to_its_labels() -> None:
     assert (written["site"] == hidden["site"]).all()
 
 
-# --- What is in the images ------------------------------------------------------------------------
+# --- Images --------------------------------------------------------------------------------------
 
 
 def test_ventricles_grow_by_the_stated_ratio() -> None:
@@ -154,7 +154,7 @@ def test_ventricles_grow_by_the_stated_ratio() -> None:
     )
     template_cm3 = 17.8
     head = 1.11**-0.5
-    # Partial volume hides the rim of the ventricles, hence the width.
+    # Partial volume effects hide the rim of the ventricles, hence the wide tolerance.
     assert 0.65 < (old - young) / ((1.025**35 - 1) * template_cm3 * head) < 1.05
 
 
@@ -210,7 +210,7 @@ def test_variability_zero_makes_twins_of_equal_traits_but_for_the_scanner() -> N
     assert np.abs(np.subtract(*twins)).mean() < 0.5 * np.abs(np.subtract(*people)).mean()
 
 
-# --- The folder -----------------------------------------------------------------------------------
+# --- Directory ------------------------------------------------------------------------------------
 
 
 def test_same_name_same_bytes(tmp_path: Path) -> None:

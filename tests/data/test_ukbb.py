@@ -1,4 +1,4 @@
-"""UK Biobank in its true layouts, with their traps."""
+"""UK Biobank in its original layouts, including special cases."""
 
 from __future__ import annotations
 

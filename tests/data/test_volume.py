@@ -31,7 +31,7 @@ def header_edited(file: Path, **fields) -> Path:
     return file
 
 
-# --- Files that must be left out ----------------------------------------------------------------
+# --- Files that must be excluded ----------------------------------------------------------------
 
 
 def damage(content: bytes) -> dict[str, tuple[str, bytes, str]]:
@@ -165,7 +165,7 @@ def test_voxels_that_are_not_finite_become_zero_and_are_counted(tmp_path: Path) 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 @pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
 def test_every_orientation_comes_out_as_ras(order, signs, tmp_path: Path) -> None:
-    """Each voxel holds a number of its own; where it lies in mm must not change."""
+    """The position in mm of each voxel, identified by its value, must not change."""
     affine = np.eye(4)
     affine[:3, :3] = 0
     for axis, (row, sign) in enumerate(zip(order, signs, strict=True)):
@@ -212,7 +212,7 @@ def test_a_scan_on_the_grid_is_not_interpolated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("voxel", [(1.0, 1.0, 1.0), (4.0, 4.0, 4.0), (-2.0, 1.5, 5.0)])
 @pytest.mark.parametrize("degrees", [0, 20])
 def test_a_ramp_in_mm_stays_the_same_ramp(voxel, degrees: int, tmp_path: Path) -> None:
-    """Linear interpolation and a symmetric filter leave a linear function as it is."""
+    """Linear interpolation and a symmetric filter do not change a linear function."""
     turn = np.radians(degrees)
     spin = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
     affine = np.eye(4)

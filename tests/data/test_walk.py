@@ -1,4 +1,4 @@
-"""What every adapter survives: hidden files, links in circles, capitals, closed folders."""
+"""Special cases for all adapters: hidden files, circular links, capitals, unreadable folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOBODY = 65534
 
 
 def write_caps(root: Path) -> pd.DataFrame:
-    """Write a CAPS folder with one table of all visits in its root."""
+    """Write a CAPS directory with one table of all visits in its root."""
     expected = clinica.write_caps(root)
     (root / "merged.tsv").write_text(clinica.merged())
     return expected.assign(source=expected["source"].str.replace("sessions.tsv", "merged.tsv"))
@@ -68,7 +68,7 @@ def test_links_in_circles_repeat_nothing(name: str, tmp_path: Path) -> None:
     root, disk = tmp_path / "root", tmp_path / "disk"
     root.mkdir()
     expected = TREES[name](root)
-    # All folders but one lie behind links; DataLad links back to the root from below.
+    # All folders but one are links, and DataLad has links to the root.
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir())
     disk.mkdir()
     for folder in folders[1:]:
@@ -197,7 +197,7 @@ def test_a_root_that_is_not_utf8_is_read_and_cached(tmp_path: Path) -> None:
 
 
 def unprivileged(do: Callable[[], list[str]]) -> list[str]:
-    """Return what a function returns in a process that may not read everything."""
+    """Call a function in a process without root privileges and return its result."""
     if os.getuid() != 0:
         return do()
     reading, writing = os.pipe()
@@ -221,7 +221,7 @@ def unprivileged(do: Callable[[], list[str]]) -> list[str]:
 
 @pytest.fixture
 def open_folder():
-    """Return a folder that anybody may enter, unlike those of pytest."""
+    """Return a folder that all users may enter, unlike those of pytest."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder

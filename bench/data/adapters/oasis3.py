@@ -104,8 +104,8 @@ def _exams(tables: Sequence[Path], root: Path) -> tuple[pd.DataFrame, list[str]]
     named = [name for name in ("days_to_visit", *VISITS) if name in table.columns]
     if not named:
         raise UserError(
-            f"{file} lacks the days of its visits, in a column 'days_to_visit' or {VISITS[0]!r}; "
-            f"its columns are {listed(table.columns)}."
+            f"{file} needs the days of its visits in a column 'days_to_visit' or {VISITS[0]!r}, "
+            f"but its columns are {listed(table.columns)}."
         )
     for name in named:
         # A visit's name ends with its day.

@@ -1,4 +1,4 @@
-"""ADNI in small: downloads to be merged, raw and processed images, exams on other days."""
+"""A small copy of ADNI: downloads to be merged, raw and processed images, exams on other days."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ptid(i: int) -> str:
 
 
 def write(root: Path, n_subjects: int = 20, registered: bool = False) -> pd.DataFrame:
-    """Write the cohort; return its manifest, the options being the defaults.
+    """Write the cohort; return its manifest with default options.
 
     Even subjects are CN and odd ones AD, but for the last five: one converts, one is MCI, one has
     no diagnosis at its exam, one had its exam half a year and more away, one is in no table. The

@@ -1,4 +1,4 @@
-"""AIBL in small: a LONI nest with numeric ids, and three clinical tables."""
+"""A small copy of AIBL: a LONI nest with numeric ids, and three clinical tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ START = datetime.date(2007, 3, 5)
 
 
 def write(root: Path, n_subjects: int = 20) -> pd.DataFrame:
-    """Write the cohort; return its manifest, the options being the defaults.
+    """Write the cohort; return its manifest with default options.
 
     Subjects are CN and AD in turn, but for the last four: one is MCI, one has no diagnosis, one has
     it at a visit without MRI half a year away, one is in no table. The first came twice.

@@ -10,7 +10,7 @@ from tests.data.trees.scans import expect, write_scan
 
 
 def write(root: Path, n_subjects: int = 12) -> pd.DataFrame:
-    """Write the folder; return its manifest, the options being the defaults."""
+    """Write the directory; return its manifest with default options."""
     lines, rows = ["participant_id\tage\tsex"], []
     for i in range(1, n_subjects + 1):
         place = f"sub-{i:02d}/anat/sub-{i:02d}_T1w.nii.gz"

@@ -1,4 +1,4 @@
-"""Clinica in small: BIDS folders as ``adni-to-bids`` writes them, and CAPS of ``t1-linear``."""
+"""A small copy of Clinica: BIDS written by ``adni-to-bids``, and CAPS of ``t1-linear``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MNI = "_space-MNI152NLin2009cSym"
 
 
 def write_bids(root: Path, n_subjects: int = 24, old: bool = False) -> pd.DataFrame:
-    """Write the BIDS folder; return its manifest, the options being the defaults.
+    """Write the BIDS directory; return its manifest with default options.
 
     The first subject's first visit has a second run and the second subject no row for its second
     visit; the last subject is in no table. `old` writes months in two digits.

@@ -1,4 +1,4 @@
-"""IXI in small: names with hospitals, a table with repeated ids."""
+"""A small copy of IXI: names with hospitals, a table with repeated ids."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def table(n_subjects: int = 24) -> pd.DataFrame:
 
 
 def write(root: Path, n_subjects: int = 24, suffix: str = "csv") -> pd.DataFrame:
-    """Write the cohort; return its manifest, the options being the defaults.
+    """Write the cohort; return its manifest with default options.
 
     One subject is in the table twice, one twice with contradictory ages, one once with and once
     without an age, one without an age, one not at all.

@@ -1,4 +1,4 @@
-"""OASIS-1 in small: Analyze pairs on discs, rescans, adults who were not rated."""
+"""A small copy of OASIS-1: Analyze pairs on discs, rescans, adults who were not rated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def images_of(scan: str) -> dict[str, str]:
 
 
 def write(root: Path, n_subjects: int = 24, discs: bool = True) -> pd.DataFrame:
-    """Write the cohort; return its manifest, the options being the defaults.
+    """Write the cohort; return its manifest with default options.
 
     Subject 1 has a rescan with a row of its own, subject 2 one without; the last is in no table.
     """

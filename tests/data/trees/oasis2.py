@@ -1,4 +1,4 @@
-"""OASIS-2 in small: pairs of NIfTI in two parts, several visits and repeats."""
+"""A small copy of OASIS-2: pairs of NIfTI in two parts, several visits and repeats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIAGNOSES = {"0": "CN", "0.5": "", "1": "AD", "1.0": "AD", "2": "AD"}
 
 
 def write(root: Path, n_subjects: int = 24, suffix: str = ".nifti.img") -> pd.DataFrame:
-    """Write the cohort; return its manifest, the options being the defaults.
+    """Write the cohort; return its manifest with default options.
 
     Every fourth subject has one visit only; the last visit of the last subject is in no table, and
     the last subject but one neither.

@@ -1,4 +1,4 @@
-"""OASIS-3 in small: sessions named by days, runs, clinical visits on other days."""
+"""A small copy of OASIS-3: sessions named by days, runs, clinical visits on other days."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIAGNOSES = {"0": "CN", "0.5": "", "1": "AD", "1.0": "AD", "2": "AD"}
 
 
 def write(root: Path, n_subjects: int = 24, old: bool = False) -> pd.DataFrame:
-    """Write the cohort; return its manifest, the options being the defaults.
+    """Write the cohort; return its manifest with default options.
 
     The first scan of each subject has two runs, the second lies in a folder ``NIFTI`` and has none.
     The last subject is in no table; the last but one had no clinical visit in the year of the
@@ -73,7 +73,7 @@ def write(root: Path, n_subjects: int = 24, old: bool = False) -> pd.DataFrame:
 
 
 def _write_tables(root: Path, people: list[tuple], visits: list[tuple], old: bool) -> None:
-    """Write demographics and clinical data; a visit without a rating says nothing."""
+    """Write demographics and clinical data; some visits have no rating."""
     if old:
         sexes = {"1": "M", "2": "F"}
         (root / "subjects.csv").write_text(

@@ -1,4 +1,4 @@
-"""What the small cohorts share: scans of a few voxels, and the listing that the tests look at."""
+"""Common parts of the small cohorts: scans of a few voxels, and their listing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLUMNS = [
     "source",
     "reason",
 ]
-"""What the manifest of a cohort is compared by, row by row."""
+"""Columns in which manifests are compared."""
 
 
 def write_scan(
@@ -35,7 +35,7 @@ def write_scan(
     affine: np.ndarray | None = None,
     dtype: type = np.float32,
 ) -> Path:
-    """Write a ball of noise in the middle of MNI space; the name says in which format.
+    """Write a ball of noise in the centre of MNI space; its name determines the format.
 
     ``.img`` is a pair of NIfTI; for Analyze see `write_analyze`.
     """
@@ -49,7 +49,7 @@ def write_scan(
 
 
 def write_analyze(file: Path, seed: int = 0, shape: tuple[int, ...] = (*SHAPE, 1)) -> Path:
-    """Write a ball of noise as a pair of Analyze 7.5, which knows no orientation."""
+    """Write a ball of noise as a pair of Analyze 7.5, which has no orientation."""
     file.parent.mkdir(parents=True, exist_ok=True)
     nib.AnalyzeImage(_ball(seed, shape).astype(np.int16), None).to_filename(file)
     return file
@@ -64,7 +64,7 @@ def _ball(seed: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def listed_scans(card_name: str, root: Path, **options: object) -> pd.DataFrame:
-    """Return every scan of a cohort as adapter and choices leave it."""
+    """Return all scans of a cohort after adapter and choices."""
     card = catalogue.dataset(card_name)
     known = dataset_options(card)
     assert set(options) <= set(known)
@@ -74,7 +74,7 @@ def listed_scans(card_name: str, root: Path, **options: object) -> pd.DataFrame:
 
 
 def expect(rows: list[dict]) -> pd.DataFrame:
-    """Return expected rows in the order of a manifest, what they do not say being missing."""
+    """Return expected rows in the order of a manifest, with unspecified values missing."""
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
     texts = [name for name in COLUMNS if name != "age"]
     frame[texts] = frame[texts].astype(object).fillna("").astype(str)

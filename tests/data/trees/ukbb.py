@@ -1,4 +1,4 @@
-"""UK Biobank in small: scans in every form on disk, and tables in every style."""
+"""A small copy of UK Biobank: scans in every form on disk, and tables in every style."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def column(field: int, instance: int, style: str) -> str:
 def write(
     root: Path, n_subjects: int = 24, style: str = "dash", suffix: str = "csv"
 ) -> pd.DataFrame:
-    """Write the cohort; return its manifest, the options being the defaults.
+    """Write the cohort; return its manifest with default options.
 
     The forms on disk alternate. The first subject came twice; of the last five one is unusable, one
     has no registered image, one is in no table, one has no age, one has a torn archive.
