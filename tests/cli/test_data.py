@@ -136,7 +136,7 @@ def test_tables_elsewhere_and_withdrawals_are_named(bench, tmp_path) -> None:
     (tmp_path / "UKB" / "ukb.csv").rename(tmp_path / "fields.csv")
     (tmp_path / "w.csv").write_text(f"{ukbb.eid(1)}\n")
     words = ("data", "manifest", "ukbb", "--root", "UKB", "--out", "m.csv")
-    assert "there is none among none" in refused(bench(*words))
+    assert "Tables found: none" in refused(bench(*words))
     out = ran(bench(*words, "--table", "fields.csv", "--withdrawals", "w.csv"))
     assert "left out: withdrawn: 1" in out
 
