@@ -1,4 +1,4 @@
-"""Figures: their numbers are the report's."""
+"""Figures show the numbers of the report."""
 
 import itertools
 from dataclasses import replace
@@ -33,12 +33,12 @@ def test_learning_curves_have_the_means_and_intervals_of_the_report(bench, readi
             runs = curve.run_values[curve.run_sizes == size]
             assert runs.mean() == pytest.approx(score.mean, rel=1e-12)
             assert len(runs) == 3
-    # Above half the pool of 96 seeds draw nearly the same subjects.
+    # Above half of the pool of 96 subjects, seeds have nearly the same training set.
     assert data.conditional == 96
     assert data.size_labels == ("24", "48", "96 (all)")
 
 
-def test_learning_curves_say_failed_runs_and_draw_the_others(bench, reading):
+def test_learning_curves_mention_failed_runs_and_show_the_others(bench, reading):
     bench.cohort()
     arm = bench.arm("good")
     command = bench.ask(arm, sizes=(24, 48))
@@ -141,7 +141,7 @@ def raw_pairs(store):
     return [pair.found for pair in source.all_pairs().pairs]
 
 
-def test_the_heat_map_turns_signs_when_models_are_named_in_another_order(bench, reading):
+def test_the_heat_map_changes_signs_if_models_are_given_in_another_order(bench, reading):
     three(bench)
     store = reading()
     one = gathered(store, "heatmap", models=("good", "bad"))
@@ -171,7 +171,7 @@ def test_roc_and_calibration_have_the_scores_of_the_report(bench, reading):
     for curve in gathered(store, "roc").curves:
         text = cell(report, curve.label, "n48").text
         assert text.startswith(curve.auc.removeprefix("AUC "))
-        # The mean of the curves has the mean of the areas, but for the grid's steps.
+        # The area of the mean curve is the mean area, up to the steps of the grid.
         area = float(np.trapezoid(curve.curve.tpr, curve.curve.fpr))
         assert area == pytest.approx(cell(report, curve.label, "n48").values["mean"], abs=0.02)
     report = table(build_report(store, metric="all"), "leaderboard-brier")
@@ -211,14 +211,14 @@ def test_subjects_are_losses_averaged_over_seeds(bench, reading):
     assert other.better == pytest.approx(1 - data.better)
 
 
-def test_subjects_of_classes_are_told_apart(bench, reading):
+def test_subjects_are_grouped_by_class(bench, reading):
     three(bench, STAGES, sizes=(48,))
     data = gathered(reading(), "subjects")
     assert data.groups == ("CN", "MCI", "AD")
     assert np.bincount(data.group).tolist() == [14, 13, 13]
 
 
-def test_a_page_draws_fewer_subjects_and_says_so(bench, reading):
+def test_a_page_shows_fewer_subjects_and_mentions_it(bench, reading):
     bench.cohort(n_test=2000)
     arms = [bench.arm(name) for name in ("good", "fair")]
     bench.grid(arms, sizes=(48,))
@@ -243,7 +243,7 @@ def test_spread_evenly_keeps_both_ends_and_no_subject_twice():
     assert spread_evenly(values, None).tolist() == list(range(501))
 
 
-def test_the_front_has_what_no_other_beats_in_both():
+def test_the_front_has_the_models_that_are_not_dominated():
     rng = np.random.default_rng(3)
     for _ in range(50):
         cost, gain = rng.integers(1, 6, 12).astype(float), rng.integers(0, 6, 12).astype(float)
@@ -274,7 +274,7 @@ def test_pareto_takes_the_costs_of_the_report(bench, reading):
     assert time.label == "training time (s)"
     assert time.values.tolist() == [100, 10, 200]
     assert time.front.tolist() == [True, True, False]
-    # No parameters have no place on a logarithmic axis.
+    # Zero parameters cannot be shown on a logarithmic axis.
     assert parameters.values.tolist()[::2] == [2, 4]
     assert np.isnan(parameters.values[1])
     assert parameters.front.tolist() == [True, False, False]

@@ -1,4 +1,4 @@
-"""Figures: their files are whole, nothing is cut, and the same data give the same bytes."""
+"""Files of figures are complete and reproducible, and no text is cut off."""
 
 import io
 import itertools
@@ -18,7 +18,7 @@ NASTY = "we$rd_x$ & <b> \\frac"
 
 
 def everything(bench):
-    """Plant a store of each task with names that are trouble; return kind to request."""
+    """Add cohorts of each task, with difficult names; return the request for each kind."""
     fingerprint = bench.cohort(name="ages", n_test=60)
     names = ("good", NASTY, "_hidden", "a-model-with-a-very-long-name-" * 3)
     bench.grid([bench.arm(name, fingerprint) for name in names], sizes=(24, 48, 96))
@@ -38,7 +38,7 @@ def everything(bench):
 
 
 def font_kinds(pdf):
-    """Return the subtypes of the fonts in a PDF, of its compressed objects too."""
+    """Return the subtypes of the fonts in a PDF, including those in compressed objects."""
     parts = [pdf]
     for found in re.finditer(rb"stream\r?\n(.*?)endstream", pdf, re.S):
         try:
@@ -49,7 +49,7 @@ def font_kinds(pdf):
     return set(re.findall(rb"/Subtype\s*/(Type\w+|TrueType|CIDFontType\w+)", whole)), whole
 
 
-def test_every_kind_is_a_whole_file_with_its_fonts_and_the_same_bytes_again(bench, reading):
+def test_every_kind_is_a_complete_and_reproducible_file_with_fonts(bench, reading):
     requests = everything(bench)
     store = reading()
     assert set(requests) == set(KINDS)
@@ -64,7 +64,7 @@ def test_every_kind_is_a_whole_file_with_its_fonts_and_the_same_bytes_again(benc
         assert b"/FontFile2" in whole
         root = ET.fromstring(made["svg"].data)
         assert root.tag.endswith("svg")
-        # Glyphs are shapes: no machine needs the font; and nothing is pixels.
+        # Glyphs are paths, so that no font is needed, and there are no bitmaps.
         tags = {element.tag.rpartition("}")[2] for element in root.iter()}
         assert not tags & {"text", "image", "script"}, name
         with Image.open(io.BytesIO(made["png"].data)) as image:
@@ -79,7 +79,7 @@ def test_every_kind_is_a_whole_file_with_its_fonts_and_the_same_bytes_again(benc
 
 @pytest.fixture
 def texts_of(monkeypatch):
-    """Draw a figure and return every text that was put on it with its box."""
+    """Draw a figure and return all its texts with their bounding boxes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
@@ -104,7 +104,7 @@ def texts_of(monkeypatch):
     return texts
 
 
-def test_no_word_is_cut_or_lies_on_another_and_names_stand_as_they_are(bench, reading, texts_of):
+def test_no_text_is_cut_off_or_overlaps_and_names_are_unchanged(bench, reading, texts_of):
     requests = everything(bench)
     store = reading()
     for name, where in requests.items():
@@ -129,7 +129,7 @@ def test_no_word_is_cut_or_lies_on_another_and_names_stand_as_they_are(bench, re
             assert "a-model-with-a-very-long-name-" * 3 in whole, name
 
 
-def test_twenty_models_have_twenty_looks_that_differ_in_grey():
+def test_twenty_models_have_styles_that_differ_without_colour():
     styles = [model_style(i) for i in range(20)]
     assert len(set(styles)) == 20
     assert len({(each.marker, str(each.dash)) for each in styles[: len(MARKERS)]}) == len(MARKERS)
@@ -140,7 +140,7 @@ def test_twenty_models_have_twenty_looks_that_differ_in_grey():
         assert str(one.dash) != str(two.dash)
 
 
-def test_the_readers_own_settings_of_matplotlib_change_nothing(bench, reading):
+def test_the_users_settings_of_matplotlib_have_no_effect(bench, reading):
     import matplotlib
 
     three(bench)

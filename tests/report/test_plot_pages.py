@@ -44,7 +44,7 @@ def test_a_page_has_the_figures_of_its_task_with_the_numbers_in_words(bench, rea
         ET.fromstring(picture.data)
 
 
-def test_the_reference_that_a_reader_asked_for_is_that_of_the_page(bench, reading):
+def test_a_requested_reference_is_used_on_the_page(bench, reading):
     three(bench, sizes=(48,))
     store = reading()
     (protocol,) = select_protocols(store, {}).protocols
@@ -55,7 +55,7 @@ def test_the_reference_that_a_reader_asked_for_is_that_of_the_page(bench, readin
     assert "exploratory BH p" in words
 
 
-def test_one_size_and_one_model_leave_out_what_they_cannot_show(bench, reading):
+def test_figures_that_need_several_sizes_or_models_are_omitted(bench, reading):
     bench.cohort()
     bench.grid([bench.arm("alone")], sizes=(48,))
     titles = [picture.title.partition(",")[0] for picture in pictures(reading())]
@@ -106,7 +106,7 @@ def test_reports_do_not_import_matplotlib():
         ("heatmap", {"models": ("good",)}, "needs at least 2 models .* there is only 1"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(bench, reading, name, request_, words):
+def test_wrong_requests_are_refused_in_one_sentence(bench, reading, name, request_, words):
     three(bench)
     with pytest.raises(UserError, match=words) as found:
         figure(reading(), name, FigureRequest(**request_))
@@ -124,7 +124,7 @@ def test_two_protocols_of_one_command_must_be_chosen_from(bench, reading):
     assert figure(store, "learning-curves", FigureRequest(where={"dataset": "two"})).data
 
 
-def test_one_seed_and_undefined_scores_are_drawn_without_what_is_not_known(bench, reading):
+def test_one_seed_and_undefined_scores_are_drawn_without_intervals(bench, reading):
     bench.cohort()
     arms = [bench.arm(name) for name in ("a", "b")]
     command = bench.ask(*arms, sizes=(24, 48), seeds=(0,))
@@ -156,7 +156,7 @@ def plot(bench, tmp_path, *words):
     )
 
 
-def test_the_command_writes_a_file_and_says_the_numbers(bench, tmp_path):
+def test_the_command_writes_a_file_and_prints_the_numbers(bench, tmp_path):
     three(bench)
     done = plot(bench, tmp_path, "forest")
     assert done.returncode == 0, done.stderr

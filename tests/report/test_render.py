@@ -39,7 +39,7 @@ def report(bench):
 
 
 def made(*rows, columns=("model", "value"), lead=1):
-    """Return a report of one table of plain texts, numbers in all but the first column."""
+    """Return a report with one table of texts, numeric in all but the first column."""
     heads = tuple(Column(f"c{i}", name, numeric=i > 0) for i, name in enumerate(columns))
     body = tuple(tuple(c if isinstance(c, Cell) else Cell(c) for c in row) for row in rows)
     table = Table("t", "T", heads, body, lead=lead)
@@ -199,7 +199,7 @@ def test_csv_and_json_hold_the_same_numbers_at_full_precision(report):
     assert seen > 300
 
 
-def test_what_is_undefined_is_null_and_not_nan(report):
+def test_undefined_numbers_are_null_and_not_nan(report):
     text = render(report, "json")
     assert "NaN" not in text
     assert "Infinity" not in text
@@ -228,7 +228,7 @@ MARKED = (
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
 @pytest.mark.parametrize("no_color", ["", "1"])
 @pytest.mark.parametrize("styled", [False, True])
-def test_no_terminal_loses_a_mark(styled, no_color, term, monkeypatch):
+def test_all_terminals_show_the_marks(styled, no_color, term, monkeypatch):
     monkeypatch.setenv("TERM", term)
     monkeypatch.setenv("NO_COLOR", no_color)
     text = to_terminal(made(*MARKED), styled=styled, width=80)
@@ -268,7 +268,7 @@ def test_the_best_is_never_marked_as_tied_with_itself():
     assert r"b & {words\sign{\textasciitilde{}}} \\" in text
 
 
-def test_the_appendix_is_for_pages_and_machines():
+def test_the_appendix_is_in_html_csv_and_json_only():
     one = made(("shown", "1")).sections[0].tables
     two = Table("long", "Long", (Column("a", "A"),), ((Cell("folded"),),))
     found = Report("R", (Section("S", one, appendix=(two,)),))
@@ -280,7 +280,7 @@ def test_the_appendix_is_for_pages_and_machines():
 def test_names_and_notes_are_never_taken_for_markup(report):
     rows = json.loads(render(report, "json"))["sections"][0]["tables"][0]["rows"]
     assert rows[2]["arm"]["text"] == WILD
-    # Rich markup and LaTeX would swallow the brackets and the percent sign.
+    # Unescaped brackets and percent signs would be lost in rich markup and LaTeX.
     text = "".join(render(report, "terminal").split())
     assert WILD[:8] in text
     assert latex_escape(WILD) in render(report, "latex")
@@ -323,7 +323,7 @@ HIDDEN = re.compile(r"Columns omitted for lack of width: (.*?); use --wide to sh
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
-def test_a_narrow_terminal_cuts_no_number_and_names_what_it_leaves_out(report, width):
+def test_a_narrow_terminal_cuts_no_number_and_lists_omitted_columns(report, width):
     board = replace(report.sections[0], tables=report.tables[:1])
     text = to_terminal(replace(report, sections=(board,)), width=width, wide=False)
     assert max(len(line) for line in text.splitlines()) <= width
@@ -331,7 +331,7 @@ def test_a_narrow_terminal_cuts_no_number_and_names_what_it_leaves_out(report, w
     hidden = " ".join(HIDDEN.findall(" ".join(text.split()))).split(", ")
     columns = report.tables[0].columns
     shown = [i for i, column in enumerate(columns) if column.title not in hidden]
-    # The primary size is the last that goes.
+    # The primary size is the last to be omitted.
     assert 2 in shown
     for cell in (row[i] for row in report.tables[0].rows[:2] for i in shown if i):
         assert cell.text in text
@@ -347,7 +347,7 @@ def test_a_wide_table_has_every_column_on_one_line(report):
             assert any(all(w in line for w in words) for line in lines), (table.name, words)
 
 
-def test_the_least_important_column_goes_first_and_the_title_never_wraps():
+def test_the_least_important_column_is_omitted_first_and_titles_never_wrap():
     heads = ("model", "kept", "minor", "last")
     columns = tuple(
         Column(f"c{i}", title, numeric=i > 0, minor=5 * (title == "minor"))
@@ -366,7 +366,7 @@ def test_the_least_important_column_goes_first_and_the_title_never_wraps():
     assert text.count("alpha") == 1
 
 
-def test_columns_of_words_share_what_numbers_leave():
+def test_columns_of_text_share_the_remaining_width():
     heads = (Column("a", "item"), Column("b", "question"), Column("c", "n", numeric=True))
     rows = (("short", "words " * 40, "12"), ("name " * 12, "no", "3"))
     table = Table("t", "T", heads, tuple(tuple(map(Cell, row)) for row in rows))
@@ -401,7 +401,7 @@ def test_latex_is_escaped(text, wanted):
     assert latex_escape(text) == wanted
 
 
-def test_a_long_table_goes_on_on_the_next_page_under_its_own_label():
+def test_a_long_table_is_continued_on_the_next_page_with_its_own_label():
     text = render(made(*[(f"m{i}", "1") for i in range(60)]), "latex")
     first, *rest = re.findall(r"\\label\{(.*?)\}", text)
     assert re.fullmatch(r"tab:S-[0-9a-f]{4}-t", first)
@@ -410,7 +410,7 @@ def test_a_long_table_goes_on_on_the_next_page_under_its_own_label():
     assert all(f"m{i} &" in text for i in range(60))
 
 
-def test_names_that_differ_only_in_what_a_label_cannot_hold_have_labels_of_their_own():
+def test_names_that_differ_only_in_special_characters_have_different_labels():
     one, two, three = (
         Table(name, "T", (Column("a", "A"),), tuple((Cell(str(i)),) for i in range(30)))
         for name in ("a b", "a-b", "a_b-2")
@@ -432,13 +432,13 @@ def test_names_that_differ_only_in_what_a_label_cannot_hold_have_labels_of_their
         (("n/a", "missing"), "r"),
     ],
 )
-def test_plain_numbers_stand_point_below_point(texts, wanted):
+def test_numbers_are_aligned_at_the_decimal_point(texts, wanted):
     text = render(made(*[("a", each) for each in texts]), "latex")
     assert f"{{tabular}}{{l{wanted}}}" in text
     assert "{n/a}" in text or not ("S[" in wanted and "n/a" in texts)
 
 
-def test_a_wide_table_spans_both_columns_and_breaks_its_words_not_its_numbers():
+def test_a_wide_table_spans_both_columns_and_breaks_text_but_not_numbers():
     name = "slice2d-imagenet-pos [efficientnet-lite0] vs linear-voxels"
     heads = ("A vs B", *["a number"] * 6)
     text = render(made((name, *["1.234 [1.000, 2.000]"] * 6), columns=heads), "latex")
@@ -447,14 +447,14 @@ def test_a_wide_table_spans_both_columns_and_breaks_its_words_not_its_numbers():
     assert r"\begin{table}" in render(made(("a", "1")), "latex")
 
 
-def test_a_fragment_is_tables_and_says_what_it_needs(report):
+def test_a_fragment_contains_tables_and_names_required_packages(report):
     text = render(report, "latex")
     head = text.splitlines()[:2]
     assert all(line.startswith("% ") for line in head)
     assert all(name in head[1] for name in ("booktabs", "graphicx", "siunitx"))
     for word in ("documentclass", r"\begin{document}", r"\section", "[H]"):
         assert word not in text
-    # What it sets it sets for itself.
+    # Its settings are local.
     assert text.count(r"\begingroup") == text.count(r"\endgroup") == 1
     assert text.index(r"\begingroup") < text.index(r"\sisetup")
     assert text.rstrip().endswith(r"\endgroup")
@@ -467,7 +467,7 @@ def needs(*programs):
 
 
 def pdf(text, folder):
-    """Compile a document; return the log, in which nothing is cut off and nothing is amiss."""
+    """Compile a document and return the log, which must not contain errors or overfull boxes."""
     needs("pdflatex")
     (folder / "report.tex").write_text(text, encoding="utf-8")
     for _ in range(2):
@@ -486,7 +486,7 @@ def pdf(text, folder):
 
 
 def article(*fragments, folder, options="", siunitx=r"\usepackage{siunitx}"):
-    """Compile a paper that takes in fragments and refers to every table."""
+    """Compile a paper that includes fragments and refers to every table."""
     for i, fragment in enumerate(fragments):
         (folder / f"tables{i}.tex").write_text(fragment, encoding="utf-8")
     references = "".join(rf"\ref{{{label}}} " for text in fragments for label in labels(text))
@@ -506,7 +506,7 @@ def labels(text):
 
 
 def printed(folder):
-    """Return the numbers that a reader of the compiled document sees."""
+    """Return the numbers in the compiled document."""
     needs("pdftotext")
     done = subprocess.run(
         ["pdftotext", "-layout", "report.pdf", "-"],
@@ -518,7 +518,7 @@ def printed(folder):
     return Counter(NUMBER.findall(done.stdout.replace("−", "-")))
 
 
-def test_a_document_compiles_alone_with_every_number_as_it_is(report, tmp_path):
+def test_a_document_compiles_with_all_numbers_unchanged(report, tmp_path):
     pdf(render(report, "latex", standalone=True), tmp_path)
     wanted = Counter(
         token
@@ -536,8 +536,8 @@ def test_a_fragment_compiles_in_a_paper(report, tmp_path, options):
     article(render(report, "latex"), folder=tmp_path, options=options)
 
 
-def test_two_reports_in_one_paper_have_labels_of_their_own(report, tmp_path):
-    # Another database of the same cohort and models, and another page on the same database.
+def test_two_reports_in_one_paper_have_different_labels(report, tmp_path):
+    # One report is of another database, the other has another caption.
     other = replace(report, title=f"{report.title} 2")
     page = replace(
         report, sections=tuple(replace(s, caption=("A beats B.",)) for s in report.sections)
@@ -549,7 +549,7 @@ def test_two_reports_in_one_paper_have_labels_of_their_own(report, tmp_path):
     article(*texts, folder=tmp_path)
 
 
-def test_labels_stay_while_the_models_and_sizes_do(report):
+def test_labels_do_not_change_unless_models_or_sizes_do(report):
     first, second = made(("a", "0.70"), ("b", "0.60")), made(("a", "0.71"), ("b", "0.65"))
     assert labels(render(first, "latex")) == labels(render(second, "latex"))
     assert labels(render(first, "latex")) != labels(render(made(("a", "0.70")), "latex"))
@@ -570,11 +570,11 @@ def test_no_setting_of_the_paper_changes_a_digit(tmp_path, version):
     )
     found = printed(tmp_path)
     assert found >= Counter(["12345.0", "-0.04", "0.50", "0.001", "0.001", "0.0215", "-0.10"])
-    # Around the fragment the paper rounds as it did.
+    # Outside of the fragment, numbers are rounded as before.
     assert "678" not in " ".join(found)
 
 
-def test_more_tables_than_latex_keeps_waiting_compile(tmp_path):
+def test_more_floats_than_latex_can_hold_compile(tmp_path):
     article(render(made(*[(f"m{i}", "1") for i in range(1500)]), "latex"), folder=tmp_path)
 
 
@@ -597,7 +597,7 @@ def test_latex_compiles_with_every_character_that_could_be_in_a_name(tmp_path):
 # ------------------------------------------------------------------ words
 
 
-def test_numbers_are_worded_the_same_everywhere():
+def test_numbers_are_formatted_consistently():
     assert number(-0.001, 2) == "0.00"
     assert number(float("nan"), 2) == "n/a"
     assert interval(1.0, float("nan"), 2) == "[n/a]"
@@ -613,6 +613,6 @@ def test_one_line_is_one_printable_line(text):
     assert found == found.strip()
 
 
-def test_a_row_that_does_not_fit_its_columns_is_refused():
+def test_a_row_that_does_not_match_the_columns_is_refused():
     with pytest.raises(ValueError, match="one cell per column"):
         Table("t", "T", (Column("a", "A"),), ((Cell("1"), Cell("2")),))

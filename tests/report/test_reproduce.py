@@ -1,4 +1,4 @@
-"""The command that repeats one trial, read back by the command line itself."""
+"""The command that reproduces a trial, as parsed by the command line."""
 
 import shlex
 
@@ -35,7 +35,7 @@ def arm(model="slice2d-scratch", encoder=None, plugin="", **changes):
 
 
 def parsed(command):
-    """Return what the command line makes of a command, as `bench run` would be called."""
+    """Return the parameters with which a command would call `bench run`."""
     words = shlex.split(command)
     assert words[:2] == ["bench", "run"]
     with RUN.make_context("run", words[2:]) as context:
@@ -46,7 +46,7 @@ def again(argv, chosen, n_train=24, seed=3, dataset="cohort", threads=None):
     return parsed(reproduce_command(argv, chosen, dataset, n_train, seed, threads))
 
 
-def test_one_cell_of_a_grid_is_left_of_any_spelling():
+def test_a_command_in_any_spelling_is_reduced_to_one_trial():
     argv = [
         *("bench", "run", "--model=cnn3d,slice2d-scratch", "--model", "prior", "--data", "a,b"),
         *("--data=c", "--encoder", "resnet18", "--encoder=own", "--seeds", "5", "--db=x y.db"),
@@ -69,14 +69,14 @@ def test_one_cell_of_a_grid_is_left_of_any_spelling():
     assert found["deterministic"]
 
 
-def test_seed_0_and_1_are_seeds_and_no_counts():
+def test_seeds_0_and_1_are_not_taken_for_numbers_of_seeds():
     for seed in (0, 1, 7):
         found = again(["bench", "run", "--model", "prior", "--data", "a"], arm("prior"), seed=seed)
         assert parse_seeds(found["seeds"]) == [seed]
 
 
 def test_the_only_cohort_keeps_the_name_of_its_command():
-    # The store shows the name that a cohort had last.
+    # The database contains the latest name of a cohort.
     argv = ["bench", "run", "--model", "prior", "--data", "mine"]
     assert again(argv, arm("prior"), dataset="renamed")["data"] == ["mine"]
 
@@ -90,7 +90,7 @@ def test_settings_of_other_models_are_dropped():
     assert parse_pairs("--set", linear["set_"]) == {"n_components": "3"}
     assert linear["epochs"] is None
     network = again(argv, arm("cnn3d"))
-    # flip came later: no stored params hold it at its default, the card does.
+    # The option flip was added later, so it is on the card but not among stored params.
     assert parse_pairs("--set", network["set_"]) == {"lr": "0.1", "flip": "false"}
     assert network["epochs"] == 2
 
@@ -111,7 +111,7 @@ def test_a_plugin_has_the_settings_of_its_spec():
     assert list(map(str, found["plugins"])) == ["mine.py"]
 
 
-def test_an_encoder_stands_only_where_it_is_taken():
+def test_an_encoder_is_given_only_to_models_that_accept_one():
     argv = [
         "bench",
         "run",
@@ -129,7 +129,7 @@ def test_an_encoder_stands_only_where_it_is_taken():
     assert not again(without, arm(encoder="resnet18"))["encoder"]
 
 
-def test_precision_is_the_one_that_was_resolved_and_threads_are_those_it_ran_with():
+def test_precision_and_threads_are_those_of_the_run():
     argv = ["bench", "run", "--model", "cnn3d", "--data", "a", "--precision", "auto"]
     assert again(argv, arm("cnn3d", precision="bf16"))["precision"] == "bf16"
     assert again(argv, arm("cnn3d"), threads=4)["threads"] == 4
@@ -137,7 +137,7 @@ def test_precision_is_the_one_that_was_resolved_and_threads_are_those_it_ran_wit
     assert again([*argv, "--threads=2"], arm("cnn3d"), threads=4)["threads"] == 2
 
 
-def test_what_was_declared_of_the_grid_is_no_part_of_one_trial():
+def test_the_primary_analysis_is_not_part_of_the_command():
     argv = [
         *("bench", "run", "--model", "cnn3d,prior", "--data", "a", "--reference", "prior"),
         *("--metric=auc", "--primary-size", "48", "--margin", "0.1"),

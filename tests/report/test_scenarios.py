@@ -1,4 +1,4 @@
-"""Whatever a store holds, every page is a report or a sentence, never a wrong word."""
+"""For any contents of a database, every command gives a valid report or one error message."""
 
 import re
 
@@ -144,7 +144,7 @@ SCENARIOS = (
 
 
 def built(bench, build):
-    """Return the report, or the sentence that says why there is none."""
+    """Return the report, or the message that says why there is none."""
     store = Store.for_reading(bench.store.file)
     try:
         return build(store)
@@ -190,7 +190,7 @@ def test_every_page_of_every_store_is_a_report_or_a_sentence(bench, scenario):
     for report in reports:
         if report is not None:
             check_words(report)
-    # Only an empty store has no report at all.
+    # Only an empty database has no report.
     assert (reports[0] is None) == (scenario is nothing)
     if reports[0] is not None:
         for format_ in FORMATS:

@@ -26,7 +26,7 @@ def rows(report, section=0):
 # ------------------------------------------------------------------ labels
 
 
-def test_a_label_is_the_model_where_nothing_else_differs(bench):
+def test_a_label_is_the_model_if_nothing_else_differs(bench):
     one, two = bench.arm("a", encoder=LITE), bench.arm("b", encoder=LITE)
     assert labels(one, two, bench.arm("c")) == ["a", "b", "c"]
 
@@ -43,7 +43,7 @@ def test_a_setting_is_named_only_where_two_arms_of_a_model_differ_in_it(bench):
     assert labels(one, two, other) == ["a pool=mean", "a pool=max", "b"]
 
 
-def test_an_edited_plugin_and_other_weights_are_other_rows(bench):
+def test_edited_plugins_and_other_weights_have_separate_rows(bench):
     one = bench.arm("a")
     two = replace(one, model=Component("a", 1, plugin="0123456789"))
     assert labels(one, two) == ["a plugin=none", "a plugin=012345"]
@@ -52,16 +52,16 @@ def test_an_edited_plugin_and_other_weights_are_other_rows(bench):
     assert labels(one, two) == ["a encoder-weights=aaaaaa", "a encoder-weights=bbbbbb"]
 
 
-def test_a_tuned_arm_is_told_from_one_with_a_fixed_setting(bench):
+def test_tuned_arms_and_arms_with_fixed_settings_have_different_labels(bench):
     one = bench.arm("a", space={"lr": {}, "dropout": {}}, trials=5, tune="shared")
     two = bench.arm("a", space={"dropout": {}}, trials=5, tune="shared")
-    # The arm's own lr of 1e-4 is the card's, with which the tuned one was never run.
+    # The lr of 1e-4 in the tuned arm is the card's default, with which it was not run.
     assert labels(one, two) == ["a lr=tuned", "a lr=0.0001"]
     params = {**one.params, "lr": 1e-3}
     assert labels(replace(one, params=params), two) == ["a lr=tuned", "a lr=0.0001"]
 
 
-def test_arms_that_no_field_tells_apart_still_have_two_labels(bench):
+def test_arms_that_differ_in_no_field_still_have_different_labels(bench):
     one = bench.arm("a", space={"lr": {"low": 0.1}}, trials=5, tune="shared")
     two = bench.arm("a", space={"lr": {"low": 0.2}}, trials=5, tune="shared")
     first, second = labels(one, two)
@@ -94,7 +94,7 @@ def test_two_protocols_never_share_a_table_and_the_other_is_named(bench):
     assert "--where epochs=50" in every_word(report)
 
 
-def test_the_words_that_select_another_protocol_do_select_it(bench):
+def test_the_options_given_for_another_protocol_select_it(bench):
     bench.cohort()
     bench.cohort("its name", DISEASE)
     grids = [
@@ -117,7 +117,7 @@ def test_the_words_that_select_another_protocol_do_select_it(bench):
     assert reached == {arms[0].key for arms in grids[:3]}
 
 
-def test_an_arm_that_leaves_the_protocol_open_stands_in_each_of_them(bench):
+def test_an_arm_that_matches_several_protocols_is_in_each_of_them(bench):
     bench.cohort()
     prior = bench.estimator("prior")
     bench.grid([prior, bench.arm("net", precision="fp32")], sizes=(48,))
@@ -128,7 +128,7 @@ def test_an_arm_that_leaves_the_protocol_open_stands_in_each_of_them(bench):
     assert sorted(rows(report)) == ["net", "prior"]
 
 
-def test_open_arms_that_disagree_with_each_other_are_not_brought_together_by_a_third(bench):
+def test_arms_that_differ_are_not_grouped_because_of_a_third_one(bench):
     bench.cohort()
     tuned = bench.estimator("linear", space={"c": {}}, trials=20, tune="shared")
     other = bench.estimator("linear2", space={"c": {}}, trials=5, tune="shared")
@@ -158,14 +158,14 @@ def test_a_metric_of_one_task_shows_the_cohorts_that_have_it(bench):
     assert [section.title for section in report.sections] == ["ad, diagnosis"]
 
 
-def test_a_command_without_results_does_not_hide_the_one_before(bench):
+def test_a_command_without_results_does_not_hide_earlier_ones(bench):
     bench.cohort()
     bench.grid([bench.arm("done")], sizes=(48,))
     bench.ask(bench.arm("waiting", precision="bf16"))
     assert rows(build_report(bench.store)) == ["done"]
 
 
-def test_an_unknown_key_and_a_value_that_nothing_has_are_answered(bench):
+def test_unknown_keys_and_values_are_refused(bench):
     bench.cohort()
     bench.grid([bench.arm("a")], sizes=(48,))
     with pytest.raises(UserError, match=r"did you mean 'precision'"):

@@ -38,7 +38,7 @@ def test_a_killed_run_that_was_done_later_is_not_counted_as_killed(bench):
     assert len(found.tables) == 1
 
 
-def test_a_killed_study_holds_its_runs(bench):
+def test_runs_of_a_killed_study_are_killed(bench):
     bench.cohort()
     arm = bench.arm("net", space={"lr": {}}, trials=3, tune="shared")
     bench.ask(arm, seeds=range(2))
@@ -57,7 +57,7 @@ def test_studies_are_counted_by_state(bench):
     assert "2 studies stored: 1 done, 1 failed" in every_word(build_status(bench.store))
 
 
-def test_nothing_finished_has_a_status_and_nothing_asked_for_has_a_sentence(bench):
+def test_unfinished_runs_have_a_status_and_an_empty_database_is_refused(bench):
     with pytest.raises(UserError, match="does not contain any runs"):
         build_status(bench.store)
     bench.cohort()

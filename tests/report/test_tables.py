@@ -11,7 +11,7 @@ from tests.report.conftest import AGE, DISEASE, STAGES, cell, cells, every_word,
 
 
 def report(bench, **options):
-    """Build the report as `bench report` does: from a store that is open for reading."""
+    """Build the report as `bench report` does, from a database that is open for reading."""
     store = Store.for_reading(bench.store.file)
     try:
         return build_report(store, **options)
@@ -27,7 +27,7 @@ def three(bench):
 
 
 def direct(bench, arm, size, error, seeds=range(3), metric="mae"):
-    """Measure an arm without the store, from the predictions that were planted."""
+    """Measure an arm from its predictions, without the database."""
     truth = bench.truth[arm.fingerprint]
     stack = np.stack([bench.predict(arm.task, truth, error * (1 + 12 / size), s) for s in seeds])
     return measure_runs(metric, truth, RunPredictions(stack, tuple(seeds)))
@@ -92,7 +92,7 @@ def test_a_failed_run_is_shown_and_its_cell_is_never_the_best(bench):
     assert "seeds dropped: 1" in words
 
 
-def test_a_cell_of_which_everything_failed_has_no_number(bench):
+def test_a_cell_with_failed_runs_only_has_no_number(bench):
     bench.cohort()
     good, bad = bench.arm("good"), bench.arm("bad")
     command = bench.ask(good, bad)
@@ -106,7 +106,7 @@ def test_a_cell_of_which_everything_failed_has_no_number(bench):
     assert "B: no finished run" in cells(pair, "flags")[0].values["words"]
 
 
-def test_where_everything_failed_the_failures_are_the_report(bench):
+def test_if_all_runs_failed_the_report_lists_the_failures(bench):
     bench.cohort()
     arms = [bench.arm("a"), bench.arm("b")]
     command = bench.ask(*arms, seeds=[0])
@@ -165,7 +165,7 @@ def test_a_deterministic_arm_on_the_whole_pool_is_one_fit_without_interval(bench
     assert "checkpoint" not in every_word(found)
 
 
-def test_an_undefined_metric_is_said_not_averaged(bench):
+def test_an_undefined_metric_is_reported_and_not_averaged(bench):
     bench.cohort()
     prior = bench.estimator("prior")
     net = bench.arm("net")
@@ -329,7 +329,7 @@ def test_few_subjects_bring_a_second_p(bench):
     )
 
 
-def test_rank_tests_that_cannot_reject_say_so(bench):
+def test_rank_tests_that_cannot_reject_are_marked(bench):
     three(bench)
     seeds = table(report(bench), "pairs-seeds")
     for found in cells(seeds, "p_sign_flip"):
@@ -406,7 +406,7 @@ def tuned(bench, name, mode):
         (None, "with the published settings"),
     ],
 )
-def test_the_claim_is_worded_by_what_was_done(bench, mode, words):
+def test_the_claim_depends_on_how_models_were_tuned(bench, mode, words):
     bench.cohort()
     make = tuned if mode else (lambda bench, name, _: bench.arm(name))
     bench.grid([make(bench, name, mode) for name in ("a", "b")])
@@ -429,7 +429,7 @@ def test_settings_of_a_known_model_that_are_not_the_published_ones_are_named(ben
     assert "too short to rank models" in words
 
 
-def test_notes_say_who_was_left_out_and_what_was_dropped(bench):
+def test_notes_mention_excluded_runs_and_settings(bench):
     bench.cohort("mine", settings={"space": "native"})
     arm = bench.arm("a", params={"val_size": "full", "epochs": 20, "length": "steps"})
     command = bench.ask(arm, dropped=[("mine", "net with tiny", "it has no weights")])
@@ -449,19 +449,19 @@ def test_notes_say_who_was_left_out_and_what_was_dropped(bench):
 # ------------------------------------------------------------------ refusals
 
 
-def test_an_unknown_metric_is_answered_with_a_suggestion_and_the_list(bench):
+def test_an_unknown_metric_is_refused_with_a_suggestion_and_the_list(bench):
     three(bench)
     with pytest.raises(UserError, match=r"did you mean 'rmse'.*mae, rmse, r2, r"):
         report(bench, metric="rsme")
 
 
-def test_a_reference_that_was_not_run_is_answered_with_what_was(bench):
+def test_a_reference_that_was_not_run_is_refused_with_the_list(bench):
     three(bench)
     with pytest.raises(UserError, match=r"was not run, did you mean 'good'.*'bad', 'fair', 'good'"):
         report(bench, reference="goood")
 
 
-def test_a_reference_that_fits_two_rows_must_be_named_in_full(bench):
+def test_a_reference_that_matches_two_rows_must_be_given_in_full(bench):
     bench.cohort()
     arms = [
         bench.arm("net", encoder=Component(name, 1)) for name in ("resnet18", "efficientnet-lite0")
@@ -473,7 +473,7 @@ def test_a_reference_that_fits_two_rows_must_be_named_in_full(bench):
     assert cells(pairs, "pair")[0].values["b"] == "net [resnet18]"
 
 
-def test_an_empty_database_is_a_sentence(bench):
+def test_an_empty_database_is_refused_in_one_sentence(bench):
     with pytest.raises(UserError, match="does not contain any runs"):
         report(bench)
     bench.cohort()
@@ -501,12 +501,12 @@ def test_a_database_without_the_truth_cannot_be_tested(bench):
         report(bench)
 
 
-def test_truth_is_found_by_the_subject_and_not_by_its_place(bench):
+def test_truth_is_looked_up_by_subject_and_not_by_position(bench):
     bench.cohort()
     arm, other = bench.arm("a"), bench.arm("b")
     bench.grid([arm, other], sizes=(48,))
     before = table(report(bench), "pairs-primary")
-    # The same rows, stored in another order.
+    # Store the same rows in another order.
     with bench.store.engine.begin() as connection:
         rows = connection.exec_driver_sql("SELECT * FROM bench_subjects").fetchall()
         connection.exec_driver_sql("DELETE FROM bench_subjects")

@@ -1,4 +1,4 @@
-"""What a report says of grids that are not whole: every sentence is true of what was run."""
+"""Captions and methods of reports on incomplete grids describe what was run."""
 
 import re
 
@@ -20,7 +20,7 @@ def said(report):
 
 
 def in_format(report, format_):
-    """Return a rendered report as running text, without what only this format needs."""
+    """Return a rendered report as plain text, without the markup of its format."""
     text = render(report, format_, standalone=format_ == "latex")
     text = text.replace(r"{[}", "[").replace(r"{]}", "]").replace(r"\allowbreak{}", "")
     text = re.sub(r"\\([%&#_])", r"\1", text).replace("&#x27;", "'").replace("\\_", "_")
@@ -28,7 +28,7 @@ def in_format(report, format_):
 
 
 def uneven(bench):
-    """Three runs against four that share no seed, two shared seeds, and a cell that is missing."""
+    """Three and four runs without shared seeds, two shared seeds, and a missing cell."""
     bench.cohort("cohort", DISEASE)
     a, b, c = (bench.arm(name, task=DISEASE) for name in ("a", "b", "c"))
     command = bench.ask(a, b, c, sizes=(24, 48), seeds=range(7))
@@ -41,13 +41,13 @@ def uneven(bench):
 
 
 def whole(bench):
-    """Networks at all subjects of the pool."""
+    """Networks that are trained on all subjects of the pool."""
     bench.cohort()
     bench.grid([bench.arm("a"), bench.arm("b")], sizes=(96,))
 
 
 def estimators(bench, sizes=(24, 96)):
-    """Two models that draw nothing at random."""
+    """Two deterministic models."""
     bench.cohort("cohort", DISEASE)
     linear, prior = (bench.estimator(name, task=DISEASE) for name in ("linear-voxels", "prior"))
     command = bench.ask(linear, prior, sizes=sizes, fixed=("prior", "linear-voxels"))
@@ -62,7 +62,7 @@ def estimators(bench, sizes=(24, 96)):
 # ------------------------------------------------------------------ unpaired, missing
 
 
-def test_an_uneven_grid_is_said_cell_by_cell_and_pair_by_pair(bench):
+def test_an_uneven_grid_is_described_by_cell_and_by_pair(bench):
     uneven(bench)
     report = build_report(bench.store)
     text = said(report)
@@ -93,7 +93,7 @@ def test_every_format_says_the_same_of_an_uneven_grid(bench, format_):
     assert "in bold" not in text
 
 
-def test_the_page_of_an_unpaired_pair_says_whose_seeds_there_are(bench):
+def test_the_page_of_an_unpaired_pair_lists_the_seeds_of_both(bench):
     uneven(bench)
     report = build_comparison(bench.store, "a", "b", {})
     first = report.sections[0].caption[0]
@@ -115,7 +115,7 @@ def test_a_pair_without_a_p_is_not_counted_by_holm(bench):
     assert "over 1 pair;" in build_comparison(bench.store, "a", "b", {}).sections[0].caption[0]
 
 
-def test_a_dark_difference_is_said_with_its_owner_and_never_negative(bench):
+def test_a_nonsignificant_difference_is_reported_with_the_favoured_model(bench):
     bench.cohort()
     bench.grid([bench.arm("worse"), bench.arm("better")], sizes=(48,), errors=(5.2, 5.0))
     for names in (("worse", "better"), ("better", "worse")):
@@ -128,7 +128,7 @@ def test_a_dark_difference_is_said_with_its_owner_and_never_negative(bench):
 # ------------------------------------------------------------------ all subjects
 
 
-def test_at_all_subjects_a_seed_draws_no_subset(bench):
+def test_with_all_subjects_there_is_no_random_subset(bench):
     whole(bench)
     text = said(build_report(bench.store))
     assert "training subset" not in text
@@ -143,7 +143,7 @@ def test_at_all_subjects_a_seed_draws_no_subset(bench):
     ) in text
 
 
-def test_below_all_subjects_a_seed_draws_both_subsets(bench):
+def test_with_fewer_subjects_both_subsets_are_random(bench):
     bench.cohort()
     bench.grid([bench.arm("a"), bench.arm("b")], sizes=(24, 48, 96))
     text = said(build_report(bench.store))
@@ -205,7 +205,7 @@ def test_single_fits_are_one_pair_however_often_they_were_run(bench):
     assert "The seed determines" not in text
     assert "linear-voxels vs prior, a single fit each, tested over subjects alone" in text
     assert cell(table(report, "pairs-primary"), "linear-voxels vs prior", "n").text == "1 x 40"
-    # Three runs of one fit are no three pairs for a test over seeds.
+    # Three runs of a single fit are not three pairs for a test over seeds.
     assert not [each for each in report.tables if each.name == "pairs-seeds"]
     page = build_comparison(bench.store, "linear-voxels", "prior", {})
     assert "a single fit each x 40 subjects" in page.sections[0].caption[0]
@@ -216,7 +216,7 @@ def test_single_fits_are_one_pair_however_often_they_were_run(bench):
 # ------------------------------------------------------------------ marks
 
 
-def test_what_was_never_tested_is_not_called_inseparable(bench):
+def test_untested_rows_are_not_marked_as_tied(bench):
     bench.cohort()
     bench.grid([bench.arm("a"), bench.arm("b")], sizes=(48,), seeds=[0])
     report = build_report(bench.store)
@@ -231,7 +231,7 @@ def test_what_was_never_tested_is_not_called_inseparable(bench):
     )
 
 
-def test_metrics_without_a_test_say_so(bench):
+def test_metrics_without_a_test_have_a_note(bench):
     bench.cohort("cohort", DISEASE)
     bench.grid([bench.arm(name, task=DISEASE) for name in "ab"], sizes=(48,))
     note = "MCC and F1: not tested; only the best is marked."
@@ -243,7 +243,7 @@ def test_metrics_without_a_test_say_so(bench):
 # ------------------------------------------------------------------ settings, machines
 
 
-def test_changed_settings_stand_beside_what_was_not_tuned(bench):
+def test_changed_settings_are_listed_for_untuned_models(bench):
     bench.cohort()
     params = {**bench.arm("cnn3d").params, "epochs": 12}
     bench.grid([bench.arm("cnn3d", params=params), bench.arm("slice2d-own", params=params)])

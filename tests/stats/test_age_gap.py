@@ -39,7 +39,7 @@ def test_lines_equal_scipys(seed):
     assert (line.low, line.high) == pytest.approx((theirs.slope - half, theirs.slope + half))
 
 
-def test_beheshtis_correction_takes_off_the_line_of_the_gap_on_validation():
+def test_beheshtis_correction_subtracts_the_line_of_the_validation_gap():
     age, prediction = cohort(2)
     test_age, test_prediction = cohort(3)
     fitted = fit_correction("beheshti", age, prediction)
@@ -47,7 +47,7 @@ def test_beheshtis_correction_takes_off_the_line_of_the_gap_on_validation():
     assert (fitted.slope, fitted.intercept) == pytest.approx((slope, intercept))
     got = fitted.apply(test_age, test_prediction)
     assert got == pytest.approx(test_prediction - slope * test_age - intercept)
-    # On its own validation subjects nothing of the lean is left.
+    # On the validation subjects, the gap no longer depends on age.
     own = gap_summary(age, fitted.apply(age, prediction))
     assert (own.slope, own.mean_gap) == pytest.approx((0, 0), abs=1e-9)
 
@@ -60,12 +60,12 @@ def test_coles_correction_inverts_the_line_of_the_prediction_on_validation():
     got = fitted.apply(test_age, test_prediction)
     assert got == pytest.approx((test_prediction - intercept) / slope)
     assert fitted.n_validation == 60
-    # Cole's does not look at the test ages.
+    # Cole's correction does not use the ages of test subjects.
     assert np.array_equal(got, fitted.apply(test_age[::-1], test_prediction))
 
 
 def test_beheshti_turns_a_constant_predictor_into_an_error_of_zero():
-    """So a corrected prediction is no accuracy: it was told the age."""
+    """Therefore, corrected predictions must not be used to report accuracy."""
     age, test_age = cohort(6)[0], cohort(7)[0]
     constant = np.full(60, 63.0)
     assert compute("mae", test_age, constant).value > 8
@@ -74,7 +74,7 @@ def test_beheshti_turns_a_constant_predictor_into_an_error_of_zero():
     assert compute("mae", test_age, fitted.apply(test_age, constant)).value < 1e-9
 
 
-def test_cole_is_undefined_where_the_prediction_does_not_follow_age():
+def test_cole_is_undefined_if_the_prediction_does_not_depend_on_age():
     age, _ = cohort(8)
     for prediction in (
         np.full(60, 63.0),
@@ -125,7 +125,7 @@ def test_undefined_summaries_say_why():
     assert shifted.slope == pytest.approx(0, abs=1e-12)
 
 
-def test_requests_that_make_no_sense_are_refused():
+def test_invalid_arguments_are_refused():
     age, prediction = cohort(10)
     with pytest.raises(ValueError, match="no correction 'both'"):
         fit_correction("both", age, prediction)

@@ -32,7 +32,7 @@ CASES = (
 
 
 def experiment(task, seed, n_seeds=3, n=40, decimals=None):
-    """Truth and the predictions of S runs; few decimals make ties."""
+    """Return truth and predictions of S runs, with few decimals so that there are ties."""
     rng = np.random.default_rng(seed)
     if task == "regression":
         truth = rng.normal(60, 10, n)
@@ -46,13 +46,13 @@ def experiment(task, seed, n_seeds=3, n=40, decimals=None):
 
 
 def on_resampled_subjects(name, truth, prediction, counts):
-    """The metric of the subjects written down as often as they were drawn."""
+    """Return the metric of subjects that are repeated as often as they were sampled."""
     rows = np.repeat(np.arange(len(truth)), counts.astype(int))
     return compute(name, truth[rows], prediction[rows]).value
 
 
 @pytest.mark.parametrize(("task", "name"), CASES)
-def test_weighting_subjects_is_writing_them_down_as_often(task, name):
+def test_weighting_subjects_equals_repeating_them(task, name):
     truth, stack = experiment(task, 1)
     weights = draw_resamples(1, len(truth), 30, 5).subjects
     by_hand = [[on_resampled_subjects(name, truth, row, w) for row in stack] for w in weights]
@@ -117,7 +117,7 @@ def test_crossed_means_are_a_double_loop_over_seeds_and_subjects(task, name):
     assert crossed_means(curve, once)[0] == pytest.approx(curve.means, rel=1e-12)
 
 
-def test_one_draw_serves_all_sizes_and_arms():
+def test_all_sizes_and_arms_share_their_resamples():
     truth, stack = experiment("regression", 5)
     drawn = draw_resamples(3, len(truth), 50, 1)
     got = crossed_means(
@@ -131,7 +131,7 @@ def test_one_draw_serves_all_sizes_and_arms():
 
 
 def test_the_variance_of_crossed_means_is_that_of_the_pigeonhole_bootstrap():
-    """Its expectation is known: seeds, subjects and their cross, the last three times over."""
+    """Its expectation is the sum of seeds, subjects and three times their interaction."""
     rng = np.random.default_rng(6)
     n_seeds, n = 6, 80
     losses = 5 + rng.normal(0, 1, (n_seeds, 1)) + rng.normal(0, 2, n) + rng.normal(size=(6, 80))
@@ -166,7 +166,7 @@ def test_a_diverged_run_leaves_its_size_undefined_and_the_others_as_they_are():
     assert resample_curve(curve, drawn).reason == "the metric is undefined at a size"
 
 
-def test_a_run_that_was_not_drawn_may_be_undefined():
+def test_runs_that_are_not_in_a_resample_may_be_undefined():
     truth = np.array([1.0, 2, 3, 4, 5])
     flat = np.array([2.0, 2, 2, 2, 9])  # constant, so without r, where the last is not drawn
     curve = LearningCurve("r", (10,), truth, (np.stack([truth * 2, flat]),), (0, 1))
@@ -192,7 +192,7 @@ def test_a_curve_keeps_the_seeds_that_all_sizes_have():
     assert np.array_equal(smaller.values, curve.values[[2, 0]])
 
 
-def test_one_fit_goes_with_every_seed_and_alone_resamples_subjects_only():
+def test_a_single_fit_is_combined_with_every_seed_and_alone_resamples_subjects_only():
     truth, stack = experiment("regression", 9)
     same = np.repeat(stack[:1], 3, axis=0)
     mixed = learning_curve(
@@ -270,7 +270,7 @@ def test_a_level_outside_0_to_1_is_refused(level):
         percentile_bounds(np.arange(9.0), level)
 
 
-def test_what_does_not_fit_together_is_refused():
+def test_arguments_that_do_not_match_are_refused():
     truth, stack = experiment("regression", 11)
     with pytest.raises(ValueError, match="ascend"):
         LearningCurve("mae", (20, 10), truth, (stack, stack), (0, 1, 2))

@@ -16,7 +16,7 @@ from bench.stats.operating import wilson
 
 
 def classifier(seed, n=300, slope=0.5, shift=0.4):
-    """Truth, and probabilities that are too extreme and too low."""
+    """Return truth, and probabilities that are too extreme and too low."""
     rng = np.random.default_rng(seed)
     x = rng.normal(0, 2, n)
     return (rng.random(n) < expit(shift + slope * x)).astype(float), expit(x)
@@ -73,14 +73,14 @@ def test_intercept_and_slope_are_those_of_statsmodels(seed):
         assert (ours.low, ours.high) == pytest.approx(tuple(bounds), rel=1e-5)
 
 
-def test_probabilities_that_come_true_have_slope_1_and_intercept_0():
-    """Two probabilities met exactly by their shares: the likelihood is at its best there."""
+def test_calibrated_probabilities_have_slope_1_and_intercept_0():
+    """Two probabilities that equal the observed proportions maximise the likelihood."""
     p = np.repeat([0.25, 0.75], 40)
     truth = np.concatenate([np.ones(10), np.zeros(30), np.ones(30), np.zeros(10)])
     got = calibration_line(truth, p)
     assert (got.intercept.value, got.slope.value) == pytest.approx((0, 1), abs=1e-9)
     assert got.in_the_large.value == pytest.approx(0, abs=1e-9)
-    # Fisher information of two groups of 40, by hand: logit(.75) = log 3
+    # The Fisher information of two groups of 40, computed by hand with logit(.75) = log 3.
     x, weight = np.log(3), 40 * 0.25 * 0.75
     half = 1.959963984540054 / np.sqrt(2 * weight)
     assert got.intercept.high == pytest.approx(half)
@@ -100,7 +100,7 @@ def test_probabilities_that_come_true_have_slope_1_and_intercept_0():
         ([], [], "no subjects"),
     ],
 )
-def test_a_line_without_a_finite_best_is_nan_with_its_reason(truth, p, reason):
+def test_a_line_without_a_finite_estimate_is_nan_with_its_reason(truth, p, reason):
     got = calibration_line(truth, p)
     assert reason in got.reason
     assert np.isnan([*got.intercept, *got.slope, *got.in_the_large]).all()
@@ -120,14 +120,14 @@ def test_saturated_probabilities_are_clipped_and_still_fitted():
     n=st.integers(4, 40),
     scale=st.sampled_from([0.01, 1.0, 15.0]),
 )
-def test_wild_probabilities_give_the_likelihoods_best_or_a_reason(seed, n, scale):
+def test_any_probabilities_give_the_maximum_likelihood_or_a_reason(seed, n, scale):
     rng = np.random.default_rng(seed)
     truth = (rng.random(n) < 0.5).astype(float)
     p = expit(rng.normal(0, scale, n))
     got = calibration_line(truth, p)
     assume(not got.reason)
     x = logit(np.clip(p, 1e-7, 1 - 1e-7))
-    # At the best the score equations hold.
+    # The score equations hold at the maximum.
     residual = truth - expit(got.intercept.value + got.slope.value * x)
     assert residual.sum() == pytest.approx(0, abs=1e-6 * n)
     assert residual @ x == pytest.approx(0, abs=1e-6 * n * max(1, np.abs(x).max()))

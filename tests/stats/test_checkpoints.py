@@ -13,7 +13,7 @@ from bench.stats.checkpoints import absolute_error_t, checkpoint_tests, delong, 
 
 
 def scores(seed: int, n: int = 40, levels: int | None = None):
-    """Labels and two correlated scores; few levels make ties."""
+    """Return labels and two correlated scores, with few levels so that there are ties."""
     rng = np.random.default_rng(seed)
     truth = rng.permutation(np.arange(n) % 3 == 0).astype(float)
     shared = rng.normal(size=n)
@@ -22,7 +22,7 @@ def scores(seed: int, n: int = 40, levels: int | None = None):
 
 
 def delong_by_pairs(truth, a, b):
-    """AUC difference and its variance from the matrix of all pairs of subjects."""
+    """Return the AUC difference and its variance from the matrix of all pairs of subjects."""
     wins = []
     for score in (a, b):
         positive, negative = score[truth == 1][:, None], score[truth == 0][None]
@@ -45,7 +45,7 @@ def test_delong_is_the_covariance_over_all_pairs(seed, levels):
 
 
 def test_delong_keeps_its_level_over_new_subjects():
-    # Two fixed networks of one AUC: p is uniform over test sets.
+    # For two fixed networks with the same AUC, p is uniform over test sets.
     rng = np.random.default_rng(0)
     p = []
     for _ in range(1000):
@@ -53,7 +53,7 @@ def test_delong_keeps_its_level_over_new_subjects():
         shared = truth + rng.normal(size=80)
         a, b = (1 / (1 + np.exp(-shared - rng.normal(size=80))) for _ in range(2))
         p.append(delong(truth, a, b).p)
-    # Standard error of a rate of .05 over 1,000 repeats: .007.
+    # The standard error of a rate of .05 over 1,000 repeats is .007.
     assert 0.03 <= np.mean(np.array(p) < 0.05) <= 0.075
 
 
@@ -95,14 +95,14 @@ def test_the_errors_are_compared_by_a_paired_t_over_subjects(seed):
     assert (got.n, got.note) == (30, "")
 
 
-def test_what_is_undefined_has_no_p_and_a_reason():
+def test_undefined_metrics_have_a_reason_and_no_p():
     half = [0.2, 0.6, 0.7, 0.4]
     cases = [
         (delong([1, 1, 1, 1], half, half), "no subject is negative"),
         (delong([1, 0, 0, 0], half, half[::-1]), "a class has only one subject"),
         (delong([1, 0, 1, 0], half, half), "the differences do not vary over subjects"),
         (delong([1, 0, 1, 0], half, [0.2, np.nan, 0.1, 0]), "1 of 4 predicted numbers are not"),
-        # One ranks all rightly, one all wrongly: the difference is 1 for every subject.
+        # One ranks all subjects correctly, the other none: all differences are 1.
         (delong([1, 1, 0, 0], [4 / 5, 3 / 5, 0, 0], [0, 0, 1, 1]), "do not vary over subjects"),
         (delong([], [], []), "no subjects"),
         (mcnemar([1, 0, 1, 0], half, half), "no discordant pair"),
@@ -130,7 +130,7 @@ def test_order_of_subjects_and_of_checkpoints_does_not_matter(seed):
 @pytest.mark.parametrize(
     ("metric", "test"), [("auc", delong), ("accuracy", mcnemar), ("mae", absolute_error_t)]
 )
-def test_every_seed_has_a_test_of_its_own(metric, test):
+def test_every_seed_has_its_own_test(metric, test):
     runs = [scores(seed) for seed in range(3)]
     truth = runs[0][0]
     a, b = (np.stack([run[arm] for run in runs]) for arm in (1, 2))
@@ -139,7 +139,7 @@ def test_every_seed_has_a_test_of_its_own(metric, test):
     assert got[3] == test(truth, a[1], b[1])
 
 
-def test_what_does_not_fit_is_refused():
+def test_arguments_that_do_not_match_are_refused():
     truth, a, b = scores(0)
     with pytest.raises(ValueError, match="one of auc, accuracy, mae, got brier"):
         checkpoint_tests("brier", truth, a[None], b[None], (0,))
@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_refused():
         mcnemar(truth + 1, a, b)
 
 
-def test_many_subjects_are_no_matter():
+def test_many_subjects_do_not_need_all_pairs():
     # All pairs of 200,000 subjects would be 10^10 numbers.
     rng = np.random.default_rng(0)
     truth = (rng.uniform(size=200_000) < 0.5).astype(float)

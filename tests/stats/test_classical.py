@@ -47,7 +47,7 @@ def test_sign_flip_counts_every_pattern(seed):
 
 @given(st.lists(st.integers(-5, 5), min_size=2, max_size=7))
 def test_sign_flip_counts_patterns_that_tie_in_exact_arithmetic(tenths):
-    # As floats 0.1 + 0.2 - 0.3 is not 0, so equal sums differ by noise.
+    # As floats, 0.1 + 0.2 - 0.3 is not 0, so equal sums differ by rounding errors.
     sums = [abs(sum(s * x for s, x in zip(signs, tenths, strict=True))) for signs in flips(tenths)]
     expected = np.mean([total >= abs(sum(tenths)) for total in sums])
     assert sign_flip(np.array(tenths) / 10, np.zeros(len(tenths))).p == expected
@@ -72,7 +72,7 @@ def test_holm_over_more_pairs_needs_more_seeds(test, m):
     for n in (enough - 1, enough):
         found = test(np.arange(n) + 100.0, np.zeros(n))
         assert found.can_reject(0.05, m) == (n == enough)
-        # And so says Holm itself of the clearest possible family.
+        # Holm's method gives the same for the clearest possible family.
         assert (holm([found.p] * m)[0] <= 0.05) == (n == enough)
     assert paired_t([1.0, 2.0], [1.0, 3.0]).can_reject(0.05, m)
     with pytest.raises(ValueError, match="m must be at least 1"):
@@ -98,7 +98,7 @@ def test_too_few_pairs_or_an_undefined_run_give_no_p(test):
         test([1.0, 2.0], [1.0])
 
 
-def test_many_pairs_are_said_not_to_be_enumerated():
+def test_many_pairs_are_not_enumerated():
     assert sign_flip(np.arange(21.0), np.zeros(21)).note == "more than 20 pairs are not enumerated"
     assert sign_flip(np.arange(20.0), np.zeros(20)).p == pytest.approx(4 / 2**20)
 
@@ -115,12 +115,12 @@ def test_pairs_without_a_difference_raise_the_smallest_possible_p(test, n, zeros
     assert found.can_reject() == (2 / 2 ** (n - zeros) <= 0.05)
 
 
-def test_no_difference_at_all_can_reject_nothing():
+def test_without_any_difference_the_tests_cannot_reject():
     same = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
     assert sign_flip(same, same).floor == wilcoxon(same, same).floor == 1.0
 
 
-def test_all_say_what_they_take_as_given():
+def test_all_tests_state_what_they_take_as_fixed():
     a, b = values(0)
     tests = [paired_t(a, b), sign_flip(a, b), wilcoxon(a, b)]
     assert {test.conditions_on for test in tests} == {"new runs, this test set"}
@@ -140,7 +140,7 @@ def test_wilcoxon_counts_the_signs_of_untied_ranks(n):
 
 @given(st.lists(st.integers(-4, 4).filter(bool), min_size=2, max_size=8))
 def test_wilcoxon_counts_the_signs_of_tied_ranks_too(tenths):
-    # As floats .3 - .1 and .4 - .2 differ by noise, and would not be tied.
+    # As floats, .3 - .1 and .4 - .2 differ by rounding errors and would not be ties.
     b = np.arange(len(tenths)) / 10
     a = b + np.array(tenths) / 10
     ranks = stats.rankdata(np.abs(tenths))
@@ -166,13 +166,13 @@ def test_the_interval_of_superiority_is_wilsons(n, data, level):
     assert got == pytest.approx(np.clip(expected, 0, 1), abs=1e-9)
     assert 0 <= got[0] <= wins / n + 1e-12
     assert wins / n - 1e-12 <= got[1] <= 1
-    # A and B swapped.
+    # Swap A and B.
     assert superiority_interval(1 - wins / n, n, level) == pytest.approx(
         (1 - got[1], 1 - got[0]), abs=1e-9
     )
 
 
-def test_all_wins_of_five_leave_much_open():
+def test_five_wins_of_five_have_a_wide_interval():
     low, high = superiority_interval(1.0, 5)
     assert low == pytest.approx(0.5655, abs=1e-4)
     assert high == 1

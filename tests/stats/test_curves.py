@@ -28,7 +28,7 @@ def flat_heights(means, resampled=None, sizes=SIZES, name="mae", **changes):
 
 
 def arm(seed, effect=0.0, n_seeds=5, n=60, sizes=SIZES):
-    """Ages and an arm's runs at every size, with errors that fall with n."""
+    """Return ages and an arm's runs at every size, with errors that decrease with n."""
     truth = np.random.default_rng(0).normal(60, 10, n)
     rng = np.random.default_rng(seed)
     spread = {size: 3 + effect + 40 * size**-0.5 for size in sizes}
@@ -52,7 +52,7 @@ def test_the_area_is_the_trapezoid_on_log_n_of_every_run():
         assert got.values[seed] == pytest.approx(by_hand)
 
 
-def test_the_area_of_a_level_curve_is_its_height_and_a_shift_is_a_shift():
+def test_the_area_of_a_constant_curve_is_its_value_and_shifts_carry_over():
     truth, by_size = arm(2)
     runs = by_size[50]
     level = area([measure_runs("mae", truth, runs)] * 3, (10, 20, 80))
@@ -73,7 +73,7 @@ def test_areas_are_compared_by_the_headline_test_and_swapping_arms_flips_the_sig
     )
 
 
-def test_an_area_needs_ascending_sizes_one_a_part():
+def test_an_area_needs_one_part_per_size_in_ascending_order():
     truth, by_size = arm(5)
     parts = [measure_runs("mae", truth, by_size[n]) for n in (50, 100)]
     for sizes, text in (((50,), "two sizes"), ((100, 50), "ascend"), ((1, 2, 3), "weights")):
@@ -131,7 +131,7 @@ def test_two_to_four_sizes_give_the_line_in_log_log():
         assert higher.at(50) == pytest.approx(1 - fit.at(50) / 10)
 
 
-def test_what_cannot_be_fitted_says_why():
+def test_curves_that_cannot_be_fitted_have_a_reason():
     for sizes, means, text in (
         ((50,), [3.0], "two sizes"),
         (SIZES, [3, 2, np.nan, 1, 1], "undefined"),
@@ -148,7 +148,7 @@ def test_what_cannot_be_fitted_says_why():
         fit_curve((100, 50), [1.0, 2], False)
 
 
-def test_curves_that_do_not_fall_or_fall_at_once_are_named():
+def test_curves_that_do_not_decrease_or_decrease_at_once_are_flagged():
     rising = fit_curve(SIZES, [1.0, 2, 3, 4, 5], False)
     assert (rising.a, rising.b, rising.c) == (0, 0, 3)
     assert "does not fall" in rising.reason
@@ -217,7 +217,7 @@ def test_the_first_crossing_going_up_counts():
     assert got.n == pytest.approx(math.exp(math.log(50) + 0.75 * math.log(2)))
 
 
-def test_a_metric_that_is_better_when_higher_is_reached_from_below():
+def test_metrics_for_which_higher_is_better_are_reached_from_below():
     a = flat_heights([0.7, 0.8, 0.85, 0.9, 0.95], name="auc")
     b = flat_heights([0.6, 0.7, 0.9, 0.92, 0.93], name="auc")
     assert data_efficiency(a, b, 100).n == pytest.approx(math.sqrt(100 * 250))
@@ -225,7 +225,7 @@ def test_a_metric_that_is_better_when_higher_is_reached_from_below():
     assert data_efficiency(b, a, 50).n == -math.inf
 
 
-def test_an_interval_may_be_open_and_drops_what_is_undefined():
+def test_an_interval_may_be_open_and_excludes_undefined_resamples():
     b_rows = np.tile([9.0, 8, 6, 5, 4], (100, 1))
     b_rows[:30] += 2  # does not reach 5 any more
     b_rows[30:35] = np.nan
@@ -248,7 +248,7 @@ def test_sizes_in_words(n, text):
     assert bound_words(n, 50, 1000) == text
 
 
-def test_an_undefined_curve_or_a_single_seed_has_no_size_to_tell():
+def test_an_undefined_curve_or_a_single_seed_gives_no_size():
     a, undefined = flat_heights([8.0, 6, 5, 4, 3.5]), flat_heights([9.0, np.nan, 6, 5, 4])
     got = data_efficiency(a, replace(undefined, reason="the metric is undefined at a size"), 100)
     assert np.isnan([got.n, got.low, got.high, got.ratio]).all()
@@ -260,7 +260,7 @@ def test_an_undefined_curve_or_a_single_seed_has_no_size_to_tell():
     assert single.reason == "one seed"
 
 
-def test_a_size_of_a_that_is_not_asked_for_may_be_undefined():
+def test_other_sizes_of_a_may_be_undefined():
     a = flat_heights([8.0, 6, 5, 4, np.nan], reason="the metric is undefined at a size")
     got = data_efficiency(a, flat_heights([9.0, 8, 6, 5, 4]), 250)
     assert (got.n, got.low, got.reason) == (500, 500, "")
@@ -269,7 +269,7 @@ def test_a_size_of_a_that_is_not_asked_for_may_be_undefined():
     assert data_efficiency(replace(few[0], reason=""), few[1], 250).reason == "too few resamples"
 
 
-def test_data_efficiency_refuses_what_is_not_paired():
+def test_data_efficiency_refuses_unpaired_curves():
     a = flat_heights([8.0, 6, 5, 4, 3.5])
     for other, text in (
         (replace(a, metric="rmse"), "cannot be compared"),
@@ -289,7 +289,7 @@ def test_data_efficiency_refuses_what_is_not_paired():
     st.lists(st.integers(0, 20), min_size=5, max_size=5),
     st.integers(0, 20),
 )
-def test_the_crossing_is_where_a_brute_force_walk_finds_it(errors, target):
+def test_the_crossing_equals_that_of_a_brute_force_search(errors, target):
     a = flat_heights([target] * 5)
     got = data_efficiency(a, flat_heights(errors), 50).n
     if errors[0] < target:

@@ -22,7 +22,7 @@ alphas = st.floats(0.001, 0.4)
 
 
 def some(metric="mae"):
-    """A comparison of real runs, whose numbers a test may set."""
+    """Return a comparison of runs, in which a test can replace numbers."""
     rng = np.random.default_rng(0)
     truth = rng.normal(60, 10, 40)
     arms = [truth + 5 * rng.normal(size=(3, 40)) for _ in range(2)]
@@ -67,7 +67,7 @@ def test_p_and_interval_agree(estimate, se, df, margin, alpha):
     assert (got.p < alpha) == (-margin < got.low and got.high < margin)
     assert 0 < got.p <= 1
     assert 0 <= got.p_inside <= 1
-    # What is outside is at least the larger and at most the sum of the one-sided tails.
+    # The probability outside is between the larger one-sided tail and the sum of both.
     outside = 1 - got.p_inside
     assert got.p - 1e-9 <= outside <= got.p_not_inferior + got.p_not_superior + 1e-9
 
@@ -101,7 +101,7 @@ def test_a_wider_margin_is_easier_to_stay_within(estimate, se, df, one, two, alp
         assert verdict(found, wide, alpha).startswith("equivalent")
 
 
-# With 50 df the interval of level .95 is +- 2.009 se, that of level .90 +- 1.676 se.
+# With 50 df, the intervals of levels .95 and .90 are +- 2.009 se and +- 1.676 se.
 @pytest.mark.parametrize(
     ("estimate", "se", "words"),
     [
@@ -113,7 +113,7 @@ def test_a_wider_margin_is_easier_to_stay_within(estimate, se, df, one, two, alp
         (0.0, 0.5, "equivalent within the margin"),
         (0.1, 0.3, "equivalent within the margin"),
         (0.82, 0.1, "equivalent within the margin (difference is real)"),
-        # The interval of .95 reaches beyond the margin, that of .90 does not.
+        # The .95 interval exceeds the margin, the .90 interval does not.
         (0.815, 0.11, "equivalent within the margin (difference is real)"),
         (0.9, 0.1, "better"),
         (1.5, 1.0, "not inferior"),
@@ -131,7 +131,7 @@ def test_the_verdict_in_words(estimate, se, words):
     assert verdict(given_as(estimate, se), margin=1.0) == words
 
 
-def test_the_verdict_has_a_level_of_its_own():
+def test_the_verdict_has_its_own_level():
     found = given_as(2.1, 1.0)
     assert verdict(replace(found, level=0.5, low=-9.0, high=9.0), 1.0) == "better"
     assert verdict(found, 1.0, alpha=0.01) == "not inferior"
@@ -167,7 +167,7 @@ def test_a_p_too_small_for_a_float_is_not_zero():
 
 
 @pytest.mark.parametrize("function", [equivalence, verdict])
-def test_a_margin_or_alpha_that_is_none_is_refused(function):
+def test_an_invalid_margin_or_alpha_is_refused(function):
     for margin in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="margin must be a positive number"):
             function(ANY, margin)

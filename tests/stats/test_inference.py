@@ -35,7 +35,7 @@ CASES = (
 
 
 def experiment(task: str, seed: int, n_seeds: int = 4, n: int = 40):
-    """Truth and the predictions of two arms, with effects of seed, subject and both."""
+    """Return truth and predictions of two arms, with effects of seeds, subjects and both."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(60, 10, n) if task == "regression" else rng.permutation(np.arange(n) % 3)
     if task == "binary":
@@ -69,7 +69,7 @@ def headline(name, truth, a, b, seeds_a=None, seeds_b=None, **options):
 
 
 def covariance_by_hand(name, truth, rows):
-    """Covariance (R, R) of R runs' values over test sets, each written as its definition."""
+    """Return the covariance (R, R) of R runs over test sets, computed from its definition."""
     n = len(truth)
     if name in (*REGRESSION[1:], "average_precision"):
         without = np.array(
@@ -99,7 +99,7 @@ def covariance_by_hand(name, truth, rows):
 
 
 def delong_by_pairs(truth, score):
-    """Structural components by comparing every positive with every negative, exactly."""
+    """Return structural components by comparing every positive with every negative subject."""
 
     def half_if_tied(above, below):
         return Fraction(int(above > below) - int(above < below) + 1, 2)
@@ -175,7 +175,7 @@ def test_a_case_computed_by_hand():
     assert got.d_z == pytest.approx(math.sqrt(0.5))
     assert math.isnan(got.g_z)  # Hedges' correction is 0 at two pairs
     assert got.flags == ("few subjects",)
-    # Own variances 3/2 * 2/3 = 1 and 4/3: residual (7/6 - 1)/2 of V.
+    # The variances of the runs are 3/2 * 2/3 = 1 and 4/3, so the residual is (7/6 - 1)/2 of V.
     assert got.shares == pytest.approx((2 / 15, 4 / 5, 1 / 15))
 
 
@@ -218,7 +218,7 @@ def test_order_of_subjects_and_names_of_seeds_do_not_matter(seed, case):
 
 
 @given(st.integers(0, 10**6), st.sampled_from(CASES), st.booleans())
-def test_swapping_the_arms_turns_the_sign_and_keeps_p(seed, case, paired):
+def test_swapping_the_arms_changes_the_sign_and_not_p(seed, case, paired):
     task, name = case
     truth, a, b = experiment(task, seed=seed)
     seeds = range(4) if paired else range(10, 14)
@@ -270,7 +270,7 @@ def test_a_higher_level_widens_the_interval_and_changes_nothing_else(seed, case,
 
 
 @given(st.integers(0, 10**6), st.floats(0.01, 100), st.floats(-50, 50))
-def test_another_unit_scales_the_difference_and_leaves_the_test(seed, factor, shift):
+def test_another_unit_scales_the_difference_and_does_not_change_the_test(seed, factor, shift):
     truth, a, b = experiment("regression", seed=seed)
     years = headline("mae", truth, a, b)
     other = headline("mae", truth * factor + shift, a * factor + shift, b * factor + shift)
@@ -325,7 +325,7 @@ def test_arms_that_share_one_seed_of_several_are_unpaired_and_lose_none():
     assert (got.paired, got.n_seeds, got.dropped) == (False, 4, ())
 
 
-def test_identical_predictions_have_no_p_and_are_called_one_checkpoint():
+def test_identical_predictions_have_no_p_and_are_flagged():
     truth, a, b = experiment("binary", seed=9)
     got = headline("auc", truth, a, a.copy())
     assert got.difference == 0
@@ -383,7 +383,7 @@ def test_without_variance_over_seeds_the_auc_has_the_smaller_class_minus_one():
     assert (got.n_subjects, got.n_smallest, got.df) == (90, 30, 29)
 
 
-def test_a_deterministic_arm_is_one_fit_against_every_run_however_it_is_given():
+def test_a_deterministic_arm_is_compared_with_every_run_as_a_single_fit():
     truth, a, b = experiment("regression", seed=13)
     runs = measured("mae", truth, a)
     once = measured("mae", truth, b[:1], [0], deterministic=True)
@@ -408,7 +408,7 @@ def test_a_deterministic_arm_whose_training_subset_varies_is_paired_like_any_oth
     assert not got.one_fit_b
 
 
-def test_a_negative_covariance_is_truncated_and_said():
+def test_a_negative_covariance_is_truncated_and_flagged():
     truth = np.zeros(40)
     d = np.tile([1.0, -1.0], 20)
     a = np.stack([5 + d, 5.5 - d])
@@ -464,7 +464,7 @@ def test_a_test_set_too_small_for_a_variance_gives_no_p(name, truth, a, b):
     assert "few subjects" in got.flags
 
 
-def test_few_subjects_are_flagged_with_the_cautious_test_beside_the_other():
+def test_few_subjects_are_flagged_with_a_second_more_conservative_test():
     truth, a, b = experiment("binary", seed=17, n=60)  # 20 of the smaller class
     assert headline("mae", *experiment("regression", seed=17, n=30)).few_subjects is None
     got = headline("auc", truth, a, b)
@@ -487,7 +487,7 @@ def test_g_z_is_hedges_exact_correction():
     assert got.g_z == pytest.approx(got.d_z * correction)
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_runs_that_cannot_be_compared_are_refused():
     truth, a, b = experiment("regression", seed=19)
     arm = measured("mae", truth, a)
     with pytest.raises(ValueError, match="different test subjects or labels"):
@@ -506,7 +506,7 @@ def test_what_cannot_be_compared_is_refused():
         RunPredictions(a[0], (0,))
 
 
-def test_every_field_of_a_comparison_is_plain():
+def test_every_field_of_a_comparison_is_a_plain_type():
     got = headline("mae", *experiment("regression", seed=20, n=20))
     plain = (str, float, int, bool, tuple, type(None))
     assert [f.name for f in fields(got) if type(getattr(got, f.name)).__module__ == "numpy"] == []
@@ -528,7 +528,7 @@ def test_one_or_equal_values_have_a_mean_and_no_interval(values):
     assert math.isnan(high)
 
 
-def test_an_undefined_value_is_never_averaged_over():
+def test_an_undefined_value_makes_the_mean_undefined():
     assert all(map(math.isnan, interval_over_seeds([5.0, np.nan, 6.0])[:3]))
     assert interval_over_seeds([]).n == 0
     with pytest.raises(ValueError, match="between 0 and 1"):

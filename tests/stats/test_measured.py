@@ -15,7 +15,7 @@ SIZES = (24, 48, 96)
 
 
 def ages(seed: int, n: int = 30, n_seeds: int = 4):
-    """Truth, and two arms' predictions at three training sizes, (arm, size, seed, subject)."""
+    """Return truth, and predictions (arm, size, seed, subject) at three training sizes."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(60, 10, n)
     subject = rng.normal(size=n)
@@ -61,7 +61,7 @@ def test_average_precision_without_each_subject_is_what_is_computed_without_it(p
 
 
 def test_the_variance_of_average_precision_is_that_over_test_sets():
-    # One fixed network, 400 test sets of 300: the jackknife against what really happens.
+    # Compare the jackknife with the variance over 400 test sets of 300 for a fixed network.
     rng = np.random.default_rng(0)
     values, variances = [], []
     for _ in range(400):
@@ -88,7 +88,7 @@ def test_the_area_of_a_learning_curve_is_measured_from_the_weighted_losses():
         np.testing.assert_allclose(k_of(area), np.cov(losses) / len(truth))
         assert area.reasons == ("",) * 4
         assert area.seeds == (0, 1, 2, 3)
-    # The comparison is that of two arms with these losses as errors.
+    # The result equals the comparison of two arms with these losses as errors.
     plain = [np.tensordot(weights, abs(arm - truth), axes=1) + truth for arm in arms]
     expected = compare(*(measured(truth, each) for each in plain))
     got = compare(*areas)
@@ -152,8 +152,8 @@ def test_the_interaction_of_arm_and_group_is_welchs_where_runs_do_not_vary():
     assert got.df == 24  # the smaller group - 1
 
 
-def test_noise_is_judged_by_the_parts_and_not_by_their_difference():
-    # Every error is 5 in A and 4 in B, but for rounding: the contrast is 0 with noise around it.
+def test_rounding_errors_are_judged_by_the_parts_and_not_by_their_difference():
+    # Errors are 5 in A and 4 in B up to rounding, so contrasts are 0 up to rounding errors.
     rng = np.random.default_rng(0)
     truth = rng.normal(60, 10, 40)
     a, b = (
@@ -175,7 +175,7 @@ def test_noise_is_judged_by_the_parts_and_not_by_their_difference():
 # ------------------------------------------------------------------ seeds and fits
 
 
-def test_only_seeds_of_every_part_are_kept_and_the_others_are_said():
+def test_only_seeds_of_every_part_are_kept_and_the_others_are_listed():
     truth, arms = ages(4)
     seeds = [(0, 1, 2, 3), (3, 9, 1, 0)]
     parts = [measured(truth, size, s) for size, s in zip(arms[0, :2], seeds, strict=True)]
@@ -190,7 +190,7 @@ def test_only_seeds_of_every_part_are_kept_and_the_others_are_said():
     assert (again.seeds, again.dropped) == ((0, 1, 3), (2, 9))
 
 
-def test_a_part_of_one_fit_goes_with_every_seed():
+def test_a_part_that_is_a_single_fit_is_combined_with_every_seed():
     truth, arms = ages(5)
     drawn = measured(truth, arms[0, 0], (4, 5, 6, 7), deterministic=True)
     fit = measured(truth, np.repeat(arms[0, 1][:1], 4, axis=0), deterministic=True)
@@ -222,7 +222,7 @@ def test_an_undefined_part_leaves_the_run_undefined_with_its_reasons():
     assert np.isfinite(rest.sizes).all()
 
 
-def test_what_cannot_be_added_is_refused():
+def test_parts_that_cannot_be_combined_are_refused():
     truth, arms = ages(7)
     part = measured(truth, arms[0, 0])
     with pytest.raises(ValueError, match="no measurements"):
@@ -239,6 +239,6 @@ def test_what_cannot_be_added_is_refused():
         combine([part, measured(truth, arms[0, 1], range(9, 13))], [1, 1], disjoint=False)
 
 
-def test_metrics_that_are_only_shown_are_never_measured_for_a_test():
+def test_untested_metrics_are_refused():
     with pytest.raises(ValueError, match="differences in mcc are not tested"):
         measured(np.array([0.0, 1.0]), np.array([[0.2, 0.8]]), name="mcc")

@@ -1,4 +1,4 @@
-"""What holds for every metric, a plugin's included: its parts agree with its value."""
+"""Properties of all metrics, including those of plugins: their parts agree with their value."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ CASES += [("auc_1", "multiclass"), ("ccc", "regression"), ("error_4", "regressio
 
 @pytest.fixture(autouse=True)
 def plugin_metrics():
-    """A metric of either form, as a plugin adds them."""
+    """Add a metric of either form, as plugins do."""
 
     def concordance(truth, prediction):
         """Lin's concordance correlation coefficient (Biometrics 45, 1989)."""
@@ -41,7 +41,7 @@ def plugin_metrics():
 
 
 def sample(task, seed=0, noise=1.0):
-    """Truth (N,) and predictions (N,) or (N, 3), all classes present."""
+    """Return truth (N,) and predictions (N,) or (N, 3), with all classes."""
     rng = np.random.default_rng(seed)
     if task == "regression":
         truth = rng.uniform(50, 80, N)
@@ -124,7 +124,7 @@ def test_every_metric_of_a_task_is_covered_here():
         }
 
 
-def test_names_like_that_of_one_class_against_the_rest_and_any_order_of_tasks_are_free():
+def test_similar_names_to_one_against_rest_and_any_order_of_tasks_are_allowed():
     hits = Metric(
         "auc_like",
         "",

@@ -17,7 +17,7 @@ GUESSES = np.array([60.0, 70.0, 60.0, 75.0, 70.0])
 
 
 def binary_case(seed: int, n: int = 60, levels: int | None = None):
-    """Random labels with both classes, and probabilities; few levels make ties."""
+    """Return labels of both classes and probabilities, with few levels so that there are ties."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 2, n)
     truth[:2] = 0, 1
@@ -87,7 +87,7 @@ def test_average_precision_of_a_constant_score_is_the_prevalence():
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 300)), min_size=1, max_size=40))
 def test_ece_is_its_definition_in_exact_arithmetic(pairs):
-    # Scores of k/300: multiples of 20 lie on the edge of a bin, and belong to the one above.
+    # With scores k/300, multiples of 20 are edges of bins and belong to the upper bin.
     bins: dict[int, list[Fraction]] = {}
     for label, k in pairs:
         bins.setdefault(min(k * 15 // 300, 14), []).append(Fraction(k, 300) - label)
@@ -97,7 +97,7 @@ def test_ece_is_its_definition_in_exact_arithmetic(pairs):
 
 
 def test_ece_puts_a_probability_of_one_in_the_last_bin():
-    # One bin of .95 and 1: predicted 1.95, observed 1, over two subjects.
+    # One bin with .95 and 1: the sums are 1.95 (predicted) and 1 (observed) for two subjects.
     assert compute("ece", [1, 0], [1.0, 0.95]).value == pytest.approx(0.475)
     assert compute("ece", [1, 1], [1 + 5e-7, 1.0]).value == pytest.approx(0, abs=1e-6)
     assert compute("ece", [0, 0], [-5e-7, 0.0]).value == pytest.approx(0, abs=1e-6)
@@ -191,7 +191,7 @@ def test_a_class_that_is_absent_leaves_the_other_metrics_defined():
         ("accuracy", [0, 0.5], [0.1, 0.9], "class indices"),
     ],
 )
-def test_what_does_not_fit_is_refused(name, truth, prediction, words):
+def test_arguments_that_do_not_match_are_refused(name, truth, prediction, words):
     with pytest.raises(ValueError, match=words):
         compute(name, truth, prediction)
 
@@ -223,7 +223,7 @@ def test_one_against_rest_columns_are_neither_ranked_nor_tested():
 
 
 def test_the_declared_direction_is_that_of_a_better_prediction():
-    # Predictions moved most of the way to the truth are better by every metric.
+    # Predictions that are moved towards the truth are better by every metric.
     rng = np.random.default_rng(0)
     ages = rng.normal(60, 10, 50)
     labels, chance = binary_case(1)

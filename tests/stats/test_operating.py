@@ -40,7 +40,7 @@ def test_wilsons_interval_equals_statsmodels(level):
             assert (got.low, got.high) == pytest.approx((1 - mirrored.high, 1 - mirrored.low))
 
 
-def test_wilson_of_nobody_is_undefined_and_nonsense_is_refused():
+def test_wilson_of_no_subjects_is_undefined_and_invalid_counts_are_refused():
     assert np.isnan(wilson(0, 0)[:3]).all()
     assert wilson(0, 0).reason == "no subjects"
     for successes, n, level in ((3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0)):
@@ -65,7 +65,7 @@ def test_youdens_threshold_is_the_lowest_of_the_best_by_brute_force(rows):
 
 
 @given(CASES, st.sampled_from([0.0, 0.5, 0.8, 0.9, 0.95, 1.0]), st.booleans())
-def test_a_demanded_rate_is_met_at_the_least_cost_to_the_other(rows, x, sensitivity):
+def test_a_required_rate_is_reached_with_the_best_other_rate(rows, x, sensitivity):
     truth, score = arrays(rows)
     name = "sensitivity" if sensitivity else "specificity"
     got = choose_threshold(truth, score, f"{name}>={x}")
@@ -79,7 +79,7 @@ def test_a_demanded_rate_is_met_at_the_least_cost_to_the_other(rows, x, sensitiv
     assert rates(truth, score, got.value)[side] >= x
 
 
-def test_a_rate_that_is_met_exactly_counts():
+def test_a_rate_that_is_reached_exactly_counts():
     truth = np.array([1.0] * 10 + [0.0] * 10)
     score = np.concatenate([np.linspace(0.95, 0.05, 10), np.linspace(0.9, 0.0, 10)])
     got = choose_threshold(truth, score, "sensitivity>=0.9")
@@ -108,7 +108,7 @@ def test_without_both_classes_or_with_broken_scores_there_is_no_threshold():
         assert after.npv.reason == "no threshold could be chosen"
 
 
-def test_an_operating_point_is_the_table_of_four():
+def test_an_operating_point_follows_from_the_confusion_matrix():
     rng = np.random.default_rng(0)
     truth = (rng.random(200) < 0.3).astype(float)
     score = np.clip(rng.normal(0.4 + 0.2 * truth, 0.2), 0, 1)
@@ -125,7 +125,7 @@ def test_an_operating_point_is_the_table_of_four():
     assert got.sensitivity.value == compute("sensitivity", truth, score, 0.55).value
 
 
-def test_a_proportion_of_nobody_is_undefined():
+def test_a_proportion_of_no_subjects_is_undefined():
     got = operating_point([0, 1, 1], [0.1, 0.2, 0.3], 0.9)
     assert np.isnan(got.ppv.value)
     assert got.ppv.reason == "no subjects"
@@ -147,7 +147,7 @@ def test_the_roc_curve_equals_scikit_learns(rows):
 
 
 def read_off(truth, score, x):
-    """The highest point of the curve at a false positive rate, walked segment by segment."""
+    """Return the highest point of the curve at a false positive rate, segment by segment."""
     fpr, tpr, _ = sk.roc_curve(truth, score, drop_intermediate=False)
     found = [y for f, y in zip(fpr, tpr, strict=True) if math.isclose(f, x, abs_tol=1e-15)]
     if found:

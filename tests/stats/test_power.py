@@ -89,7 +89,7 @@ def test_the_components_are_those_of_the_two_way_analysis_of_variance():
 
 
 def test_a_projection_by_hand():
-    # d = (0, 1), v = 1/4, C = 1, residual 1/12 of it: shares 2/15, 4/5, 1/15 of V = 5/4.
+    # d = (0, 1), v = 1/4 (residual 1/12), C = 1, so shares are 2/15, 4/5, 1/15 of V = 5/4.
     truth = np.zeros(3)
     a = np.array([[5.0, 5.0, 2.0], [7.0, -5.0, 3.0]])
     b = np.array([[4.0, 4.0, -4.0], [-4.0, 4.0, 4.0]])
@@ -106,7 +106,7 @@ def test_a_projection_by_hand():
     assert floor.half_width == pytest.approx(stats.norm.ppf(0.975))
 
 
-def test_the_table_has_a_row_a_number_of_seeds_and_a_column_a_factor():
+def test_the_table_has_numbers_of_seeds_as_rows_and_factors_as_columns():
     found = compared(*runs(1))
     table = projection_table(found)
     assert [[(p.n_seeds, p.n_subjects) for p in row] for row in table] == [
@@ -155,7 +155,7 @@ def test_the_gain_from_seeds_by_hand():
 
 
 def test_the_gain_from_subjects_counts_the_degrees_of_freedom_that_are_lost():
-    # Two thirds of the variance from subjects: without them 2 df are left, and the interval widens.
+    # Without the component for subjects (two thirds of the variance), only 2 df are left.
     found = replace(
         compared(*runs(1, n_seeds=3)),
         v_seed=1 / 3,
@@ -186,7 +186,7 @@ def test_one_fit_against_one_fit_gains_from_subjects_alone():
     assert project(found, 20, 60).half_width == project(found, 1, 60).half_width
     assert project(found, 1, 240).se == pytest.approx(found.se / 2)
     assert (gain_from_seeds(found), gain_from_subjects(found)) == (0, 1)
-    # It is the paired t over subjects, whose power statsmodels knows.
+    # This is the paired t test over subjects, for which statsmodels computes the power.
     losses = abs(a[0] - truth) - abs(b[0] - truth)
     d_z = 1.5 / losses.std(ddof=1)
     assert power(1.5, parts, 1, 80) == pytest.approx(TTestPower().power(d_z, 80, 0.05))
@@ -225,7 +225,7 @@ def test_a_covariance_below_zero_counts_as_zero():
     assert project(found, math.inf, 40).half_width == 0
 
 
-def test_what_cannot_be_projected_is_refused_with_the_reason():
+def test_comparisons_that_cannot_be_projected_are_refused_with_the_reason():
     truth, a, b = runs(7)
     unpaired = compared(truth, a, b, seeds_b=range(10, 14))
     once = compared(truth, a[:1], b[:1])
@@ -248,7 +248,7 @@ def test_what_cannot_be_projected_is_refused_with_the_reason():
 
 
 def power_by_integral(noncentrality, df, alpha=0.05):
-    """P(|T| > t) for T = (Z + nc) / sqrt(chi2 / df), over the distribution of the denominator."""
+    """Return P(|T| > t) for T = (Z + nc) / sqrt(chi2 / df), by numerical integration."""
     critical = stats.t.isf(alpha / 2, df)
     density = stats.chi(df).pdf
 
@@ -273,7 +273,7 @@ def test_power_is_that_of_the_noncentral_t(n_seeds, difference):
 
 
 def test_power_is_how_often_the_headline_test_rejects():
-    # 800 experiments with known components; the plan takes the variances as known.
+    # 800 experiments with known variance components.
     rng = np.random.default_rng(0)
     parts, n_seeds, n = Components(seed=0.5, subject=20.0, residual=8.0), 5, 100
     rejected = []
@@ -284,10 +284,10 @@ def test_power_is_how_often_the_headline_test_rejects():
             + math.sqrt(parts.subject) * rng.normal(size=n)
             + math.sqrt(parts.residual) * rng.normal(size=(n_seeds, n))
         )
-        # Errors whose difference is d, and of one sign: their size is the loss.
+        # Errors have the same sign and differ by d, so that losses differ by d.
         found = compared(np.zeros(n), 100 + d / 2, 100 - d / 2)
         rejected.append(found.p < 0.05)
-    # Standard error of the rate: .018.
+    # The standard error of the rate is .018.
     assert np.mean(rejected) == pytest.approx(power(1.0, parts, n_seeds, n), abs=0.06)
 
 
@@ -313,7 +313,7 @@ def test_the_required_seeds_are_the_first_that_suffice(parts, n, difference):
     if found is None:
         assert power(difference, parts, MOST, n) < 0.8
     else:
-        # No number of seeds has more power than a z test with the standard error sqrt(C).
+        # The power with any number of seeds is at most that of a z test with the error sqrt(C).
         floor = difference / math.sqrt(parts.subject / n)
         assert stats.norm.sf(1.959964 - floor) + stats.norm.cdf(-1.959964 - floor) > 0.8 - 1e-6
         assert power(difference, parts, found, n) >= 0.8
@@ -332,10 +332,10 @@ def test_the_required_subjects_suffice_and_one_fewer_do_not(parts, s, difference
 
 def test_no_number_of_seeds_gets_below_the_floor_of_the_test_set():
     parts = Components(seed=1.0, subject=25.0, residual=0.0)
-    # With 100 subjects sqrt(C) is .5: a difference of 1 has power .516 at best.
+    # With 100 subjects, sqrt(C) is .5, so the power for a difference of 1 is at most .516.
     assert required_seeds(1.0, parts, 100) is None
     assert required_seeds(1.0, parts, 400) is not None
-    # And with 3 seeds the seeds alone set the floor.
+    # With 3 seeds, the number of seeds limits the power.
     assert required_subjects(1.0, parts, 3) is None
 
 
@@ -352,7 +352,7 @@ def test_two_pairs_have_a_smallest_d_z_too():
     assert power_by_integral(smallest_d_z(2) * math.sqrt(2), 1) == pytest.approx(0.8, abs=1e-4)
 
 
-def test_bad_plans_are_refused():
+def test_invalid_arguments_are_refused():
     parts = Components(1.0, 1.0, 1.0)
     for bad in ((-1.0, 1, 1), (0, 0, 0), (math.nan, 1, 1), (math.inf, 1, 1)):
         with pytest.raises(ValueError, match="variances must be non-negative"):

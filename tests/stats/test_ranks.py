@@ -19,7 +19,7 @@ def cohorts(n):
 
 
 def errors(seed, n=12, spread=1.0):
-    """Errors of four arms, one cohort a row; the arms get worse from a to d."""
+    """Return errors of four arms with one row per cohort; arms get worse from a to d."""
     rng = np.random.default_rng(seed)
     return rng.normal(10, 3, (n, 1)) + np.array([0, 0.1, 2, 4]) + rng.normal(0, spread, (n, 4))
 
@@ -30,7 +30,7 @@ def test_ranks_by_hand():
     assert got.arms == ("x", "y", "z")
     assert got.ranks.tolist() == [[1, 2, 3], [1, 3, 2], [1, 2.5, 2.5], [2, 1, 3], [1, 2, 3]]
     assert got.mean_ranks == pytest.approx([6 / 5, 10.5 / 5, 13.5 / 5])
-    # Friedman's statistic with ties, of rank sums R_j (Conover, 1999): here (2 * 28.5) / 9.5 = 6.
+    # Friedman's statistic with ties from rank sums (Conover, 1999) is (2 * 28.5) / 9.5 = 6.
     sums, n, k = np.array([6, 10.5, 13.5]), 5, 3
     squares = float((got.ranks**2).sum())
     constant = n * k * (k + 1) ** 2 / 4
@@ -39,7 +39,7 @@ def test_ranks_by_hand():
     assert got.p == pytest.approx(stats.chi2.sf(statistic, 2))
 
 
-def test_direction_turns_the_ranks_round_and_leaves_the_test():
+def test_direction_reverses_the_ranks_and_does_not_change_the_test():
     values = errors(1)
     low, high = (rank_arms(values, cohorts(12), ARMS, up) for up in (False, True))
     assert low.arms == high.arms[::-1]
@@ -59,8 +59,8 @@ def test_pairs_are_wilcoxons_signed_ranks_with_holms_adjustment():
     }
 
 
-def test_groups_join_neighbours_that_are_not_told_apart():
-    # a and b alike, c and d clearly behind and apart
+def test_groups_join_neighbours_without_a_significant_difference():
+    # a and b are similar; c and d are clearly worse and different.
     got = rank_arms(errors(3, spread=0.3), cohorts(12), ARMS, False)
     assert got.groups == (got.arms[:2],)
     assert set(got.groups[0]) == {"a", "b"}
@@ -73,7 +73,7 @@ def test_groups_join_neighbours_that_are_not_told_apart():
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), n=st.integers(8, 14), n_arms=st.integers(2, 5))
-def test_groups_are_the_maximal_stretches_by_brute_force(seed, n, n_arms):
+def test_groups_are_the_maximal_runs_found_by_brute_force(seed, n, n_arms):
     rng = np.random.default_rng(seed)
     values = rng.normal(size=(n, n_arms)) + rng.normal(0, 1.5, n_arms)
     arms = tuple("abcdef"[:n_arms])
@@ -111,7 +111,7 @@ def test_the_order_of_cohorts_and_arms_changes_nothing(seed, data):
     )
 
 
-def test_values_that_differ_by_float_noise_are_ties():
+def test_values_that_differ_by_rounding_errors_are_ties():
     values = np.tile([[0.1 + 0.2, 0.3, 0.5]], (5, 1))
     got = rank_arms(values, cohorts(5), ("x", "y", "z"), False)
     assert got.ranks[0].tolist() == [1.5, 1.5, 3]
@@ -130,7 +130,7 @@ def test_two_arms_or_no_difference_have_no_friedman_test():
     assert same.groups == (("a", "b", "c"),)
 
 
-def test_what_is_no_block_or_has_no_value_is_refused():
+def test_invalid_blocks_and_missing_values_are_refused():
     values = errors(6, n=6)
     with pytest.raises(ValueError, match=r"5 different cohorts, got 4.*seeds"):
         rank_arms(values[:4], cohorts(4), ARMS, False)

@@ -25,7 +25,7 @@ from bench.stats.subgroups import (
 
 
 def experiment(seed, n_seeds=4, n=80, extra=0.0):
-    """Ages, sexes and two arms; A is worse by `extra` in men."""
+    """Return ages, sexes and two arms, of which A is worse by `extra` in men."""
     rng = np.random.default_rng(seed)
     truth, sex = rng.normal(60, 10, n), np.where(np.arange(n) % 2, "F", "M")
     subject, noise = rng.normal(0, 3, n), rng.normal(0, 4, (2, n_seeds, n))
@@ -39,7 +39,7 @@ def experiment(seed, n_seeds=4, n=80, extra=0.0):
     )
 
 
-def test_levels_are_text_and_what_is_missing_is_not_known():
+def test_levels_are_text_and_missing_values_are_not_known():
     values = ["F", " M ", "", None, float("nan"), pd.NA, pd.NaT, "n/a", 2, 3.0, np.float64(1.5)]
     assert levels_of(values) == (
         *("F", "M", *[NOT_KNOWN] * 6),
@@ -62,7 +62,7 @@ def test_age_bands_are_fixed_decades_of_completed_years():
 
 @settings(max_examples=60)
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=40), st.integers(2, 6))
-def test_quantile_bands_part_no_equal_ages_and_are_ordered(tenths, n):
+def test_quantile_bands_keep_equal_ages_together_and_are_ordered(tenths, n):
     ages = [x / 10 for x in tenths]
     bands = quantile_bands([*ages, None], n)
     assert bands[-1] == NOT_KNOWN
@@ -86,7 +86,7 @@ def test_quantile_bands_of_many_different_ages_are_equally_large():
 
 
 @pytest.mark.parametrize("name", ["mae", "rmse", "r2", "r"])
-def test_a_subgroup_is_measured_by_its_own_subjects_alone(name):
+def test_a_subgroup_is_measured_on_its_own_subjects_only(name):
     truth, sex, runs, _ = experiment(1)
     for row in subgroup_table(measure_levels(name, truth, runs, sex), 0.9):
         inside = sex == row.level
@@ -110,7 +110,7 @@ def test_a_level_with_one_class_is_undefined_with_its_reason():
 
 
 def by_hand(truth, a, b, inside, outside):
-    """Difference of differences of the mean absolute error, with its variance term by term."""
+    """Return the difference of differences in mean absolute error, and its variance by terms."""
     losses = np.abs(a.predictions - truth) - np.abs(b.predictions - truth)
     d = losses[:, inside].mean(axis=1) - losses[:, outside].mean(axis=1)
     k = np.cov(losses[:, inside]) / inside.sum() + np.cov(losses[:, outside]) / outside.sum()
@@ -133,7 +133,7 @@ def test_the_interaction_of_two_levels_is_the_difference_of_differences():
     assert got.comparison.p < 0.01  # planted
 
 
-def test_of_more_levels_each_is_set_against_all_others_that_are_known():
+def test_with_more_levels_each_is_compared_with_all_other_known_ones():
     truth, _, a, b = experiment(3)
     site = np.array(["s1", "s2", "s3", NOT_KNOWN])[np.arange(80) % 4]
     found = interactions("mae", truth, (a, b), site)

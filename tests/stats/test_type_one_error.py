@@ -49,7 +49,7 @@ def assert_within(rates, repeats: int, low: float, high: float):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", METRICS)
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
-def test_equal_architectures_are_told_apart_about_one_time_in_twenty(cell, task):
+def test_equal_architectures_differ_significantly_in_about_one_of_twenty_data_sets(cell, task):
     rates = rejected(outcomes(Design(task, cell), 6))[..., HEADLINE]
     for n_seeds, by_metric in zip(N_SEEDS, rates.T, strict=True):
         assert_within(by_metric, 6 * CHUNK, 0.04, 0.08 if n_seeds == 3 else 0.07)
@@ -57,7 +57,7 @@ def test_equal_architectures_are_told_apart_about_one_time_in_twenty(cell, task)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", METRICS)
-def test_where_the_test_set_matters_a_test_over_seeds_alone_claims_too_much(task):
+def test_if_the_test_set_matters_a_test_over_seeds_alone_rejects_too_often(task):
     rates = rejected(outcomes(Design(task, CELLS[0]), 6))[..., OVER_SEEDS]
     assert (rates[:, 1:] > 0.2).all()
     assert (np.diff(rates, axis=1) > 0).all()  # more seeds make it worse
@@ -65,7 +65,7 @@ def test_where_the_test_set_matters_a_test_over_seeds_alone_claims_too_much(task
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", METRICS)
-def test_subjects_alone_or_seeds_by_subjects_as_rows_claim_too_much(task):
+def test_subjects_alone_or_seeds_by_subjects_as_rows_reject_too_often(task):
     rates = rejected(outcomes(Design(task, MIDDLE), 6))
     assert (rates[:, 0, OVER_SUBJECTS] > 0.1).all()
     assert (np.diff(rates[..., OVER_SUBJECTS], axis=1) < 0).all()  # more seeds average out
@@ -73,7 +73,7 @@ def test_subjects_alone_or_seeds_by_subjects_as_rows_claim_too_much(task):
 
 
 @pytest.mark.parametrize("task", METRICS)
-def test_a_test_set_that_adds_nothing_does_not_make_it_claim_more(task):
+def test_a_test_set_without_variance_does_not_make_it_reject_more_often(task):
     (cell,) = (cell for cell in EDGES if not cell.own)
     rates = rejected(outcomes(Design(task, cell), 2))[..., :2]
     assert_within(rates, 2 * CHUNK, 0.02, 0.07)
@@ -82,7 +82,7 @@ def test_a_test_set_that_adds_nothing_does_not_make_it_claim_more(task):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", METRICS)
-def test_held_to_the_same_false_claims_it_finds_no_less_than_the_paired_t(task):
+def test_at_the_same_type_one_error_its_power_is_not_below_the_paired_t(task):
     null = outcomes(Design(task, MIDDLE), 6)
     shifted = outcomes(Design(task, MIDDLE, effect=MIDDLE.effect), 2)
     assert_within(rejected(shifted)[:, 1, HEADLINE], 2 * CHUNK, 0.5, 0.8)
@@ -123,7 +123,7 @@ def promised(seed_variance: float, n_seeds: int) -> float:
     return float(np.mean(2 * norm.sf(critical)))
 
 
-def test_three_seeds_are_the_least_safe_as_the_page_says():
+def test_the_error_with_three_seeds_is_as_documented():
     as_said = [0.051, 0.062, 0.076, 0.077]
     assert [promised(x, 3) for x in (1, 4, 12, 16)] == pytest.approx(as_said, abs=6e-4)
     ratios = np.geomspace(0.1, 1000, 61)
@@ -133,10 +133,10 @@ def test_three_seeds_are_the_least_safe_as_the_page_says():
 
 
 @pytest.mark.parametrize(("seed_variance", "n_seeds"), [(1, 3), (24, 3), (24, 5)])
-def test_with_a_known_covariance_the_error_is_what_the_formula_promises(seed_variance, n_seeds):
+def test_with_a_known_covariance_the_error_agrees_with_the_formula(seed_variance, n_seeds):
     rng, repeats, n = np.random.default_rng(11), 4000, 50
     seeds = tuple(range(n_seeds))
-    # Every run deviates alike in every subject, so the covariance between runs is 1 exactly.
+    # All runs have the same deviations, so the covariance between runs is exactly 1.
     alike = np.full((n_seeds, n), 1 / np.sqrt(n))
     some = measure_runs("mae", np.zeros(n), RunPredictions(rng.normal(size=(n_seeds, n)), seeds))
 
