@@ -173,7 +173,7 @@ def test_the_command_writes_a_file_and_prints_the_numbers(bench, tmp_path):
     [
         (["forrest"], "did you mean 'forest'"),
         (["forest", "--out", "x.pngg"], "did you mean 'png'"),
-        (["forest", "--out", "nowhere/x.pdf"], "The folder nowhere does not exist"),
+        (["forest", "--out", "nowhere/x.pdf"], "nowhere does not exist; create it"),
         (["forest", "--out", "x"], "pdf, svg, png"),
     ],
 )
