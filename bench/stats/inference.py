@@ -429,7 +429,7 @@ def _flags(
     if defined and parts is _UNKNOWN:
         flags.append("one seed: no claim about architectures")
     elif defined and np.isnan(parts.c):
-        flags.append("test set too small or too uniform for a variance: no p")
+        flags.append("no p-value: the test set is too small or too uniform")
     elif parts.seeds == 0:
         flags.append("zero seed variance" if parts.c > 0 else "zero variance: no p")
     if parts.c < 0:

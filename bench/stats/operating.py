@@ -177,7 +177,7 @@ def choose_threshold(truth: ArrayLike, score: ArrayLike, rule: str = "youden") -
     elif (specificity >= float(asked[2])).any():
         chosen = _lowest(specificity >= float(asked[2]))
     else:
-        return Threshold(rule, _NAN, _NAN, _NAN, n, "only calling nobody positive reaches it")
+        return Threshold(rule, _NAN, _NAN, _NAN, n, "reached only if no subject is called positive")
     return Threshold(
         rule,
         float(thresholds[chosen]),

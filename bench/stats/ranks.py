@@ -123,9 +123,9 @@ def rank_arms(
 
     statistic, p, reason = _NAN, _NAN, ""
     if len(names) < 3:
-        reason = "Friedman's test needs three arms; see the pair"
+        reason = "Friedman's test needs at least three models"
     elif (ranks == ranks[:, :1]).all():
-        reason = "no arm differs in any cohort"
+        reason = "all models have equal ranks in every cohort"
     else:
         test = friedmanchisquare(*ranks.T)
         statistic, p = float(test.statistic), max(float(test.pvalue), SMALLEST_P)

@@ -102,7 +102,7 @@ def test_reports_do_not_import_matplotlib():
             "shows two models, but --models selects 3",
         ),
         ("critical-difference", {}, r"at least 5 cohorts .* has 1 \(cohort\)"),
-        ("pareto", {}, "no record of their cost"),
+        ("pareto", {}, "no record of cost; choose another figure"),
         ("heatmap", {"models": ("good",)}, "needs at least 2 models .* there is only 1"),
     ],
 )

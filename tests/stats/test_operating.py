@@ -73,7 +73,7 @@ def test_a_required_rate_is_reached_with_the_best_other_rate(rows, x, sensitivit
     fitting = [t for t in score if rates(truth, score, t)[side] >= x]
     if not fitting:
         assert np.isnan(got.value)
-        assert "nobody positive" in got.reason
+        assert "no subject is called positive" in got.reason
         return
     assert got.value == (max(fitting) if sensitivity else min(fitting))
     assert rates(truth, score, got.value)[side] >= x

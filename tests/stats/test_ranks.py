@@ -122,11 +122,11 @@ def test_values_that_differ_by_rounding_errors_are_ties():
 def test_two_arms_or_no_difference_have_no_friedman_test():
     two = rank_arms(errors(5)[:, :2], cohorts(12), ("a", "b"), False)
     assert np.isnan(two.p)
-    assert "three arms" in two.reason
+    assert "three models" in two.reason
     assert len(two.pairs) == 1
     same = rank_arms(np.ones((6, 3)), cohorts(6), ("a", "b", "c"), False)
     assert np.isnan([same.statistic, same.p]).all()
-    assert "no arm differs" in same.reason
+    assert "equal ranks" in same.reason
     assert same.groups == (("a", "b", "c"),)
 
 

@@ -62,7 +62,7 @@ def gather(source: Source) -> Pareto:
         source.store, source.protocol, source.evidence, source.rows, source.metric, "cost"
     )
     if table is None:
-        raise UserError("The runs in this database have no record of their cost.")
+        raise UserError("The runs in this database have no record of cost; choose another figure.")
     values = [{k: as_float(v) for c in row[1:] for k, v in c.values.items()} for row in table.rows]
     scores = [source.score(row, size) for row in source.rows]
     kept = [i for i, score in enumerate(scores) if np.isfinite(score.mean)]
@@ -76,7 +76,7 @@ def gather(source: Source) -> Pareto:
             gain = means if source.metric.higher_is_better else -means
             costs.append(Cost(label, cost, front(cost, gain)))
     if not costs:
-        raise UserError("The models with results have no record of their cost.")
+        raise UserError("The models with results have no record of cost; choose another figure.")
     return Pareto(
         title=f"{source.protocol.name}, {source.size_words(size)}",
         axis=source.axis,
