@@ -243,6 +243,7 @@ def test_tuned_trials_carry_the_settings_of_their_study(bench, tmp_path, tune, s
     assert list(trials[trials["study"].isna()]["params"].map(len)) == [2, 2]
 
 
+@pytest.mark.slow
 def test_every_model_sees_the_same_subjects_and_sizes_are_nested(cache):
     from bench.data.cohort import open_cohort
     from bench.data.listing import cohort_request
@@ -261,6 +262,7 @@ def test_every_model_sees_the_same_subjects_and_sizes_are_nested(cache):
     assert len(test | everyone | validation) == 160
 
 
+@pytest.mark.slow
 def test_a_worker_is_given_no_label_of_the_test_set(cache, tmp_path):
     from bench.data.cohort import open_cohort
     from bench.data.listing import cohort_request

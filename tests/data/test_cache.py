@@ -56,6 +56,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow
 def test_killed_ten_times_it_is_bitwise_what_it_is_undisturbed(
     workers: int, write_scan, tmp_path: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_killed_ten_times_it_is_bitwise_what_it_is_undisturbed(
     assert_same(again.folder, undisturbed.folder)
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_does_not_matter(write_scan, tmp_path: Path) -> None:
     files = scans(tmp_path / "scans", write_scan)
     one = prepared(files, tmp_path / "one", workers=1)

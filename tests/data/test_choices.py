@@ -303,6 +303,7 @@ def test_a_list_that_names_nobody_stops(text: str, words: str, tmp_path: Path) -
 
 
 @given(st.data())
+@pytest.mark.slow
 def test_choosing_does_not_depend_on_the_order_of_rows(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     rows = [

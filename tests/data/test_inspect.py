@@ -17,6 +17,8 @@ from bench.data.listing import CohortRequest, cohort_request, list_scans, manife
 from bench.data.scanning import Job, checksum, do_scan
 from tests.data.trees import adni, aibl, clinica, ixi, oasis1, oasis2, oasis3, ukbb
 
+pytestmark = pytest.mark.slow
+
 TREES: dict[str, tuple[Callable[[Path], object], dict[str, str], str]] = {
     "adni": (lambda root: adni.write(root, registered=True), {}, "diagnosis"),
     "aibl": (aibl.write, {"space": "native"}, "diagnosis"),

@@ -111,6 +111,7 @@ def test_withdrawals_move_nobody(tmp_path: Path) -> None:
     assert found[1] == {s: side for s, side in found[0].items() if s != ukbb.eid(2)}
 
 
+@pytest.mark.slow
 def test_one_cohort_trains_and_another_tests(tmp_path: Path) -> None:
     adni.write(tmp_path / "adni", n_subjects=24, registered=True)
     oasis3.write(tmp_path / "oasis3")

@@ -78,6 +78,7 @@ def sides(found: SelectedScans) -> dict[str, str]:
 
 
 @given(st.integers(0, 2**32 - 1))
+@pytest.mark.slow
 def test_families_and_copies_are_never_on_two_sides(seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = rows(40)

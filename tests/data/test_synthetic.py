@@ -22,6 +22,8 @@ from bench.data.synthetic.people import SITES, Traits, image_traits, labels
 from bench.data.synthetic.template import HIPPOCAMPUS
 from registry.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 AD = Spec("test-ad", "ad", voxel_mm=4, n_subjects=8, seed=7)
 NULL = Spec("test-null", "null", voxel_mm=4, n_subjects=8, seed=7)
 

@@ -138,6 +138,7 @@ def test_a_unit_ends_at_its_time_limit_and_goes_on_from_there(make, tmp_path):
     assert json.loads(json.dumps(state["seconds"]))["train"] > 0
 
 
+@pytest.mark.slow
 def test_a_compiled_layout_that_works_no_more_is_measured_again(make, tmp_path):
     """As on a node without g++."""
     layout = Layout("contiguous_format", "default")

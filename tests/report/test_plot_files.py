@@ -14,6 +14,8 @@ from bench.report.plots.style import MARKERS, model_style, styled
 from tests.report.conftest import DISEASE
 from tests.report.figures import costs, gathered, three
 
+pytestmark = pytest.mark.slow
+
 NASTY = "we$rd_x$ & <b> \\frac"
 
 

@@ -62,6 +62,7 @@ def test_figures_that_need_several_sizes_or_models_are_omitted(bench, reading):
     assert titles == ["Predicted against true"]
 
 
+@pytest.mark.slow
 def test_the_pictures_of_a_page_stay_small(bench, reading):
     fingerprint = bench.cohort(name="a", n_test=2000, n_pool=400)
     arms = [bench.arm(f"a-model-{i}", fingerprint) for i in range(20)]
@@ -156,6 +157,7 @@ def plot(bench, tmp_path, *words):
     )
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_file_and_prints_the_numbers(bench, tmp_path):
     three(bench)
     done = plot(bench, tmp_path, "forest")

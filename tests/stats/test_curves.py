@@ -158,6 +158,7 @@ def test_curves_that_do_not_decrease_or_decrease_at_once_are_flagged():
     assert "at its bound" in at_once.reason
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_fit_is_of_refits_in_every_resample():
     truth, by_size = arm(6)
     curve = learning_curve("mae", truth, by_size)

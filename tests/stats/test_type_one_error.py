@@ -31,6 +31,8 @@ from tests.simulation.design import (
     rejected,
 )
 
+pytestmark = pytest.mark.slow
+
 MIDDLE = CELLS[1]
 HEADLINE, OVER_SEEDS, OVER_SUBJECTS, AS_ROWS = range(4)
 
@@ -46,7 +48,6 @@ def assert_within(rates, repeats: int, low: float, high: float):
     assert counts.max() <= binom.ppf(0.999, repeats, high), rates
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", METRICS)
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 def test_equal_architectures_differ_significantly_in_about_one_of_twenty_data_sets(cell, task):
@@ -55,7 +56,6 @@ def test_equal_architectures_differ_significantly_in_about_one_of_twenty_data_se
         assert_within(by_metric, 6 * CHUNK, 0.04, 0.08 if n_seeds == 3 else 0.07)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", METRICS)
 def test_if_the_test_set_matters_a_test_over_seeds_alone_rejects_too_often(task):
     rates = rejected(outcomes(Design(task, CELLS[0]), 6))[..., OVER_SEEDS]
@@ -63,7 +63,6 @@ def test_if_the_test_set_matters_a_test_over_seeds_alone_rejects_too_often(task)
     assert (np.diff(rates, axis=1) > 0).all()  # more seeds make it worse
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", METRICS)
 def test_subjects_alone_or_seeds_by_subjects_as_rows_reject_too_often(task):
     rates = rejected(outcomes(Design(task, MIDDLE), 6))
@@ -80,7 +79,6 @@ def test_a_test_set_without_variance_does_not_make_it_reject_more_often(task):
     assert (rates[..., HEADLINE] <= rates[..., OVER_SEEDS] + 0.02).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", METRICS)
 def test_at_the_same_type_one_error_its_power_is_not_below_the_paired_t(task):
     null = outcomes(Design(task, MIDDLE), 6)

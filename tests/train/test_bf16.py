@@ -70,6 +70,7 @@ def test_maps_smaller_than_the_kernel_give_the_same_finite_gradients(dims, size,
     assert all(torch.equal(first, other) for other in others)
 
 
+@pytest.mark.slow
 def test_the_3d_cnn_at_4_mm_repeats_itself_to_the_bit():
     torch.manual_seed(0)
     first, *others = weight_gradients(CNN3D(0.0, 1), (45, 54, 45), 4)

@@ -34,6 +34,7 @@ def faults(how: str, **variables: str) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a switch of glibc")
+@pytest.mark.slow
 def test_memory_of_freed_tensors_is_used_again() -> None:
     if faults("as it is") < PAGES / 2:
         pytest.skip("huge pages or another allocator: nothing to see on this machine")

@@ -19,6 +19,8 @@ from registry.cards import Task
 from registry.core import catalogue, resolve
 from registry.models import complete_params
 
+pytestmark = pytest.mark.slow
+
 AGE = Task("age", "regression")
 CPU = torch.device("cpu")
 SHAPE = (24, 33, 34)
