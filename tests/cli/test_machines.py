@@ -198,7 +198,7 @@ def test_a_user_without_home_and_name_is_told_what_to_set(bench, environment, tm
     assert "cnn3d" in ran(as_stranger("list", "models"))
     done = as_stranger(*RUN, "--model", "prior")
     assert done.returncode == 2
-    assert "set BENCH_CACHE" in done.stderr
+    assert "Set BENCH_CACHE" in done.stderr
     assert "Traceback" not in done.stderr
     words = (*RUN, "--model", "prior,slice2d-scratch", "--encoder", "resnet18", "--epochs", "1")
     done = as_stranger(*words, BENCH_CACHE=environment["BENCH_CACHE"])
