@@ -81,6 +81,34 @@ class Plan:
         return sum(trial.action == action for trial in self.trials)
 
 
+def check_request(request: RunRequest) -> None:
+    """Check what does not depend on a cohort, so that a typo is reported before scans are read.
+
+    Parameters
+    ----------
+    request : RunRequest
+        What to run.
+
+    Raises
+    ------
+    UserError
+        For unknown models, encoders and settings, settings out of range, and encoders and weights
+        that no model would use.
+    """
+    cards = [catalogue.model(name) for name in dict.fromkeys(request.models)]
+    for name in request.encoders:
+        catalogue.encoder(name)
+    for card in cards:
+        _parse_settings(request.settings, card)
+    _refuse_unknown_settings(request.settings, cards)
+    if request.encoders and not any(c.encoder and not c.encoder_fixed for c in cards):
+        raise UserError(
+            "--encoder was given, but none of the chosen models has a replaceable encoder. Remove "
+            "it, or add a model such as slice2d-imagenet."
+        )
+    _refuse_unused_weights(request, cards)
+
+
 def make_plan(
     request: RunRequest, cohort: Cohort, store: Store | None, announce: Callable[[str], None]
 ) -> Plan:
@@ -104,16 +132,10 @@ def make_plan(
         be built or returns the wrong shape, a primary analysis that cannot be carried out, or if
         nothing can run.
     """
+    check_request(request)
     cards = [catalogue.model(name) for name in dict.fromkeys(request.models)]
     settings = {card.name: _parse_settings(request.settings, card) for card in cards}
-    _refuse_unknown_settings(request.settings, cards)
     sizes = resolve_sizes(request.sizes, cohort)
-    if request.encoders and not any(c.encoder and not c.encoder_fixed for c in cards):
-        raise UserError(
-            "--encoder was given, but none of the chosen models has a replaceable encoder. Remove "
-            "it, or add a model such as slice2d-imagenet."
-        )
-    _refuse_unused_weights(request, cards)
     precision = _resolve_precision(request, cards, cohort, store)
     dropped: list[tuple[str, str]] = []
     arms: dict[str, Arm] = {}

@@ -307,7 +307,7 @@ def run(
     from bench.execute.driver import record
     from bench.execute.provenance import refuse_tracked_file
     from bench.execute.settings import ExecutionSettings, work_folder
-    from bench.plan import RunRequest
+    from bench.plan import RunRequest, check_request
     from bench.primary_analysis import PrimaryAnalysis
     from bench.processes import threads_per_unit
     from bench.store.engine import database_file, write_errors
@@ -348,11 +348,7 @@ def run(
         allow_overlap=allow_overlap,
         declared=PrimaryAnalysis(metric, parse_size(primary_size), reference, margin),
     )
-    # Names are checked before cohorts are read, so that typos are reported immediately.
-    for name in request.models:
-        catalogue.model(name)
-    for name in request.encoders:
-        catalogue.encoder(name)
+    check_request(request)
     catalogue.executor(executor)
     if device == "cuda":
         from bench.train.numerics import device_for

@@ -64,6 +64,8 @@ def assert_refused(done, *parts):
         (change(plugins="none.py"), ["none.py", "does not exist"]),
         (change(model="slice2d-imagenet", weights="resnet18=none.pth"), ["none.pth"]),
         (change(data_set="colour=red"), ["colour"]),
+        # A typo is reported before scans are looked for.
+        (change(model="cnn3d", set="lrr=1", data="bids", root="nowhere"), ["setting lrr"]),
     ],
     ids=lambda value: " ".join(value[5:]) if isinstance(value, list) else None,
 )
