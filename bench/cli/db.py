@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -11,6 +12,7 @@ from bench.cli.options import Db
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bench.store.merge import MergeResult
     from bench.store.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Maintain the database.")
@@ -39,8 +41,96 @@ def upgrade(db: Db = None) -> None:
     print(f"{file} has the current schema.")
 
 
-def _written(db: str | None, change: Callable[[Store], Found]) -> Found:
-    """Call `change` with an existing database that is open for writing."""
+@app.command("check")
+def check(db: Db = None) -> None:
+    """Check integrity, keys and metrics of a database.
+
+    The database is not changed. The exit code is 1 if there is a fault.
+    """
+    from bench.cli.showing import database
+    from bench.report.words import count
+    from bench.store.check import check
+    from bench.store.store import Store
+
+    file = database(db)
+    store = Store.for_reading(file)
+    try:
+        result = check(store)
+    finally:
+        store.close()
+    for fault in result.faults:
+        print(fault)
+    print(
+        f"{file}: {count(len(result.faults), 'fault')} in {count(result.trials, 'finished trial')},"
+        f" {count(result.metrics, 'metric')} and {count(result.keys, 'key')}."
+    )
+    if result.faults:
+        raise typer.Exit(1)
+
+
+def merge(
+    others: Annotated[
+        list[str],
+        typer.Argument(metavar="OTHER...", help="Databases whose results are added to --db."),
+    ],
+    db: Db = None,
+) -> None:
+    """Add the results of other databases to one, by their keys.
+
+    The other databases are only read. Results that are stored in both are kept; if they differ,
+    the conflict is reported and nothing is changed for it.
+    """
+    from bench.cli.showing import database
+    from bench.execute.provenance import refuse_tracked_file
+    from bench.report.words import count
+    from bench.store.engine import database_file
+    from bench.store.merge import merge
+    from bench.store.mirror import mirror_study
+    from bench.store.store import Store
+    from registry.errors import UserError
+
+    file = database(db)
+    with ExitStack() as stack:
+        # All of them are opened before anything is changed.
+        sources = []
+        for other in map(database_file, others):
+            if other.resolve() == file.resolve():
+                raise UserError(f"{other} cannot be merged with itself; specify another --db.")
+            sources.append(Store.for_reading(other))
+            stack.callback(sources[-1].close)
+        if not all(map(_synthetic, sources)):
+            refuse_tracked_file(file)
+
+        def add(store: Store) -> tuple[list[MergeResult], list[str]]:
+            results = [merge(store, source) for source in sources]
+            studies = [key for result in results for key in result.studies]
+            return results, [mirror_study(store, key) for key in studies]
+
+        results, problems = _written(db, add, create=True)
+    for source, result in zip(sources, results, strict=True):
+        print(
+            f"{source.file}: {count(result.trials, 'trial')} and "
+            f"{count(len(result.studies), 'study', 'studies')} added to {file}."
+        )
+        for conflict in result.conflicts:
+            print(f"  conflict: {conflict}")
+    for problem in filter(None, problems):
+        print(f"warning: {problem}")
+    if any(result.conflicts for result in results):
+        raise typer.Exit(1)
+
+
+def _synthetic(store: Store) -> bool:
+    """Return whether a database contains no results of real participants."""
+    from bench.store import schema
+    from registry.core import catalogue
+
+    names = {card.name for card in catalogue.datasets if card.synthetic}
+    return all(each.get("adapter") in names for each in store.frame(schema.datasets)["settings"])
+
+
+def _written(db: str | None, change: Callable[[Store], Found], *, create: bool = False) -> Found:
+    """Call `change` with a database that is open for writing; it must exist unless `create`."""
     from bench.cli.showing import database
     from bench.execute.lock import driver_lock
     from bench.store.engine import check_writable, write_errors
@@ -48,7 +138,7 @@ def _written(db: str | None, change: Callable[[Store], Found]) -> Found:
     from registry.errors import UserError
 
     file = database(db)
-    if not file.exists():
+    if not create and not file.exists():
         raise UserError(f"The database {file} does not exist; specify another one with --db.")
     check_writable(file)
     with driver_lock(file), write_errors(file):

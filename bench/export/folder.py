@@ -60,9 +60,7 @@ def export(
     """
     out = _free(out)
     part = out.with_name(f".{out.name}.part-{uuid.uuid4().hex[:8]}")
-    with store.engine.connect() as connection, _whole(part):
-        # One transaction, so that the tables are consistent even if a run is writing.
-        connection.exec_driver_sql("BEGIN")
+    with store.snapshot() as connection, _whole(part):
         if not connection.execute(select(func.count()).select_from(schema.trials)).scalar():
             raise UserError(
                 f"There are no finished trials in {store.file}; `bench status` shows what was "

@@ -195,7 +195,10 @@ def select_protocols(store: Store, where: Mapping[str, str], *, planned: bool = 
     UserError
         If nothing is stored, a key of `where` does not exist, or no protocol matches.
     """
-    history = read_rows(store, select(schema.commands).order_by(schema.commands.c.id.desc()))
+    # A merged database may contain older commands with larger ids.
+    made = schema.commands.c
+    newest = select(schema.commands).order_by(made.created.desc(), made.id.desc())
+    history = read_rows(store, newest)
     table = schema.trials.c
     trials = read_rows(
         store,

@@ -34,9 +34,9 @@ def build_status(store: Store) -> Report:
     """
     protocols = select_protocols(store, {}, planned=True).protocols
     table = schema.commands.c
-    query = select(table.argv, table.created).order_by(table.id.desc()).limit(1)
+    newest = select(table.argv, table.created).order_by(table.created.desc(), table.id.desc())
     with store.engine.connect() as connection:
-        argv, created = connection.execute(query).one()
+        argv, created = connection.execute(newest.limit(1)).one()
     return Report(
         title=f"slicebench: status of {one_line(store.file.name)}",
         sections=tuple(

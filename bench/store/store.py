@@ -5,7 +5,8 @@ Each unit is stored in one transaction, and storing it again has no effect.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -300,6 +301,13 @@ class Store:
             )
 
     # ---------------------------------------------------------------- reading
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Connect in one transaction, so that all reads agree even if a run is writing."""
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            yield connection
 
     def states(self, table: Table, keys: Iterable[str]) -> dict[str, str]:
         """Return the states of the units among `keys` that are stored in a table."""
