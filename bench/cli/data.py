@@ -130,13 +130,14 @@ def _write_manifest(scans: pd.DataFrame, target: str, out: Path) -> str:
     from bench.data.cache import as_csv
     from bench.data.listing import manifest_table
     from bench.files import write_output
+    from registry.core import counted
 
     rows = manifest_table(scans, target)
     write_output(out, as_csv(rows))
     used = rows[rows["used"] == "yes"]
     return (
-        f"Found {len(rows)} scans, of which {len(used)} scans of "
-        f"{used['subject_id'].nunique()} subjects are used. Written to {out}."
+        f"Found {counted(len(rows), 'scan')}; used: {counted(len(used), 'scan')} of "
+        f"{counted(used['subject_id'].nunique(), 'subject')}. Written to {out}."
     )
 
 

@@ -456,6 +456,8 @@ def _plan(request: RunRequest, cohort: Cohort, store: Store | None) -> Plan:
 
 
 def _print_plan(plan: Plan, request: RunRequest) -> None:
+    from registry.core import counted
+
     cohort = plan.cohort
     parts = f"{cohort.n_pool} training, {cohort.n_validation} validation, {cohort.n_test} test"
     print(f"{cohort.name}: {cohort.task.target} of {cohort.n_subjects} subjects ({parts})")
@@ -468,8 +470,7 @@ def _print_plan(plan: Plan, request: RunRequest) -> None:
         print(f"  not run: {what}: {why}")
     sizes = ", ".join(map(str, plan.sizes))
     seeds = ", ".join(map(str, request.seeds))
-    models = f"{len(plan.arms)} model{'s' * (len(plan.arms) != 1)}"
-    print(f"  {models} at training sizes {sizes}, seeds {seeds}")
+    print(f"  {counted(len(plan.arms), 'model')} at training sizes {sizes}, seeds {seeds}")
     words = {
         "run": "to run",
         "reuse": "already stored",
@@ -582,12 +583,14 @@ class _Stop:
 
 
 def _close(summary: RunSummary, todo: int, file: Path) -> None:
+    from registry.core import counted
+
     print(f"{summary.done} of {todo} trials done; results are stored in {file}.")
     if summary.stopped:
         print(f"Stopped on request. To resume, run the same command again:\n  {_command()}")
         raise typer.Exit(1)
     if summary.failed:
-        print(f"{len(summary.failed)} trials failed or were interrupted:")
+        print(f"{counted(len(summary.failed), 'trial')} failed or interrupted:")
         for label, error in summary.failed:
             print(f"  {label}: {error}")
         print(f"To run them again:\n  {_command()} --reuse retry-failed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from registry.cards import Task
+from registry.core import counted
 from registry.errors import UserError
 
 
@@ -20,7 +21,7 @@ def refuse_shared_subjects(scans: pd.DataFrame) -> None:
     shared = sides.index[sides > 1]
     if len(shared):
         raise UserError(
-            f"{len(shared)} subjects are in more than one set of the split, for example "
+            f"The split has {counted(len(shared), 'subject')} in more than one set, for example "
             f"{shared[0]!r}; correct the split so that each subject is in one set, or use "
             "--new-split."
         )

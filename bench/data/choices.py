@@ -17,6 +17,7 @@ from bench.data.diagnosis import FOLLOWED, normalise, parse_classes, spelled
 from bench.data.manifest import FIRST_VISITS, visit_key
 from bench.data.withdrawals import read_withdrawn
 from registry.cards import Value
+from registry.core import counted
 from registry.errors import UserError
 
 NOT_CHOSEN = "another image of the same visit is used"
@@ -198,10 +199,11 @@ def _choose_visits(scans: pd.DataFrame, visits: str) -> None:
     if unknown:
         subject, names = unknown[0]
         raise UserError(
-            f"--visits {visits}: the order of the visits is unknown for {len(unknown)} subjects, "
-            f"for example {subject!r} with {listed(names)}, because their dates and ages are "
-            "missing or equal and their names are not numbered in one way; add the age or acq_time "
-            "of each visit to the table (sub-*_sessions.tsv in BIDS), or use --visits all."
+            f"--visits {visits}: the order of the visits is unknown for "
+            f"{counted(len(unknown), 'subject')}, for example {subject!r} with {listed(names)}, "
+            "because their dates and ages are missing or equal and their names are not numbered "
+            "in one way; add the age or acq_time of each visit to the table "
+            "(sub-*_sessions.tsv in BIDS), or use --visits all."
         )
     used = used.assign(order=order).sort_values(["subject_id", "order"], kind="stable")
     keep = used.drop_duplicates("subject_id", keep="first" if visits == "baseline" else "last")

@@ -15,7 +15,7 @@ from bench.data.adapters.reading import listed
 from bench.data.cache import Progress
 from bench.data.volume import Conform
 from registry.cards import DatasetCard, Task, Value
-from registry.core import catalogue, did_you_mean, resolve
+from registry.core import catalogue, counted, did_you_mean, resolve
 from registry.datasets import CONFORM, dataset_options
 from registry.errors import UserError
 
@@ -301,10 +301,10 @@ def _with_external(
     shared = sorted(set(scans["subject_id"]) & set(others["subject_id"]))
     if shared and test.cohort == request.cohort:
         raise UserError(
-            f"{request.name} and the test cohort {test.name} share {len(shared)} subjects "
-            f"({listed(shared[:2])}), so training data would leak into the test set; use another "
-            "test cohort. If they are different people with the same ids, set cohort = "
-            '"NAME" in the bench.toml table of one of them.'
+            f"{request.name} and the test cohort {test.name} share "
+            f"{counted(len(shared), 'subject')} ({listed(shared[:2])}), so training data would "
+            "leak into the test set; use another test cohort. If they are different people with the same "
+            'ids, set cohort = "NAME" in the bench.toml table of one of them.'
         )
     known = scans.attrs.get("classes")
     if request.target != "age":

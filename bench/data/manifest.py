@@ -13,6 +13,7 @@ import pandas as pd
 from bench.data.adapters.reading import listed
 from bench.spec import canonical_json
 from registry.cards import Task
+from registry.core import counted
 from registry.errors import UserError
 
 TARGETS = ("age", "diagnosis", "sex")
@@ -191,9 +192,9 @@ def check_sizes(used: pd.DataFrame, task: Task) -> None:
     n = used["subject_id"].nunique()
     if n < MIN_SUBJECTS:
         raise UserError(
-            f"Only {n} subjects have a usable scan and a value for {task.target!r}, but training, "
-            f"validation and test sets need at least {MIN_SUBJECTS}; add scans or choose another "
-            "--target."
+            f"Only {counted(n, 'subject')} with a usable scan and a value for "
+            f"{task.target!r} found, but training, validation and test sets need at least "
+            f"{MIN_SUBJECTS}; add scans or choose another --target."
         )
     # The split is stratified by the first scan of each subject.
     first = used.drop_duplicates("subject_id")[task.target]

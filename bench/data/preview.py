@@ -109,7 +109,7 @@ def picture(listing: Listing) -> tuple[Figure, list[str]]:
     unknown = sum(not before.info.oriented for _, before, _ in shown)
     if unknown:
         notes.append(
-            f"The headers of {unknown} of the {len(shown)} scans shown give no orientation, so L? "
+            f"In {unknown} of the {len(shown)} scans shown the header gives no orientation, so L? "
             "and R? are guesses; convert the scans to NIfTI with a program that knows their "
             "orientation."
         )

@@ -16,6 +16,7 @@ from bench.data.copies import same_images
 from bench.data.listing import Listing
 from bench.data.split import PATTERN, PATTERN_WITHOUT_TEST, SIDES, split, strata
 from registry.cards import Task
+from registry.core import counted
 from registry.errors import UserError
 
 SPLIT_SEED = 0
@@ -190,7 +191,7 @@ def _substitute_warnings(scans: pd.DataFrame) -> list[str]:
     n = len(torn.drop_duplicates(["subject_id", "session_id"]))
     why = first["reason"].removesuffix(REPLACED)
     return [
-        f"In {n} visit{'s' * (n > 1)} another image replaces one that cannot be used, for example "
+        f"In {counted(n, 'visit')} another image replaces one that cannot be used, for example "
         f"{used} replaces {first['path']} ({why})."
     ]
 
@@ -204,7 +205,7 @@ def _reader_warnings(scans: pd.DataFrame) -> list[str]:
         return []
     first = odd.iloc[0]
     return [
-        f"Reading {len(odd)} used scan{'s' * (len(odd) > 1)} gave warnings; the first is "
+        f"Reading {counted(len(odd), 'used scan')} gave warnings; the first is "
         f"{first['path']}: {first['remarks']}."
     ]
 
@@ -231,8 +232,8 @@ def _leave_out_copies(
     if shared:
         one, other = shared[0][:2]
         warnings.append(
-            f"{len(shared)} images occur under more than one subject, for example under {one!r} "
-            f"and {other!r}: each image is used once, and these subjects stay in the same set."
+            f"Images that more than one subject has: {len(shared)}, for example one of {one!r} "
+            f"and {other!r}. Each is used once, and these subjects stay in the same set."
         )
     return shared
 
@@ -243,9 +244,9 @@ def _refuse_shared_images(shared: Iterable[tuple[str, ...]], scans: pd.DataFrame
     across = [people for people in shared if 0 < len(external.intersection(people)) < len(people)]
     if across:
         raise UserError(
-            f"The training cohort and the test cohort share {len(across)} images, for example "
-            f"those of {listed(across[0])}, so training data would leak into the test set; use "
-            "another test cohort."
+            f"The training cohort and the test cohort share "
+            f"{counted(len(across), 'image')}, for example that of {listed(across[0])}, so "
+            "training data would leak into the test set; use another test cohort."
         )
 
 

@@ -122,7 +122,7 @@ def test_manifest_writes_one_row_a_scan(bench, tmp_path) -> None:
     expected = adni.write(tmp_path / "ADNI")
     words = ("data", "manifest", "adni", "--root", "ADNI", "--out", "m.csv")
     out = ran(bench(*words))
-    assert "Found 24 scans, of which 17 scans of 16 subjects are used." in out
+    assert "Found 24 scans; used: 17 scans of 16 subjects." in out
     with open(tmp_path / "m.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["subject_id"] for row in rows] == expected["subject_id"].tolist()

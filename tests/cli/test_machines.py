@@ -105,7 +105,7 @@ def test_a_name_that_is_no_text_is_said_and_not_read(bench, tmp_path, people):
     os.rename(root, os.fsencode(root) + b"-M\xfcnchen")
     words = ("--root", f"{root}-M\udcfcnchen", "--target", "age", "--data-set", "grid=mni-4mm")
     out = ran(bench("data", "manifest", "bids", *words, "--out", "m.csv"))
-    assert "Found 12 scans, of which 11 scans" in out
+    assert "Found 12 scans; used: 11 scans" in out
     assert "left out: its path is not UTF-8 text; rename it: 1" in out
     assert "M\\xfcller" in (tmp_path / "m.csv").read_text()
 

@@ -414,7 +414,7 @@ def test_a_split_that_was_tampered_with_is_refused(
 
 def test_a_frame_that_shares_a_subject_is_refused() -> None:
     frame = pd.DataFrame({"subject_id": ["a", "a", "b"], "side": ["train", "test", "test"]})
-    with pytest.raises(UserError, match=r"1 subjects .* 'a'"):
+    with pytest.raises(UserError, match=r"1 subject .* 'a'"):
         check.refuse_shared_subjects(frame)
     check.refuse_shared_subjects(frame.iloc[1:])
 

@@ -16,7 +16,10 @@ def test_the_manifest_is_the_expected_one_row_by_row(suffix: str, tmp_path: Path
     expected = ixi.write(tmp_path, suffix=suffix)
     scans = listed_scans("ixi", tmp_path)
     assert_listed(scans, expected)
-    assert "3 repeated ids; 1 subjects are excluded" in scans.attrs["warnings"][0]
+    assert (
+        "3 repeated ids; excluded because of contradictory rows: 1 subject."
+        in scans.attrs["warnings"][0]
+    )
 
 
 def test_a_registered_copy_is_the_same_scan(tmp_path: Path) -> None:

@@ -271,7 +271,7 @@ def test_baseline_labels_of_oasis3_are_those_of_the_first_exam(tmp_path: Path) -
 def test_dementia_of_another_cause_is_told(tmp_path: Path) -> None:
     oasis3.write(tmp_path)
     warnings = " ".join(listed_scans("oasis3", tmp_path).attrs["warnings"])
-    assert "AD by their CDR but have another diagnosis in dx1: 'DLBD, primary'" in warnings
+    assert "the CDR indicates AD, but dx1 has another diagnosis: 'DLBD, primary'" in warnings
 
 
 def test_a_rating_of_nothing_does_not_hide_one_on_another_day(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_an_image_of_two_subjects_is_used_once_with_a_warning() -> None:
     found = selected(rows(), same=(("0.nii", "2.nii"),))
     assert found.scans.set_index("path").loc["2.nii", "reason"] == "copy of another scan"
     assert found.scans.set_index("path").loc["0.nii", "reason"] == ""
-    assert "images occur under more than one subject" in found.warnings[0]
+    assert "Images that more than one subject has: " in found.warnings[0]
     assert "002" not in sides(found)
 
 
@@ -192,7 +192,7 @@ def test_an_external_cohort_that_shares_an_image_is_refused() -> None:
     other = rows(20).assign(subject_id=[f"other:{i}" for i in range(20)])
     other["path"] = "other-" + other["path"]
     both = listing(rows(), external=other)
-    with pytest.raises(UserError, match="test cohort share 1 images"):
+    with pytest.raises(UserError, match="test cohort share 1 image,"):
         select_scans(both, facts(both, same=(("0.nii", "other-0.nii"),)))
 
 
@@ -205,7 +205,7 @@ def test_an_external_image_that_was_saved_again_is_refused() -> None:
     means = np.random.default_rng(0).uniform(0, 1000, (len(found), 64))
     means[both.chosen["path"] == "other-3.nii"] = means[both.chosen["path"] == "7.nii"]
     found["blocks"] = [" ".join(f"{x:.7g}" for x in sorted(row)) for row in means]
-    with pytest.raises(UserError, match=r"test cohort share 1 images.* '007', 'other:3'"):
+    with pytest.raises(UserError, match=r"test cohort share 1 image,.* '007', 'other:3'"):
         select_scans(both, found)
 
 

@@ -20,6 +20,7 @@ from bench.data.adapters.reading import (
 from bench.data.adapters.visits import NOT_LISTED
 from bench.data.adapters.walk import Walk
 from registry.cards import Value
+from registry.core import counted
 
 CONTRADICTORY = "contradictory rows in the table"
 SEXES = {"1": "M", "2": "F"}
@@ -82,8 +83,8 @@ def manifest(root: Path, options: Mapping[str, Value]) -> pd.DataFrame:
     repeated = int(table["subject_id"].duplicated().sum())
     scans.attrs["columns"] = list(table.columns)
     warning = (
-        f"{file.name} has {repeated} repeated ids; {len(twice)} subjects are excluded because "
-        "their rows contradict each other."
+        f"{file.name} has {counted(repeated, 'repeated id')}; excluded because of contradictory "
+        f"rows: {counted(len(twice), 'subject')}."
     )
     scans.attrs["warnings"] = [*walk.warnings, *([warning] if repeated else [])]
     return scans

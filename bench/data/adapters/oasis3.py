@@ -23,6 +23,7 @@ from bench.data.adapters.reading import (
 )
 from bench.data.adapters.visits import NOT_LISTED, YEAR, label
 from registry.cards import Value
+from registry.core import counted
 from registry.errors import UserError
 
 SESSION = re.compile(r"(OAS3\d{4})_(?:MR_|ses+-)(d\d+)(?=[/_.]).*(?i:T1w\.nii(?:\.gz)?)$")
@@ -177,6 +178,6 @@ def _other_dementias(scans: pd.DataFrame) -> list[str]:
     if others.empty:
         return []
     return [
-        f"{len(others)} scans are AD by their CDR but have another diagnosis in dx1: "
+        f"In {counted(len(others), 'scan')} the CDR indicates AD, but dx1 has another diagnosis: "
         f"{listed(others.unique(), 4)}."
     ]
