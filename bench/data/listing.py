@@ -303,8 +303,8 @@ def _with_external(
         raise UserError(
             f"{request.name} and the test cohort {test.name} share "
             f"{counted(len(shared), 'subject')} ({listed(shared[:2])}), so training data would "
-            "leak into the test set; use another test cohort. If they are different people with the same "
-            'ids, set cohort = "NAME" in the bench.toml table of one of them.'
+            "leak into the test set; use another test cohort. If they are different people with "
+            'the same ids, set cohort = "NAME" in the bench.toml table of one of them.'
         )
     known = scans.attrs.get("classes")
     if request.target != "age":
