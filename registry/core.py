@@ -122,9 +122,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f", did you mean {near[0]!r}" if near else ""
 
 
-def counted(n: int, noun: str) -> str:
+def counted(n: int, singular: str, plural: str = "") -> str:
     """Return a number and its noun, as in ``"1 scan"`` or ``"2 scans"``."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    return f"{n} {singular if n == 1 else plural or singular + 's'}"
 
 
 @dataclass

@@ -48,9 +48,9 @@ def check(db: Db = None) -> None:
     The database is not changed. The exit code is 1 if there is a fault.
     """
     from bench.cli.showing import database
-    from bench.report.words import count
     from bench.store.check import check
     from bench.store.store import Store
+    from registry.core import counted
 
     file = database(db)
     store = Store.for_reading(file)
@@ -61,8 +61,9 @@ def check(db: Db = None) -> None:
     for fault in result.faults:
         print(fault)
     print(
-        f"{file}: {count(len(result.faults), 'fault')} in {count(result.trials, 'finished trial')},"
-        f" {count(result.metrics, 'metric')} and {count(result.keys, 'key')}."
+        f"{file}: {counted(len(result.faults), 'fault')} in "
+        f"{counted(result.trials, 'finished trial')}, {counted(result.metrics, 'metric')} and "
+        f"{counted(result.keys, 'key')}."
     )
     if result.faults:
         raise typer.Exit(1)
@@ -82,11 +83,11 @@ def merge(
     """
     from bench.cli.showing import database
     from bench.execute.provenance import refuse_tracked_file
-    from bench.report.words import count
     from bench.store.engine import database_file
     from bench.store.merge import merge
     from bench.store.mirror import mirror_study
     from bench.store.store import Store
+    from registry.core import counted
     from registry.errors import UserError
 
     file = database(db)
@@ -109,8 +110,8 @@ def merge(
         results, problems = _written(db, add, create=True)
     for source, result in zip(sources, results, strict=True):
         print(
-            f"{source.file}: {count(result.trials, 'trial')} and "
-            f"{count(len(result.studies), 'study', 'studies')} added to {file}."
+            f"{source.file}: {counted(result.trials, 'trial')} and "
+            f"{counted(len(result.studies), 'study', 'studies')} added to {file}."
         )
         for conflict in result.conflicts:
             print(f"  conflict: {conflict}")

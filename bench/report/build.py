@@ -11,11 +11,11 @@ from bench.report.methods import methods, software
 from bench.report.parts import APPENDIX, PARTS, tables_of
 from bench.report.select import Protocol, select_protocols
 from bench.report.table import Picture, Report, Section
-from bench.report.words import count, one_line
+from bench.report.words import one_line
 from bench.stats.metric import Metric
 from bench.stats.metrics import metric_of, metrics_for
 from bench.store.store import Store
-from registry.core import did_you_mean
+from registry.core import counted, did_you_mean
 from registry.errors import UserError
 
 
@@ -81,7 +81,7 @@ def _section(data: SectionData, *, appendix: bool, pictures: bool) -> Section:
     notes = [*data.test_plan.notes, *section_notes(data.protocol, data.evidence)]
     if data.failures:
         notes.append(
-            f"{count(len(data.failures), 'run')} failed: means and tests use only the runs that "
+            f"{counted(len(data.failures), 'run')} failed: means and tests use only the runs that "
             "succeeded, and a cell with a failed run is never marked as the best."
         )
     figures: tuple[Picture, ...] = ()

@@ -8,9 +8,10 @@ from typing import Any
 from bench.data.split import MIN_VALIDATION, validation_size
 from bench.report.evidence import Evidence
 from bench.report.select import Protocol, Row, chosen_encoders
-from bench.report.words import count, one_line
+from bench.report.words import one_line
 from bench.stats.metric import Metric
 from bench.stats.metrics import metric_of
+from registry.core import counted
 from registry.models import MODELS, model_options
 
 TOO_SHORT = 5
@@ -78,7 +79,7 @@ def captions(protocol: Protocol, evidence: Evidence, metrics: Sequence[Metric]) 
     n_test = evidence.n_subjects or int(protocol.dataset["n_test"])
     lines = [
         "Mean across seeds [95 % t interval, truncated at the metric's bounds], n = "
-        f"{count(n_test, 'test subject')}; {directions}. Training sizes are numbers of subjects. "
+        f"{counted(n_test, 'test subject')}; {directions}. Training sizes are numbers of subjects. "
         "Best of each column marked ^; ~ not significantly different from the best at .05 "
         "(headline test, Holm within the column); ? not tested against the best (single run or "
         "no variance).",
@@ -271,12 +272,12 @@ def section_notes(protocol: Protocol, evidence: Evidence) -> list[str]:
             "at most " if any(r.arm.params.get("early_stopping") for r in protocol.rows) else ""
         )
         lines.append(
-            f"Networks were trained for {at_most}{count(int(values['epochs']), 'epoch')}"
+            f"Networks were trained for {at_most}{counted(int(values['epochs']), 'epoch')}"
             f"{rule if values['length'] == 'steps' else ''}."
         )
         if values["epochs"] <= TOO_SHORT:
             lines.append(
-                f"Training for {count(int(values['epochs']), 'epoch')} is too short to rank "
+                f"Training for {counted(int(values['epochs']), 'epoch')} is too short to rank "
                 "models; it only shows that the software runs."
             )
     lines.append(tuning_words(protocol))
@@ -302,7 +303,7 @@ def tuning_words(protocol: Protocol) -> str:
         "shared": "one study per model and training size, with seeds other than those reported",
         "per-seed": "one study per model, training size and seed",
     }
-    budget = count(int(protocol.values["trials"]), "Optuna trial")
+    budget = counted(int(protocol.values["trials"]), "Optuna trial")
     others = [row.label for row in protocol.rows if not row.arm.trials]
     rest = f"; not tuned: {', '.join(others)}" if others else ""
     return (

@@ -19,13 +19,14 @@ from bench.report.tables.leaderboard import best_first, leaderboard
 from bench.report.tables.pairs import exploratory_table, primary_table
 from bench.report.tables.precision import pair_precision
 from bench.report.tables.subgroups import interaction_table
-from bench.report.words import NOT_AVAILABLE, count, digits_of, number, one_line, p_value
+from bench.report.words import NOT_AVAILABLE, digits_of, number, one_line, p_value
 from bench.stats.checkpoints import checkpoint_tests
 from bench.stats.classical import paired_t, sign_flip, superiority_interval, wilcoxon
 from bench.stats.inference import holm
 from bench.stats.metrics import metric_of, metrics_for
 from bench.stats.power import gain_from_seeds
 from bench.store.store import Store
+from registry.core import counted
 from registry.errors import UserError
 
 LEVEL = 0.05
@@ -108,7 +109,7 @@ def sentence(pair: Pair, adjusted: float | None, n_family: int, protocol: Protoc
     if adjusted is None:
         p = f"p {_is(found.p)}, exploratory"
     else:
-        p = f"Holm p {_is(adjusted)} over {count(n_family, 'pair')}"
+        p = f"Holm p {_is(adjusted)} over {counted(n_family, 'pair')}"
     interval = f"95 % CI {number(low, digits)} to {number(high, digits)}"
     parts = [f"{interval}, {p}", f"{_runs(pair)} x {found.n_subjects} subjects"]
     # If the subject component is estimated as zero, the gain from more seeds cannot be stated.
@@ -227,8 +228,8 @@ def _beside(protocol: Protocol, evidence: Evidence, pair: Pair) -> Table | None:
         low, high = superiority_interval(share, len(seeds))
         notes.append(
             f"A is better in a proportion of {number(share, 2)} of the "
-            f"{count(len(seeds), 'pair')} of runs (95 % CI {number(low, 2)} to {number(high, 2)}, "
-            "on this test set)."
+            f"{counted(len(seeds), 'pair')} of runs (95 % CI {number(low, 2)} to "
+            f"{number(high, 2)}, on this test set)."
         )
     return Table(
         name="beside",
@@ -275,10 +276,10 @@ def _runs(pair: Pair) -> str:
         return "a single fit each"
     if found.one_fit_a or found.one_fit_b:
         fit, other = (pair.a, pair.b) if found.one_fit_a else (pair.b, pair.a)
-        return f"a single fit of {fit.label} and {count(found.n_seeds, 'seed')} of {other.label}"
+        return f"a single fit of {fit.label} and {counted(found.n_seeds, 'seed')} of {other.label}"
     if found.paired:
-        return count(found.n_seeds, "shared seed" if found.dropped else "seed")
-    a, b = (count(n, "seed") for n in (found.n_seeds_a, found.n_seeds_b))
+        return counted(found.n_seeds, "shared seed" if found.dropped else "seed")
+    a, b = (counted(n, "seed") for n in (found.n_seeds_a, found.n_seeds_b))
     return f"{a} of {pair.a.label} and {b} of {pair.b.label}, unpaired,"
 
 

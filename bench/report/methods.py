@@ -19,8 +19,9 @@ from bench.report.claims import (
 from bench.report.family import TestPlan
 from bench.report.pairs import Pair, n_tested
 from bench.report.select import Protocol
-from bench.report.words import count, one_line
+from bench.report.words import one_line
 from bench.stats.metrics import metric_of
+from registry.core import counted
 
 VERSIONS = {
     "slicebench": "slicebench",
@@ -97,14 +98,14 @@ def _runs(protocol: Protocol) -> list[str]:
     """Return which models were trained how often, and what differs between runs of a model."""
     labels = [row.label for row in protocol.rows]
     sizes = ", ".join(map(protocol.size_label, protocol.sizes))
-    models = f"{count(len(labels), 'model')} ({', '.join(labels)}) were trained at " + (
+    models = f"{counted(len(labels), 'model')} ({', '.join(labels)}) were trained at " + (
         f"training sizes of {sizes} subjects"
         if len(protocol.sizes) > 1
         else f"a training size of {sizes} subjects"
     )
     if same_seeds(protocol):
         seeds = protocol.at(protocol.rows[0], protocol.sizes[0]).seeds
-        runs = f" with {count(len(seeds), 'seed')} each ({_listed(seeds)})"
+        runs = f" with {counted(len(seeds), 'seed')} each ({_listed(seeds)})"
         sentences = [f"{models}{runs if seeds else '; no run has finished'}."]
     else:
         sentences = [f"{models}; finished runs by seed: {_cells(protocol)}."]
@@ -177,11 +178,11 @@ def _odd(pair: Pair) -> str:
     if found.one_fit_a and found.one_fit_b:
         words = "a single fit each, tested over subjects alone"
     elif found.one_fit_a or found.one_fit_b:
-        words = f"a single fit against {count(found.n_seeds, 'run')}"
+        words = f"a single fit against {counted(found.n_seeds, 'run')}"
     elif not found.paired:
-        words = f"unpaired, {count(found.n_seeds_a, 'run')} against {found.n_seeds_b}"
+        words = f"unpaired, {counted(found.n_seeds_a, 'run')} against {found.n_seeds_b}"
     elif found.dropped:
-        words = f"on {count(found.n_seeds, 'shared seed')}, without seed {_listed(found.dropped)}"
+        words = f"on {counted(found.n_seeds, 'shared seed')}, without seed {_listed(found.dropped)}"
     else:
         words = ""
     if np.isfinite(found.p):
@@ -192,7 +193,7 @@ def _odd(pair: Pair) -> str:
 def _tests(test_plan: TestPlan, family: Sequence[Pair]) -> list[str]:
     """Return which p-values were adjusted, and how."""
     tested = n_tested(family)
-    pairs = count(len(family), "pair") + ("" if tested == len(family) else f", {tested} with a p")
+    pairs = counted(len(family), "pair") + ("" if tested == len(family) else f", {tested} with a p")
     if test_plan.confirmatory:
         words = (
             f"The primary family of tests is {test_plan.description} ({pairs}; "

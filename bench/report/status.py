@@ -11,9 +11,10 @@ from bench.report.select import Protocol, read_rows, select_protocols
 from bench.report.table import Report, Section
 from bench.report.tables.failures import failure_table, find_failures
 from bench.report.tables.flow import coverage_table
-from bench.report.words import count, one_line
+from bench.report.words import one_line
 from bench.store import schema
 from bench.store.store import Store
+from registry.core import counted
 
 LAST = 10
 """The number of failures listed for each protocol, the newest first."""
@@ -75,7 +76,7 @@ def _studies(store: Store, protocol: Protocol) -> list[str]:
     if not counts:
         return []
     words = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-    found = [f"Tuning: {count(counts.total(), 'study', 'studies')} stored: {words}."]
+    found = [f"Tuning: {counted(counts.total(), 'study', 'studies')} stored: {words}."]
     for study in studies:
         if study["error"]:
             seed = "" if study["seed"] is None else f" for seed {study['seed']}"

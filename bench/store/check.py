@@ -15,6 +15,7 @@ from bench.spec import Arm, StudySpec, TrialSpec, arm_from_plain, key_of
 from bench.stats.metrics import METRICS, compute
 from bench.store import schema
 from bench.store.store import DONE, Store
+from registry.core import counted
 from registry.errors import UserError
 
 RELATIVE_TOLERANCE = 1e-9
@@ -81,7 +82,7 @@ def _check_references(store: Store, result: CheckResult) -> None:
             with store.engine.connect() as connection:
                 for value, n in connection.execute(lost):
                     result.faults.append(
-                        f"{table.name} has {n} row{'s' * (n != 1)} with {key.parent.name} {value}, "
+                        f"{table.name} has {counted(n, 'row')} with {key.parent.name} {value}, "
                         f"which is missing in {target.table.name}."
                     )
 

@@ -11,9 +11,9 @@ from bench.report.checklists.facts import Item, ProtocolFacts, load_facts
 from bench.report.checklists.tripod import tripod_items
 from bench.report.select import Protocol, select_protocols
 from bench.report.table import Cell, Column, Report, Section, Table
-from bench.report.words import count, one_line
+from bench.report.words import one_line
 from bench.store.store import Store
-from registry.core import did_you_mean
+from registry.core import counted, did_you_mean
 from registry.errors import UserError
 
 
@@ -98,7 +98,7 @@ def _section(protocol: Protocol, items: list[Item], name: str) -> Section:
         tables=(
             Table(
                 name=name,
-                title=f"{count(len(items), 'item')}, of which {open_} need an answer",
+                title=f"{counted(len(items), 'item')}, of which {open_} need an answer",
                 columns=(
                     Column("item", "item"),
                     Column("question", "question"),

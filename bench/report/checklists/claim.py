@@ -12,7 +12,8 @@ from bench.report.checklists.tripod import (
     prepared_words,
 )
 from bench.report.claims import chosen, is_network, validation_words, varied_by_seed
-from bench.report.words import count, one_line
+from bench.report.words import one_line
+from registry.core import counted
 
 
 def claim_items(facts: ProtocolFacts) -> list[Item]:
@@ -61,7 +62,7 @@ def _introduction(facts: ProtocolFacts) -> list[Item]:
         Item(
             "6 goal",
             "What is the study for?",
-            f"Comparison of the accuracy of {count(len(facts.rows), 'model')} for a given number "
+            f"Comparison of the accuracy of {counted(len(facts.rows), 'model')} for a given number "
             "of training scans.",
             "is there another goal?",
         ),
@@ -146,7 +147,7 @@ def _partitions(facts: ProtocolFacts) -> list[Item]:
             "At which level are the partitions disjoint?",
             "By subject, across all visits."
             if not facts.misplaced
-            else f"{count(facts.misplaced, 'subject')} predicted in a set to which they do not "
+            else f"{counted(facts.misplaced, 'subject')} predicted in a set to which they do not "
             "belong!",
             "could one person have two ids?",
         ),
@@ -189,7 +190,7 @@ def _training(facts: ProtocolFacts) -> list[Item]:
     words, ask = tuning(facts)
     drawn = ", ".join(varied_by_seed(facts.protocol))
     epochs = facts.protocol.values["epochs"]
-    length = f"{count(int(epochs), 'epoch')}. " if epochs is not None else ""
+    length = f"{counted(int(epochs), 'epoch')}. " if epochs is not None else ""
     best = ""
     if any(map(is_network, facts.rows)):
         best = "The best epoch of each run on validation subjects. "
@@ -227,7 +228,7 @@ def _evaluation(facts: ProtocolFacts) -> list[Item]:
         Item(
             "30 robustness",
             "Was robustness or sensitivity analysed?",
-            f"At {count(len(facts.protocol.sizes), 'training size')}.",
+            f"At {counted(len(facts.protocol.sizes), 'training size')}.",
             "were hyperparameters, scanners or artefacts varied?",
         ),
         Item(

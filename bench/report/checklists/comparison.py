@@ -17,8 +17,9 @@ from bench.report.claims import (
 from bench.report.family import BASELINES
 from bench.report.select import Protocol
 from bench.report.tables.provenance import machine_of
-from bench.report.words import capitalised, count, number, one_line
+from bench.report.words import capitalised, number, one_line
 from bench.stats.metrics import metric_of
+from registry.core import counted
 from registry.encoders import ENCODERS
 
 FEW = 30
@@ -102,7 +103,7 @@ def _data(facts: ProtocolFacts) -> list[Item]:
             "Could test subjects have been used in training?",
             "Every predicted subject belongs to the set for which it was predicted."
             if not facts.misplaced
-            else f"{count(facts.misplaced, 'subject')} predicted in a set to which they do not "
+            else f"{counted(facts.misplaced, 'subject')} predicted in a set to which they do not "
             "belong!",
             "could one person have two ids, or relatives be in different sets?",
         ),
@@ -115,8 +116,8 @@ def _data(facts: ProtocolFacts) -> list[Item]:
         Item(
             "test set reused",
             "Was this test set used before?",
-            f"{count(facts.commands, 'command')} ran these models; "
-            f"{count(facts.others, 'other protocol')} in this database.",
+            f"{counted(facts.commands, 'command')} ran these models; "
+            f"{counted(facts.others, 'other protocol')} in this database.",
             "did earlier results on these subjects influence the models compared?",
         ),
         Item(
@@ -137,7 +138,7 @@ def _runs(facts: ProtocolFacts) -> list[Item]:
     labels = ", ".join(map(protocol.size_label, protocol.sizes))
     failed = [f"{f.row.label} n={f.size} seed {f.seed} ({f.state})" for f in facts.failures]
     missing = [
-        f"{row.label} n={size}: {count(len(runs.missing), 'seed')}"
+        f"{row.label} n={size}: {counted(len(runs.missing), 'seed')}"
         for row in protocol.rows
         for size in protocol.sizes
         if (runs := protocol.at(row, size)).missing
@@ -154,7 +155,7 @@ def _runs(facts: ProtocolFacts) -> list[Item]:
         Item(
             "seeds",
             "How many training runs per model and training size?",
-            f"{counts[0]} in each of {count(len(protocol.runs), 'combination')}."
+            f"{counts[0]} in each of {counted(len(protocol.runs), 'combination')}."
             if equal
             else f"Unequal: {counts[0]} to {counts[-1]}.",
             "a single run does not support a claim about an architecture." if counts[0] < 2 else "",
@@ -257,7 +258,7 @@ def _rest(facts: ProtocolFacts) -> list[Item]:
         Item(
             "models tried",
             "Are all models that were tried also reported?",
-            f"{count(len(facts.rows), 'model')} reported.",
+            f"{counted(len(facts.rows), 'model')} reported.",
             "which were tried elsewhere and omitted?",
         ),
         Item(
@@ -283,7 +284,7 @@ def _shared(facts: ProtocolFacts) -> tuple[str, str]:
         return "", "no run has finished."
     if facts.test_sets > 1:
         return f"No: {facts.test_sets} test sets.", "why do test subjects differ between runs?"
-    return f"Yes, the same {facts.data['n_test']} in {count(n_runs, 'run')}.", ""
+    return f"Yes, the same {facts.data['n_test']} in {counted(n_runs, 'run')}.", ""
 
 
 def _smallest_group(facts: ProtocolFacts) -> tuple[int, str]:
@@ -324,7 +325,7 @@ def tuning(facts: ProtocolFacts) -> tuple[str, str]:
         words = "No hyperparameters were tuned; built-in models use their published settings"
         return f"{words}{f' except {changed}' if changed else ''}.", ""
     budget, mode = facts.protocol.values["trials"], facts.protocol.values["tune"]
-    words = f"{budget} Optuna trials per study for each of {count(len(tuned), 'model')}, {mode}."
+    words = f"{budget} Optuna trials per study for each of {counted(len(tuned), 'model')}, {mode}."
     untuned = len(facts.protocol.rows) - len(tuned)
     if untuned:
         words += f" {untuned} has no search space."
@@ -342,7 +343,7 @@ def _length(facts: ProtocolFacts) -> tuple[str, str]:
     epochs = facts.protocol.values["epochs"]
     if epochs is None:
         return "No network was trained.", ""
-    words = f"{count(int(epochs), 'epoch')}; the best epoch on the validation set is used."
+    words = f"{counted(int(epochs), 'epoch')}; the best epoch on the validation set is used."
     if epochs <= TOO_SHORT:
         return words, "this is too short to rank models."
     return words, "had the validation loss stopped falling?"
@@ -379,7 +380,7 @@ def versions(facts: ProtocolFacts) -> tuple[str, str]:
 
 def _listed(things: Sequence[str], what: str) -> str:
     rest = f" and {len(things) - LISTED} more" if len(things) > LISTED else ""
-    return f"{count(len(things), what)}: {', '.join(things[:LISTED])}{rest}."
+    return f"{counted(len(things), what)}: {', '.join(things[:LISTED])}{rest}."
 
 
 def _sentence(text: object) -> str:

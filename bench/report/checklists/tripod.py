@@ -11,7 +11,8 @@ from bench.report.checklists.comparison import metric_labels, tuning, versions
 from bench.report.checklists.facts import Item, ProtocolFacts
 from bench.report.claims import chosen, is_network, validation_words
 from bench.report.tables.leaderboard import score_cell
-from bench.report.words import count, number, one_line
+from bench.report.words import number, one_line
+from registry.core import counted
 
 SIDES = {"train": "training pool", "validation": "validation", "test": "test"}
 
@@ -67,7 +68,7 @@ def _introduction(facts: ProtocolFacts) -> list[Item]:
         Item(
             "4 objectives",
             "Does the study develop a model, evaluate one, or both?",
-            f"Development of {count(len(facts.rows), 'model')} and their evaluation.",
+            f"Development of {counted(len(facts.rows), 'model')} and their evaluation.",
         ),
     ]
 
@@ -88,7 +89,7 @@ def _participants(facts: ProtocolFacts) -> list[Item]:
         Item(
             "6a setting",
             "In which setting and at how many centres were the data collected?",
-            f"{count(len(sites), 'site')}." if sites else "",
+            f"{counted(len(sites), 'site')}." if sites else "",
             "describe the centres.",
         ),
         Item(

@@ -12,8 +12,9 @@ from bench.report.plots.source import Source, as_float
 from bench.report.plots.style import GREY, PAGE, canvas, fold
 from bench.report.select import Protocol, Row, select_protocols
 from bench.report.tables.leaderboard import score_cell
-from bench.report.words import count, number, one_line, p_value
+from bench.report.words import number, one_line, p_value
 from bench.stats.ranks import FEWEST_COHORTS, RankTable, rank_arms
+from registry.core import counted
 from registry.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def gather(source: Source) -> CriticalDifference:
         source.metric.higher_is_better,
     )
     return CriticalDifference(
-        title=f"{count(len(names), 'cohort')}, {one_line(source.protocol.dataset['target'])}",
+        title=f"{counted(len(names), 'cohort')}, {one_line(source.protocol.dataset['target'])}",
         axis=source.metric.title,
         table=table,
         left_out=tuple(sorted(seen - set(common))),

@@ -15,12 +15,12 @@ from bench.report.pairs import Pair, make_pairs, runs_at
 from bench.report.select import Protocol, Row, select_protocols
 from bench.report.table import Number
 from bench.report.tables.leaderboard import best_first, score_cell
-from bench.report.words import count, digits_of, interval, number
+from bench.report.words import digits_of, interval, number
 from bench.stats.inference import benjamini_hochberg, holm
 from bench.stats.metric import Floats, Metric
 from bench.stats.metrics import metric_of, metrics_for
 from bench.store.store import Store
-from registry.core import did_you_mean
+from registry.core import counted, did_you_mean
 from registry.errors import UserError
 
 
@@ -150,7 +150,9 @@ class Source:
         """Return how many of a row's runs failed, such as `` (1 of 5 runs failed)``; else empty."""
         runs = [self.protocol.at(row, size) for size in sizes]
         failed = sum(len(each.failed) for each in runs)
-        return f" ({failed} of {count(sum(r.asked for r in runs), 'run')} failed)" if failed else ""
+        return (
+            f" ({failed} of {counted(sum(r.asked for r in runs), 'run')} failed)" if failed else ""
+        )
 
     def family(self) -> AdjustedPairs:
         """Return the pairs to show from the report's family at this metric and size.
@@ -296,7 +298,7 @@ def need_finished(source: Source, least: int) -> tuple[Row, ...]:
     rows = source.finished
     if len(rows) < least:
         raise UserError(
-            f"This figure needs at least {count(least, 'model')} with a finished run at "
+            f"This figure needs at least {counted(least, 'model')} with a finished run at "
             f"{source.size_words(source.size)}, but there {'is' if len(rows) == 1 else 'are'} "
             f"{'only ' if rows else ''}{len(rows) or 'none'}; `bench status` shows the missing "
             "runs."

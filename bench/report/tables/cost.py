@@ -12,10 +12,11 @@ from bench.report.evidence import Evidence
 from bench.report.select import Protocol, Row
 from bench.report.table import Cell, Column, Table
 from bench.report.tables.provenance import machine_of
-from bench.report.words import count, number
+from bench.report.words import number
 from bench.stats.metric import Metric
 from bench.store import schema
 from bench.store.store import Store
+from registry.core import counted
 
 Timings = Mapping[str, Any]
 MEASURES: tuple[tuple[str, str, Callable[[Timings], float], int], ...] = (
@@ -132,4 +133,6 @@ def _notes(records: Mapping[str, Timings]) -> tuple[str, ...]:
 
 def _threads(environment: Mapping[str, Any]) -> str:
     threads = environment.get("threads")
-    return "threads not recorded" if threads is None else f"{count(int(threads), 'thread')} per run"
+    return (
+        "threads not recorded" if threads is None else f"{counted(int(threads), 'thread')} per run"
+    )
