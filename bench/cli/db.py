@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -10,8 +11,9 @@ import typer
 from bench.cli.options import Db
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
+    from bench.store.database import Database
     from bench.store.merge import MergeResult
     from bench.store.store import Store
 
@@ -26,8 +28,7 @@ def mirror(db: Db = None) -> None:
     from bench.store.mirror import mirror_all
 
     problems = _written(db, mirror_all)
-    for problem in problems:
-        print(f"warning: {problem}")
+    _warn(problems)
     if problems:
         raise typer.Exit(1)
     print("All finished studies were copied into Optuna's tables.")
@@ -37,8 +38,8 @@ def mirror(db: Db = None) -> None:
 def upgrade(db: Db = None) -> None:
     """Upgrade a database of an older version to the current schema."""
     # Databases are upgraded when they are opened for writing.
-    file = _written(db, lambda store: store.file)
-    print(f"{file} has the current schema.")
+    database = _written(db, lambda store: store.database)
+    print(f"{database} has the current schema.")
 
 
 @app.command("check")
@@ -52,8 +53,7 @@ def check(db: Db = None) -> None:
     from bench.store.store import Store
     from registry.core import counted
 
-    file = database(db)
-    store = Store.for_reading(file)
+    store = Store.for_reading(database(db))
     try:
         result = check(store)
     finally:
@@ -61,12 +61,38 @@ def check(db: Db = None) -> None:
     for fault in result.faults:
         print(fault)
     print(
-        f"{file}: {counted(len(result.faults), 'fault')} in "
+        f"{store.database}: {counted(len(result.faults), 'fault')} in "
         f"{counted(result.trials, 'finished trial')}, {counted(result.metrics, 'metric')} and "
         f"{counted(result.keys, 'key')}."
     )
     if result.faults:
         raise typer.Exit(1)
+
+
+@app.command("copy")
+def copy(
+    target: Annotated[
+        str, typer.Argument(metavar="FILE|URL", help="Database to be created or filled.")
+    ],
+    db: Db = None,
+) -> None:
+    """Copy a database to another file or server.
+
+    Use `bench merge` to add results to a database that already contains some.
+    """
+    from bench.cli.showing import database
+    from bench.store.merge import copy
+    from bench.store.mirror import mirror_all
+    from registry.core import counted
+
+    with _sources([database(db)], target) as (source,):
+
+        def fill(store: Store) -> tuple[int, list[str]]:
+            return copy(store, source), mirror_all(store)
+
+        trials, problems = _written(target, fill, create=True)
+    print(f"{counted(trials, 'trial')} copied from {source.database}.")
+    _warn(problems)
 
 
 def merge(
@@ -81,26 +107,12 @@ def merge(
     The other databases are only read. Results that are stored in both are kept; if they differ,
     the conflict is reported and nothing is changed for it.
     """
-    from bench.cli.showing import database
-    from bench.execute.provenance import refuse_tracked_file
-    from bench.store.engine import database_file
+    from bench.store.database import find_database
     from bench.store.merge import merge
     from bench.store.mirror import mirror_study
-    from bench.store.store import Store
     from registry.core import counted
-    from registry.errors import UserError
 
-    file = database(db)
-    with ExitStack() as stack:
-        # All of them are opened before anything is changed.
-        sources = []
-        for other in map(database_file, others):
-            if other.resolve() == file.resolve():
-                raise UserError(f"{other} cannot be merged with itself; specify another --db.")
-            sources.append(Store.for_reading(other))
-            stack.callback(sources[-1].close)
-        if not all(map(_synthetic, sources)):
-            refuse_tracked_file(file)
+    with _sources([find_database(other) for other in others], db) as sources:
 
         def add(store: Store) -> tuple[list[MergeResult], list[str]]:
             results = [merge(store, source) for source in sources]
@@ -110,15 +122,39 @@ def merge(
         results, problems = _written(db, add, create=True)
     for source, result in zip(sources, results, strict=True):
         print(
-            f"{source.file}: {counted(result.trials, 'trial')} and "
-            f"{counted(len(result.studies), 'study', 'studies')} added to {file}."
+            f"{source.database}: {counted(result.trials, 'trial')} and "
+            f"{counted(len(result.studies), 'study', 'studies')} added."
         )
         for conflict in result.conflicts:
             print(f"  conflict: {conflict}")
-    for problem in filter(None, problems):
-        print(f"warning: {problem}")
+    _warn(problems)
     if any(result.conflicts for result in results):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _sources(others: Sequence[Database], db: str | None) -> Iterator[list[Store]]:
+    """Open databases whose results are to be stored in another one, before that is changed."""
+    from bench.cli.showing import database
+    from bench.execute.provenance import refuse_tracked_file
+    from bench.store.store import Store
+    from registry.errors import UserError
+
+    target = database(db)
+    with ExitStack() as stack:
+        stores = []
+        for other in others:
+            if _resolved(other) == _resolved(target):
+                raise UserError(f"{other} is both source and target; specify another database.")
+            stores.append(Store.for_reading(other))
+            stack.callback(stores[-1].close)
+        if isinstance(target, Path) and not all(map(_synthetic, stores)):
+            refuse_tracked_file(target)
+        yield stores
+
+
+def _resolved(database: Database) -> Database:
+    return database.resolve() if isinstance(database, Path) else database
 
 
 def _synthetic(store: Store) -> bool:
@@ -130,20 +166,25 @@ def _synthetic(store: Store) -> bool:
     return all(each.get("adapter") in names for each in store.frame(schema.datasets)["settings"])
 
 
+def _warn(problems: Sequence[str]) -> None:
+    for problem in filter(None, problems):
+        print(f"warning: {problem}")
+
+
 def _written(db: str | None, change: Callable[[Store], Found], *, create: bool = False) -> Found:
     """Call `change` with a database that is open for writing; it must exist unless `create`."""
     from bench.cli.showing import database
     from bench.execute.lock import driver_lock
-    from bench.store.engine import check_writable, write_errors
+    from bench.store.database import check_writable, exists, write_errors
     from bench.store.store import Store
     from registry.errors import UserError
 
-    file = database(db)
-    if not create and not file.exists():
-        raise UserError(f"The database {file} does not exist; specify another one with --db.")
-    check_writable(file)
-    with driver_lock(file), write_errors(file):
-        store = Store.for_writing(file)
+    target = database(db)
+    if not create and not exists(target):
+        raise UserError(f"The database {target} does not exist; specify another one with --db.")
+    check_writable(target)
+    with driver_lock(target), write_errors(target):
+        store = Store.for_writing(target)
         try:
             return change(store)
         finally:

@@ -33,9 +33,8 @@ def export(
     db: Db = None,
 ) -> None:
     """Export trials, metrics, predictions and histories as tables."""
-    from bench.config import load_config
+    from bench.cli.showing import database
     from bench.export.folder import FORMATS, export
-    from bench.store.engine import database_file
     from bench.store.store import Store
     from registry.core import did_you_mean
     from registry.errors import UserError
@@ -45,7 +44,7 @@ def export(
             f"--format must be one of {', '.join(FORMATS)}, got {format_!r}"
             f"{did_you_mean(format_, FORMATS)}."
         )
-    store = Store.for_reading(database_file(db or load_config().db))
+    store = Store.for_reading(database(db))
     try:
         rows = export(store, out, format_=format_, shareable=shareable, repro=repro)
     finally:

@@ -42,7 +42,16 @@ Db = Annotated[
     typer.Option(
         "--db",
         metavar="FILE|URL",
-        help="Database file or sqlite:/// URL; default: db in bench.toml, or results.db.",
+        help="Database file or postgresql:// URL; default: db in bench.toml, or results.db.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Work = Annotated[
+    Path | None,
+    typer.Option(
+        "--work",
+        metavar="DIR",
+        help="Directory of unfinished results; default: <database>.work; required for a server.",
         rich_help_panel=OUTPUT,
     ),
 ]

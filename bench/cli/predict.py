@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli.help import DATA, OUTPUT
-from bench.cli.options import DatasetOptions, Db, Device, Plugins, takes_dataset_options
+from bench.cli.options import DatasetOptions, Db, Device, Plugins, Work, takes_dataset_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bench.data.cohort import Cohort
+    from bench.store.database import Database
 
 PREPARATION = ("grid", "crop", "zscore", "space")
 """Settings of a cohort that determine how a scan becomes a volume."""
@@ -42,6 +43,7 @@ def predict(
     ] = "best",
     device: Device = "auto",
     db: Db = None,
+    work: Work = None,
     plugins: Plugins = None,
 ) -> None:
     """Predict all subjects of a dataset with the weights of a trial.
@@ -53,7 +55,7 @@ def predict(
     from bench.config import load_config
     from bench.data.cohort import open_cohort
     from bench.execute.settings import weights_folder
-    from bench.store.engine import database_file
+    from bench.store.database import find_database
     from registry.errors import UserError
 
     config = load_config()
@@ -64,8 +66,8 @@ def predict(
         raise UserError(
             f"The directory {out.parent} does not exist; create it or choose another --out."
         )
-    database = database_file(db or config.db)
-    weights = _find(weights_folder(database), trial, which)
+    database = find_database(db or config.db)
+    weights = _find(weights_folder(database, work), trial, which)
     trained = _preparation(weights, database)
     request = dataset.request(data, config)
     # Everything but the space of the scans can be checked before they are read.
@@ -96,7 +98,7 @@ def _find(folder: Path, trial: str, which: str) -> Path:
     return found[0] / f"{which}.safetensors"
 
 
-def _preparation(weights: Path, database: Path) -> dict[str, Any]:
+def _preparation(weights: Path, database: Database) -> dict[str, Any]:
     """Return how the training volumes of a trial were prepared."""
     from bench.store import schema
     from bench.store.store import Store

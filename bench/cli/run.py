@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from bench.cli.help import ANALYSIS, COMPARE, DATA, EXECUTION, OUTPUT, TRAINING
-from bench.cli.options import DatasetOptions, Db, Device, Plugins, names_of, takes_dataset_options
+from bench.cli.options import (
+    DatasetOptions,
+    Db,
+    Device,
+    Plugins,
+    Work,
+    names_of,
+    takes_dataset_options,
+)
 from bench.cli.parsing import parse_names, parse_pairs, parse_seeds, parse_size, parse_sizes
 
 if TYPE_CHECKING:
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     from bench.execute.driver import RunSummary
     from bench.execute.settings import ExecutionSettings
     from bench.plan import Plan, RunRequest
+    from bench.store.database import Database
     from bench.store.store import Store
     from registry.cards import ExecutorCard
 
@@ -286,6 +295,7 @@ def run(
     ] = False,
     plugins: Plugins = None,
     db: Db = None,
+    work: Work = None,
     keep_weights: Annotated[
         str,
         typer.Option(
@@ -310,7 +320,8 @@ def run(
     from bench.plan import RunRequest, check_request
     from bench.primary_analysis import PrimaryAnalysis
     from bench.processes import threads_per_unit
-    from bench.store.engine import database_file, write_errors
+    from bench.store.database import find_database, write_errors
+    from bench.store.postgres import without_password
     from registry.core import catalogue
     from registry.errors import UserError
 
@@ -357,13 +368,15 @@ def run(
     requests = [dataset.request(name, config, new_split=new_split) for name in parse_names(data)]
     if test_data is not None:
         requests = [_with_test_data(request, test_data, config) for request in requests]
-    file = database_file(db or config.db)
+    database = find_database(db or config.db)
     looking = dry_run or reuse == "only"
-    if not looking and not all(item.card.synthetic for item in requests):
-        # Checked before the file is opened, because opening it for writing changes it.
-        refuse_tracked_file(file)
-    with write_errors(file), ExitStack() as stack:
-        store = _open_store(file, dry_run=looking, stack=stack)
+    if not looking:
+        folder = work_folder(database, work)
+        if isinstance(database, Path) and not all(item.card.synthetic for item in requests):
+            # Checked before the file is opened, because opening it for writing changes it.
+            refuse_tracked_file(database)
+    with write_errors(database), ExitStack() as stack:
+        store = _open_store(database, dry_run=looking, stack=stack)
         cohorts = [_open(item, config) for item in requests]
         plans = [_plan(request, cohort, store) for cohort in cohorts]
         for plan in plans:
@@ -372,18 +385,18 @@ def run(
         if looking:
             return
         assert store is not None
-        argv = ["bench", *sys.argv[1:]]
+        argv = ["bench", *map(without_password, sys.argv[1:])]
         # Stored even if there is nothing to run, because reports show the latest request.
         command = record(store, plans, request.seeds, argv, request.declared)
         if not todo:
-            _finish_without_work(plans, file)
+            _finish_without_work(plans, database)
             return
         slots = _workers(plans, device, workers, per_gpu)
         # If the cache belongs to another user, units use a directory next to the database.
         writable = os.access(request.cache, os.W_OK)
         how = ExecutionSettings(
-            database=store.file,
-            cache=request.cache if writable else work_folder(store.file) / "cache",
+            database=store.database,
+            cache=request.cache if writable else folder / "cache",
             command=command,
             argv=argv,
             device=device,
@@ -392,11 +405,12 @@ def run(
             deterministic=deterministic,
             keep=KEPT[keep_weights],
             time_limit=None if time_limit is None else 60 * time_limit,
+            work_given=work,
         )
         summary = _execute(
             store, plans, how, catalogue.executor(executor), slots, replace=reuse == "no"
         )
-    _close(summary, todo, file)
+    _close(summary, todo, database)
 
 
 def _with_test_data(request: CohortRequest, name: str, config: Config) -> CohortRequest:
@@ -421,20 +435,20 @@ def _check_least(option: str, value: int | None, least: int) -> None:
         raise UserError(f"{option} must be at least {least}, got {value}.")
 
 
-def _open_store(file: Path, *, dry_run: bool, stack: ExitStack) -> Store | None:
+def _open_store(database: Database, *, dry_run: bool, stack: ExitStack) -> Store | None:
     from bench.execute.lock import driver_lock
-    from bench.store.engine import check_writable
+    from bench.store.database import check_writable, has_content
     from bench.store.store import Store
 
     if dry_run:
         # An empty file is treated like a missing one, because `bench run` would fill it.
-        store = Store.for_reading(file) if file.exists() and file.stat().st_size else None
+        store = Store.for_reading(database) if has_content(database) else None
         if store is not None:
             stack.callback(store.close)
         return store
-    check_writable(file)
-    stack.enter_context(driver_lock(file))
-    store = Store.for_writing(file)
+    check_writable(database)
+    stack.enter_context(driver_lock(database))
+    store = Store.for_writing(database)
     stack.callback(store.close, leave_wal=True)
     return store
 
@@ -497,7 +511,7 @@ def _balance_words(cohort: Cohort) -> str:
     return f"differences between training, validation and test subjects: {', '.join(tests)}"
 
 
-def _finish_without_work(plans: Sequence[Plan], file: Path) -> None:
+def _finish_without_work(plans: Sequence[Plan], database: Database) -> None:
     failed = sum(plan.count("failed") for plan in plans)
     if failed:
         print(
@@ -505,7 +519,7 @@ def _finish_without_work(plans: Sequence[Plan], file: Path) -> None:
             f"  {_command()} --reuse retry-failed"
         )
         raise typer.Exit(1)
-    print(f"Nothing to run: all requested trials are already stored in {file}.")
+    print(f"Nothing to run: all requested trials are already stored in {database}.")
 
 
 def _workers(plans: Sequence[Plan], device: str, asked: int | None, per_gpu: int | None) -> _Slots:
@@ -582,10 +596,10 @@ class _Stop:
         self._progress.say("Waiting for running trials; press Ctrl-C again to stop immediately.")
 
 
-def _close(summary: RunSummary, todo: int, file: Path) -> None:
+def _close(summary: RunSummary, todo: int, database: Database) -> None:
     from registry.core import counted
 
-    print(f"{summary.done} of {todo} trials done; results are stored in {file}.")
+    print(f"{summary.done} of {todo} trials done; results are stored in {database}.")
     if summary.stopped:
         print(f"Stopped on request. To resume, run the same command again:\n  {_command()}")
         raise typer.Exit(1)
@@ -598,7 +612,9 @@ def _close(summary: RunSummary, todo: int, file: Path) -> None:
 
 
 def _command() -> str:
-    words = sys.argv[1:]
+    from bench.store.postgres import without_password
+
+    words = [without_password(word) for word in sys.argv[1:]]
     if "--reuse" in words:
         at = words.index("--reuse")
         del words[at : at + 2]

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from bench.report.table import Report
+    from bench.store.database import Database
     from bench.store.store import Store
 
 Format = Annotated[
@@ -95,9 +96,9 @@ def show(
     print(f"Written to {out}.")
 
 
-def database(db: str | None) -> Path:
-    """Return the database file according to ``--db``, the configuration or the default."""
+def database(db: str | None) -> Database:
+    """Return the database according to ``--db``, the configuration or the default."""
     from bench.config import load_config
-    from bench.store.engine import database_file
+    from bench.store.database import find_database
 
-    return database_file(db or load_config().db)
+    return find_database(db or load_config().db)

@@ -10,20 +10,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import Timeout
+from sqlalchemy import URL
 
 from bench.lock import locked
+from bench.store.database import Database
+from bench.store.postgres import advisory_lock
 from registry.errors import UserError
 
 
 @contextmanager
-def driver_lock(database: Path) -> Iterator[None]:
-    """Hold ``<database>.lock``; symbolic links to a database share its lock.
+def driver_lock(database: Database) -> Iterator[None]:
+    """Hold ``<database>.lock``, or a lock of the server.
+
+    Symbolic links to a database share its lock.
 
     Raises
     ------
     UserError
         If another process holds the lock; the message names it.
     """
+    if isinstance(database, URL):
+        with advisory_lock(database):
+            yield
+        return
     file = Path(f"{database.resolve()}.lock")
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
     with ExitStack() as stack:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.store.database import Database
+from registry.errors import UserError
+
 
 @dataclass(frozen=True)
 class ExecutionSettings:
@@ -13,8 +16,8 @@ class ExecutionSettings:
 
     Parameters
     ----------
-    database : pathlib.Path
-        The database file; units work in a directory next to it.
+    database : pathlib.Path or sqlalchemy.URL
+        The database. By default, units work in a directory next to its file.
     cache : pathlib.Path
         A writable directory for measured layouts and features of frozen encoders.
     command : int
@@ -34,9 +37,11 @@ class ExecutionSettings:
         Which weights of a trial to save next to the database: ``best``, ``last``.
     time_limit : float, optional
         Seconds after which a unit is stopped, to be resumed later.
+    work_given : pathlib.Path, optional
+        The working directory chosen by the user, which is required without a database file.
     """
 
-    database: Path
+    database: Database
     cache: Path
     command: int
     argv: Sequence[str]
@@ -46,23 +51,42 @@ class ExecutionSettings:
     deterministic: bool = False
     keep: tuple[str, ...] = ()
     time_limit: float | None = None
+    work_given: Path | None = None
 
     @property
     def work(self) -> Path:
         """The working directory of the units."""
-        return work_folder(self.database)
+        return work_folder(self.database, self.work_given)
 
     @property
     def weights(self) -> Path:
         """The directory of saved weights."""
-        return weights_folder(self.database)
+        return weights_folder(self.database, self.work_given)
 
 
-def work_folder(database: Path) -> Path:
-    """Return the working directory of units, ``<database>.work``, with links resolved."""
+def work_folder(database: Database, given: Path | None = None) -> Path:
+    """Return the working directory of units, by default ``<database>.work`` with links resolved.
+
+    Raises
+    ------
+    UserError
+        If none is given for a database of a server.
+    """
+    if given is not None:
+        return given.absolute()
+    if not isinstance(database, Path):
+        raise UserError(
+            f"The database {database} is on a server, so --work DIR is required: a directory for "
+            "checkpoints, unfinished results and saved weights."
+        )
     return Path(f"{database.resolve()}.work")
 
 
-def weights_folder(database: Path) -> Path:
-    """Return the directory of weights, ``<database>.weights``, with a subdirectory per trial."""
-    return Path(f"{database.resolve()}.weights")
+def weights_folder(database: Database, work: Path | None = None) -> Path:
+    """Return the directory of saved weights, with a subdirectory per trial.
+
+    It is ``<database>.weights``, or ``weights`` in the working directory of a server's database.
+    """
+    if isinstance(database, Path):
+        return Path(f"{database.resolve()}.weights")
+    return work_folder(database, work) / "weights"

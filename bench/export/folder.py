@@ -63,7 +63,7 @@ def export(
     with store.snapshot() as connection, _whole(part):
         if not connection.execute(select(func.count()).select_from(schema.trials)).scalar():
             raise UserError(
-                f"There are no finished trials in {store.file}; `bench status` shows what was "
+                f"There are no finished trials in {store.database}; `bench status` shows what was "
                 "requested."
             )
         rows, words = {}, {}

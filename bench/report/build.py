@@ -68,7 +68,7 @@ def build_report(
         if (metrics := _metrics(metric, protocol))
     ]
     return Report(
-        title=f"slicebench: {one_line(store.file.name)}",
+        title=f"slicebench: {one_line(store.name)}",
         sections=tuple(sections),
         notes=tuple(
             f"Not shown, because it is not comparable with these results: bench report {words}"

@@ -66,7 +66,7 @@ def build_comparison(store: Store, a: str, b: str, where: Mapping[str, str]) -> 
     for protocol in known:
         sections.append(_section(store, protocol, *two_named(a, b, protocol.rows, "bench compare")))
     return Report(
-        title=f"slicebench: {one_line(a)} and {one_line(b)}, {one_line(store.file.name)}",
+        title=f"slicebench: {one_line(a)} and {one_line(b)}, {one_line(store.name)}",
         sections=tuple(sections),
     )
 

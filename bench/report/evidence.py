@@ -148,8 +148,9 @@ def _one_test_set(store: Store, found: Iterable[Predictions]) -> NDArray[np.int3
             subjects = prediction.subjects
         elif not np.array_equal(subjects, prediction.subjects):
             raise UserError(
-                f"Runs of one cohort in {store.file} were tested on different subjects, so they "
-                "cannot be compared. The database must have been edited; restore it from a backup."
+                f"Runs of one cohort in {store.database} were tested on different subjects, so "
+                "they cannot be compared. The database must have been edited; restore it from a "
+                "backup."
             )
     return np.array([], np.int32) if subjects is None else subjects
 
@@ -162,7 +163,7 @@ def _truth(store: Store, fingerprint: str, subjects: NDArray[np.int32]) -> NDArr
     lost = [subject for subject in subjects.tolist() if subject not in truth]
     if lost:
         raise UserError(
-            f"{store.file} does not contain the true values of {len(lost)} test subjects "
+            f"{store.database} does not contain the true values of {len(lost)} test subjects "
             "(perhaps because it was exported without them), so models cannot be compared; use "
             "the original database."
         )

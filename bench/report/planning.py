@@ -68,7 +68,7 @@ def build_planning(
         raise UserError(f"--power must be between 0.05 and 1, got {wanted}.")
     selection = select_protocols(store, where)
     return Report(
-        title=f"slicebench: power, {one_line(store.file.name)}",
+        title=f"slicebench: power, {one_line(store.name)}",
         sections=tuple(
             _section(store, protocol, models, difference, wanted)
             for protocol in selection.protocols

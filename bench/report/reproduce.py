@@ -12,7 +12,7 @@ DATABASE = "reproduced.db"
 """The database of the repetition; trials that are already stored would not be run again."""
 
 _REPLACED = ("--model", "--encoder", "--data", "--train-sizes", "--seeds", "--db")
-_LEFT_OUT = ("--reuse", "--metric", "--primary-size", "--reference", "--margin")
+_LEFT_OUT = ("--work", "--reuse", "--metric", "--primary-size", "--reference", "--margin")
 """Options that do not change any number, or do not apply to a single trial."""
 _FLAGS_LEFT_OUT = ("--dry-run", "--new-split")
 """``--new-split`` would replace the split with which the trial was run."""

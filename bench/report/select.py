@@ -213,10 +213,12 @@ def select_protocols(store: Store, where: Mapping[str, str], *, planned: bool = 
         ).order_by(table.n_train, table.seed),
     )
     if not history:
-        raise UserError(f"{store.file} does not contain any runs yet; start some with `bench run`.")
+        raise UserError(
+            f"{store.database} does not contain any runs yet; start some with `bench run`."
+        )
     if not trials and not planned:
         raise UserError(
-            f"No run in {store.file} has finished yet; `bench status` shows the planned runs."
+            f"No run in {store.database} has finished yet; `bench status` shows the planned runs."
         )
     stored = {trial["arm"] for trial in trials}
     latest = history[0] if planned else _latest_with_results(history, stored)

@@ -39,7 +39,7 @@ def build_status(store: Store) -> Report:
     with store.engine.connect() as connection:
         argv, created = connection.execute(newest.limit(1)).one()
     return Report(
-        title=f"slicebench: status of {one_line(store.file.name)}",
+        title=f"slicebench: status of {one_line(store.name)}",
         sections=tuple(
             _section(store, protocol, number) for number, protocol in enumerate(protocols, 1)
         ),

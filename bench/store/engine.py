@@ -1,4 +1,4 @@
-"""Opening a database: its URL, pragmas, schema version and errors."""
+"""Opening a file of SQLite: its URL, pragmas, schema version and errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, make_url, text
+from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError
 
 from registry.errors import UserError
@@ -27,6 +27,8 @@ LOCAL_FILE_SYSTEMS = (
     *("overlay", "rootfs", "vfat", "exfat", "ntfs", "ntfs3", "fuseblk"),
 )
 """File systems of local disks and memory."""
+
+_FORMS = "a path, sqlite:///FILE, or postgresql://USER@HOST/NAME"
 
 READ, WRITE, IMMUTABLE = "mode=ro", "mode=rwc", "immutable=1"
 """Options of SQLite for opening a file."""
@@ -45,12 +47,11 @@ def database_file(db: str) -> Path:
         try:
             url = make_url(db)
         except ArgumentError:
-            raise UserError(
-                f"{db!r} is not a valid database URL; use sqlite:///FILE or a path."
-            ) from None
+            raise UserError(f"{db!r} is not a valid database URL; use {_FORMS}.") from None
         if url.get_backend_name() != "sqlite":
             raise UserError(
-                f"Results can only be stored in SQLite, got {db!r}; use sqlite:///FILE or a path."
+                f"Results cannot be stored in a database of the kind {url.get_backend_name()}; use "
+                f"{_FORMS}."
             )
         if url.query:
             raise UserError(
@@ -97,7 +98,7 @@ def check_writable(file: Path) -> None:
             f"The database {file} cannot be written to; check its permissions and those of its "
             "directory, or choose another --db."
         )
-    if _has_content(file):
+    if has_content(file):
         # If a process died while writing, SQLite rolls the transaction back when it is opened.
         mode = _mode_of_reading(file)
         half = Path(f"{file.resolve()}-journal").exists()
@@ -142,7 +143,7 @@ def open_for_reading(file: Path) -> Engine:
             f"The database {file} does not exist; create it with `bench run`, or specify another "
             "one with --db."
         )
-    mode = _mode_of_reading(file) if _has_content(file) else None
+    mode = _mode_of_reading(file) if has_content(file) else None
     version = _found_version(file, mode) if mode else None
     if mode is None or version is None:
         raise UserError(
@@ -225,8 +226,7 @@ def upgrade(engine: Engine) -> None:
 
 
 def _version(connection: Any) -> str | None:
-    known = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = :name"
-    if connection.execute(text(known), {"name": VERSION_TABLE}).first() is None:
+    if not inspect(connection).has_table(VERSION_TABLE):
         return None
     row = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).first()
     return row[0] if row else None
@@ -239,7 +239,7 @@ def _refuse_other_kinds(file: Path) -> None:
         raise UserError(f"The database {file} is {kind}; specify a file with --db.")
 
 
-def _has_content(file: Path) -> bool:
+def has_content(file: Path) -> bool:
     """Return whether a file is not empty; SQLite first creates an empty file."""
     return file.exists() and file.stat().st_size > 0
 
@@ -295,7 +295,7 @@ def _found_version(file: Path, mode: str) -> str | None:
             "one with --db."
         )
     version = str(rows[0][0])
-    if version not in _migrations():
+    if version not in migrations():
         raise UserError(
             f"The database {file} was written by a newer version of slicebench (schema {version}); "
             "install that version, or specify another database with --db."
@@ -318,6 +318,7 @@ def _unreadable(file: Path, why: object) -> UserError:
     )
 
 
-def _migrations() -> set[str]:
+def migrations() -> set[str]:
+    """Return the versions of all schemas."""
     folder = Path(__file__).parent / "migrations" / "versions"
     return {file.name.partition("_")[0] for file in folder.glob("[0-9]*.py")}

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, insert, select, update
+from sqlalchemy import Connection, Table, delete, func, insert, select, text, update
 
 from bench.store import schema
 from bench.store.store import DONE, Store
+from registry.errors import UserError
 
 Row = dict[str, Any]
 
@@ -59,6 +60,43 @@ def merge(store: Store, other: Store) -> MergeResult:
         merging.add_trials(merging.add_commands())
         merging.add_missing(schema.attempts, lambda row: row["unit"] not in merging.left_out)
         return merging.result
+
+
+def copy(store: Store, other: Store) -> int:
+    """Copy all results of another database in one transaction; return the number of trials.
+
+    Parameters
+    ----------
+    store : Store
+        The database to be filled; open for writing and locked.
+    other : Store
+        The database to be copied; open for reading.
+
+    Raises
+    ------
+    UserError
+        If the database to be filled already contains something.
+    """
+    tables = schema.metadata.sorted_tables
+    with store.engine.begin() as target, other.snapshot() as source:
+        if any(target.execute(select(table).limit(1)).first() is not None for table in tables):
+            raise UserError(
+                f"The database {store.database} already contains results; use `bench merge` to add "
+                "others to it."
+            )
+        for table in tables:
+            rows = source.execute(select(table).execution_options(yield_per=500)).mappings()
+            for part in rows.partitions():
+                add_rows(target, table, [dict(row) for row in part])
+        if target.dialect.name == "postgresql":
+            # The server counts commands on from the largest id.
+            target.execute(
+                text(
+                    "SELECT setval(pg_get_serial_sequence('bench_commands', 'id'), "
+                    "(SELECT coalesce(max(id), 0) + 1 FROM bench_commands), false)"
+                )
+            )
+        return int(target.scalar(select(func.count()).select_from(schema.trials)) or 0)
 
 
 class _Merge:
@@ -202,13 +240,14 @@ class _Merge:
 
 def read_rows(connection: Connection, table: Table, condition: Any = None) -> list[Row]:
     """Return the rows of a table in the order of their keys, with None instead of NaN."""
-    query = select(table).order_by(*table.primary_key)
-    if condition is not None:
-        query = query.where(condition)
-    return [
+    query = select(table) if condition is None else select(table).where(condition)
+    rows = [
         {name: None if value != value else value for name, value in row.items()}
         for row in connection.execute(query).mappings()
     ]
+    # Servers sort text by the rules of a language.
+    keys = [column.name for column in table.primary_key]
+    return sorted(rows, key=lambda row: [row[key] for key in keys])
 
 
 def add_rows(connection: Connection, table: Table, rows: Sequence[Row]) -> None:

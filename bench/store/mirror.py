@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from bench.store import schema
-from bench.store.engine import WRITE, database_url
+from bench.store.database import optuna_url
 from bench.store.store import DONE, Store
 from bench.unit import TuningTrial
 
@@ -29,12 +29,13 @@ def mirror_study(store: Store, key: str) -> str:
 
     from bench.tune import frozen_trial
 
+    waiting = "timeout" if store.engine.dialect.name == "sqlite" else "connect_timeout"
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         storage = RDBStorage(
-            database_url(store.file, WRITE).render_as_string(),
-            engine_kwargs={"connect_args": {"timeout": 30}},
+            optuna_url(store.database),
+            engine_kwargs={"connect_args": {waiting: 30}},
         )
         for older in optuna.study.get_all_study_names(storage):
             # In early versions, the name of a study was its key.

@@ -20,7 +20,8 @@ from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, 
 from bench.records import DatasetRecord
 from bench.spec import Arm, StudySpec, TrialSpec, key_of, plain
 from bench.store import schema
-from bench.store.engine import leave_wal_mode, open_for_reading, open_for_writing
+from bench.store.database import Database, name_of, open_for_reading, open_for_writing
+from bench.store.engine import leave_wal_mode
 from bench.unit import TuningTrial
 from registry.errors import UserError
 
@@ -91,27 +92,32 @@ class Store:
     ----------
     engine : sqlalchemy.Engine
         The open database; see `for_writing` and `for_reading`.
-    file : pathlib.Path
-        The SQLite file.
+    database : pathlib.Path or sqlalchemy.URL
+        The SQLite file, or the URL of a PostgreSQL server.
     """
 
-    def __init__(self, engine: Engine, file: Path) -> None:
+    def __init__(self, engine: Engine, database: Database) -> None:
         self.engine = engine
-        self.file = file
+        self.database = database
+
+    @property
+    def name(self) -> str:
+        """A short name for titles."""
+        return name_of(self.database)
 
     @classmethod
-    def for_writing(cls, file: Path) -> Store:
-        """Open or create a database; see `bench.store.engine.open_for_writing`."""
-        return cls(open_for_writing(file), file)
+    def for_writing(cls, database: Database) -> Store:
+        """Open or create a database; see `bench.store.database.open_for_writing`."""
+        return cls(open_for_writing(database), database)
 
     @classmethod
-    def for_reading(cls, file: Path) -> Store:
-        """Open a database read-only; see `bench.store.engine.open_for_reading`."""
-        return cls(open_for_reading(file), file)
+    def for_reading(cls, database: Database) -> Store:
+        """Open a database read-only; see `bench.store.database.open_for_reading`."""
+        return cls(open_for_reading(database), database)
 
     def close(self, *, leave_wal: bool = False) -> None:
         """Close the database, first leaving WAL mode if `leave_wal`; see `leave_wal_mode`."""
-        if leave_wal:
+        if leave_wal and isinstance(self.database, Path):
             leave_wal_mode(self.engine)
         self.engine.dispose()
 
@@ -160,7 +166,8 @@ class Store:
     def add_attempt(self, attempt: Attempt) -> None:
         """Store an attempt."""
         with self.engine.begin() as connection:
-            _insert_once(connection, schema.attempts, **attempt.__dict__)
+            row = {**attempt.__dict__, "error": _text(attempt.error), "log": _text(attempt.log)}
+            _insert_once(connection, schema.attempts, **row)
 
     def add_study(self, result: StudyResult, *, replace: bool = False) -> list[str]:
         """Store a finished study, replacing a failed one with the same key.
@@ -199,7 +206,7 @@ class Store:
                 "seed": spec.seed,
                 "state": result.state,
                 "best": dict(result.best) if result.best is not None else None,
-                "error": result.error or None,
+                "error": _text(result.error) or None,
                 "finished": datetime.now(UTC),
                 "seconds": result.seconds,
                 "environment": _environment(connection, result.environment),
@@ -260,7 +267,7 @@ class Store:
                     params=dict(result.params),
                     best_epoch=result.best_epoch,
                     epochs=result.epochs,
-                    error=result.error or None,
+                    error=_text(result.error) or None,
                     finished=datetime.now(UTC),
                     seconds=result.seconds,
                     timings=dict(result.timings),
@@ -306,7 +313,8 @@ class Store:
     def snapshot(self) -> Iterator[Connection]:
         """Connect in one transaction, so that all reads agree even if a run is writing."""
         with self.engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
+            if isinstance(self.database, Path):
+                connection.exec_driver_sql("BEGIN")  # Otherwise, each read would be its own.
             yield connection
 
     def states(self, table: Table, keys: Iterable[str]) -> dict[str, str]:
@@ -403,6 +411,11 @@ def _insert_many(connection: Connection, table: Table, rows: Iterable[Mapping[st
     values = [dict(row) for row in rows]
     if values:
         connection.execute(insert(table), values)
+
+
+def _text(words: str) -> str:
+    """Return a text without NUL characters, which PostgreSQL cannot store."""
+    return words.replace("\0", "")
 
 
 def _environment(connection: Connection, content: Mapping[str, Any]) -> str | None:

@@ -275,7 +275,7 @@ def test_a_worker_is_given_no_label_of_the_test_set(cache, tmp_path):
     request = RunRequest(["linear-voxels"], [0], sizes=["all"], trials=2, cache=cache)
     plan = make_plan(request, cohort, store, announce=print)
     number = record(store, [plan], [0], ["bench"])
-    settings = ExecutionSettings(store.file, tmp_path, number, ["bench"], "cpu", threads=1)
+    settings = ExecutionSettings(store.database, tmp_path, number, ["bench"], "cpu", threads=1)
     driver = Driver(store, None, settings, None, lambda: False)
     study = driver._unit(_Job(plan, plan.studies[0], plan.studies[0].arm.params))
     assert study.data.test_rows == []

@@ -187,7 +187,7 @@ def reading(bench):
     opened = []
 
     def read():
-        opened.append(Store.for_reading(bench.store.file))
+        opened.append(Store.for_reading(bench.store.database))
         return opened[-1]
 
     yield read

@@ -12,7 +12,7 @@ from tests.report.conftest import DISEASE, cells, table
 
 
 def page(bench, a, b, where=None):
-    store = Store.for_reading(bench.store.file)
+    store = Store.for_reading(bench.store.database)
     try:
         return build_comparison(store, a, b, where or {})
     finally:
@@ -20,7 +20,7 @@ def page(bench, a, b, where=None):
 
 
 def whole(bench, **options):
-    store = Store.for_reading(bench.store.file)
+    store = Store.for_reading(bench.store.database)
     try:
         return build_report(store, **options)
     finally:
@@ -149,7 +149,7 @@ def test_the_gain_from_more_seeds_is_that_of_the_comparison(bench):
     from bench.stats.metrics import metric_of
 
     planted(bench, (4.0, 8.0))
-    store = Store.for_reading(bench.store.file)
+    store = Store.for_reading(bench.store.database)
     (protocol,) = select_protocols(store, {}).protocols
     evidence = load_evidence(store, protocol)
     (pair,) = make_pairs(protocol, evidence, protocol.rows, metric_of("mae"), 48, None)

@@ -11,7 +11,7 @@ from tests.report.conftest import cells, every_word, table
 
 
 def report(bench, **options):
-    store = Store.for_reading(bench.store.file)
+    store = Store.for_reading(bench.store.database)
     try:
         return build_report(store, **options)
     finally:

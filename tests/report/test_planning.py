@@ -10,7 +10,7 @@ from tests.report.conftest import cells, table
 
 
 def plan(bench, *models, difference=None, wanted=0.8):
-    store = Store.for_reading(bench.store.file)
+    store = Store.for_reading(bench.store.database)
     try:
         return build_planning(store, models, {}, difference=difference, wanted=wanted)
     finally:

@@ -23,7 +23,7 @@ def planted(bench, spreads):
         for seed in range(SEEDS):
             error = 0.6 * shared + 0.6 * own + np.sqrt(0.28) * rng.normal(size=SUBJECTS)
             bench.run(command, arm, 48, seed, values=bench.truth[arm.fingerprint] + spread * error)
-    store = Store.for_reading(bench.store.file)
+    store = Store.for_reading(bench.store.database)
     try:
         return build_report(store)
     finally:
@@ -74,7 +74,7 @@ def test_labels_that_differ_between_models_are_never_compared(bench):
     for fingerprint, name in ((first, "a"), (second, "b")):
         arm = bench.arm(name, fingerprint, task=DISEASE)
         bench.grid([arm], sizes=(48,))
-    store = Store.for_reading(bench.store.file)
+    store = Store.for_reading(bench.store.database)
     report = build_report(store)
     store.close()
     # The protocol of the latest command is shown; the other one is only mentioned.
@@ -94,7 +94,7 @@ def test_a_planted_power_law_and_data_efficiency_are_found(bench):
             for seed in range(SEEDS):
                 error = scale * 30 * size**-exponent * rng.normal(size=SUBJECTS)
                 bench.run(command, arm, size, seed, values=bench.truth[arm.fingerprint] + error)
-    store = Store.for_reading(bench.store.file)
+    store = Store.for_reading(bench.store.database)
     report = build_report(store, appendix=True)
     store.close()
     fits = table(report, "fits")
@@ -121,7 +121,7 @@ def test_a_model_that_needs_twice_the_subjects_is_reported(bench):
             for seed in range(SEEDS):
                 error = 30 * (factor * size) ** -0.5 * rng.normal(size=SUBJECTS)
                 bench.run(command, arm, size, seed, values=bench.truth[arm.fingerprint] + error)
-    store = Store.for_reading(bench.store.file)
+    store = Store.for_reading(bench.store.database)
     efficiency = table(build_report(store), "efficiency")
     store.close()
     assert efficiency.columns[1].title == "n at which B matches A at n=100"

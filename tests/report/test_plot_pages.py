@@ -150,7 +150,7 @@ def test_kinds_and_formats_are_checked_before_anything_is_read():
 
 def plot(bench, tmp_path, *words):
     return subprocess.run(
-        [sys.executable, "-m", "bench", "plot", *words, "--db", str(bench.store.file)],
+        [sys.executable, "-m", "bench", "plot", *words, "--db", str(bench.store.database)],
         capture_output=True,
         text=True,
         cwd=tmp_path,

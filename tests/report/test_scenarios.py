@@ -145,7 +145,7 @@ SCENARIOS = (
 
 def built(bench, build):
     """Return the report, or the message that says why there is none."""
-    store = Store.for_reading(bench.store.file)
+    store = Store.for_reading(bench.store.database)
     try:
         return build(store)
     except UserError as refused:
@@ -200,7 +200,7 @@ def test_every_page_of_every_store_is_a_report_or_a_sentence(bench, scenario):
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
 def test_every_figure_of_every_store_is_drawn_or_refused_in_a_sentence(bench, scenario):
     scenario(bench)
-    store = Store.for_reading(bench.store.file)
+    store = Store.for_reading(bench.store.database)
     drawn = 0
     for kind in KINDS:
         try:

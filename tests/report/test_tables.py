@@ -12,7 +12,7 @@ from tests.report.conftest import AGE, DISEASE, STAGES, cell, cells, every_word,
 
 def report(bench, **options):
     """Build the report as `bench report` does, from a database that is open for reading."""
-    store = Store.for_reading(bench.store.file)
+    store = Store.for_reading(bench.store.database)
     try:
         return build_report(store, **options)
     finally:

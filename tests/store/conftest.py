@@ -1,5 +1,17 @@
+import contextlib
+import glob
+import importlib.util
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from sqlalchemy import create_engine
 
 from bench.records import DatasetRecord, SubjectRecord
 from bench.spec import Arm, Component, StudySpec, TrialSpec
@@ -24,9 +36,102 @@ def make_arm(name="m", trials=None):
     )
 
 
+PASSWORD = "s3cret@/word"
+QUOTED = "s3cret%40%2Fword"
+
+
+def server_program(name):
+    """Return the path of a program of PostgreSQL, which Debian does not put on the PATH."""
+    return shutil.which(name) or max(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), default=None)
+
+
+class Server:
+    """A PostgreSQL server of its own, run by a user without privileges."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.user = next(
+            (n for n in ("postgres", "nobody") if n in {u.pw_name for u in pwd.getpwall()}), None
+        )
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        (folder / "password").write_text(PASSWORD)
+        if os.geteuid() == 0:
+            for path in (folder, folder / "password"):
+                shutil.chown(path, self.user)
+        self._call(
+            *("initdb", "--no-sync", "--auth=scram-sha-256", "--username=bench"),
+            *("--encoding=UTF8", "--locale=C", f"--pwfile={folder / 'password'}"),
+        )
+
+    def _call(self, program, *words):
+        as_user = {"user": self.user, "extra_groups": []} if os.geteuid() == 0 else {}
+        subprocess.run(
+            [server_program(program), "-D", str(self.folder / "data"), *words],
+            check=True,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            **as_user,
+        )
+
+    def start(self):
+        options = f"-k {self.folder} -p {self.port} -c listen_addresses=127.0.0.1"
+        options += " -c fsync=off -c timezone=Asia/Tokyo"
+        log = str(self.folder / "log")
+        self._call("pg_ctl", "start", "--wait", "--log", log, "--options", options)
+
+    def stop(self):
+        self._call("pg_ctl", "stop", "--wait", "--mode=immediate")
+
+    def url(self, database, password=QUOTED):
+        return f"postgresql://bench:{password}@127.0.0.1:{self.port}/{database}"
+
+    def execute(self, *statements, database="postgres"):
+        url = self.url(database).replace("postgresql:", "postgresql+psycopg:")
+        engine = create_engine(url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            for statement in statements:
+                found = connection.exec_driver_sql(statement)
+        engine.dispose()
+        return found
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A running PostgreSQL server."""
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("needs psycopg")
+    if server_program("initdb") is None:
+        pytest.skip("needs the Debian package postgresql")
+    # The path of a socket has at most 107 characters, so pytest's directories are too long.
+    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    try:
+        found = Server(folder)
+        found.start()
+        yield found
+        with contextlib.suppress(subprocess.CalledProcessError):
+            found.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture
-def store(tmp_path):
-    found = Store.for_writing(tmp_path / "store.db")
+def server_database(server):
+    """The URL, as a user would give it, of an empty database on the server."""
+    server.execute("DROP DATABASE IF EXISTS grid WITH (FORCE)", "CREATE DATABASE grid")
+    return server.url("grid")
+
+
+@pytest.fixture
+def database(tmp_path):
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def store(database):
+    found = Store.for_writing(database)
     found.add_dataset(
         DatasetRecord(
             fingerprint=FINGERPRINT,

@@ -66,7 +66,7 @@ def test_a_database_of_an_older_version_has_no_faults_after_its_upgrade(tmp_path
 
 
 def test_a_database_without_faults(store, trial):
-    result = checked(store.file)
+    result = checked(store.database)
     assert result.faults == []
     assert (result.trials, result.metrics, result.keys) == (1, 2, 4)
 
@@ -149,11 +149,11 @@ FAULTS = {
 @pytest.mark.parametrize("kind", FAULTS)
 def test_each_fault_is_one_sentence(store, trial, kind):
     statement, expected = FAULTS[kind]
-    with contextlib.closing(sqlite3.connect(store.file)) as connection:
+    with contextlib.closing(sqlite3.connect(store.database)) as connection:
         environment = connection.execute("SELECT key FROM bench_environments").fetchone()[0]
         connection.execute(statement.replace("{{", "{").replace("}}", "}"))
         connection.commit()
-    found = checked(store.file).faults
+    found = checked(store.database).faults
     keys = {
         "key": trial.spec.key,
         "study": trial.spec.study,
@@ -163,7 +163,7 @@ def test_each_fault_is_one_sentence(store, trial, kind):
     assert len(found) == len(expected), found
     for words in expected:
         assert any(words.format(**keys) in fault for fault in found), (words, found)
-    done = CliRunner().invoke(app, ["check", "--db", str(store.file)])
+    done = CliRunner().invoke(app, ["check", "--db", str(store.database)])
     assert done.exit_code == 1
     lines = done.output.splitlines()
     assert lines[:-1] == found
@@ -183,14 +183,14 @@ def test_a_damaged_file_is_reported(tmp_path):
 
 def test_a_missing_index_entry_is_reported(store, trial):
     """Only SQLite's own check can find it."""
-    with contextlib.closing(sqlite3.connect(store.file)) as connection:
+    with contextlib.closing(sqlite3.connect(store.database)) as connection:
         connection.execute("PRAGMA writable_schema=ON")
         connection.execute(
             "UPDATE sqlite_master SET rootpage = (SELECT rootpage FROM sqlite_master WHERE name = "
             "'ix_bench_attempts_unit') WHERE name = 'ix_bench_trials_arm_state'"
         )
         connection.commit()
-    assert any("SQLite reports: " in fault for fault in checked(store.file).faults)
+    assert any("SQLite reports: " in fault for fault in checked(store.database).faults)
 
 
 def test_a_check_needs_an_existing_database(tmp_path):
@@ -201,6 +201,6 @@ def test_a_check_needs_an_existing_database(tmp_path):
 
 def test_a_database_without_results_has_no_faults(store):
     store.close(leave_wal=True)
-    done = CliRunner().invoke(app, ["check", "--db", str(store.file)])
+    done = CliRunner().invoke(app, ["check", "--db", str(store.database)])
     assert done.exit_code == 0
     assert "0 faults in 0 finished trials" in done.output

@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 def alembic_config(connection):
     from alembic.config import Config
 
-    config = Config()
+    # By default, it is the output at the first import, which another test may have closed.
+    config = Config(stdout=sys.stdout)
     config.set_main_option("script_location", str(Path(opening.__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     return config

@@ -75,7 +75,7 @@ def build_checklist(store: Store, kind: str, where: Mapping[str, str] | None = N
     selection = select_protocols(store, where or {})
     alone = len(selection.protocols) == 1
     return Report(
-        title=f"{checklist.title}: {one_line(store.file.name)}",
+        title=f"{checklist.title}: {one_line(store.name)}",
         sections=tuple(
             _section(
                 protocol,
