@@ -1,10 +1,18 @@
 """The cost table shows what runs recorded, and n/a if nothing was recorded."""
 
+import contextlib
+import json
 import math
+import sqlite3
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bench.report.build import build_report
 from bench.report.tables.cost import MEASURES, _median, _notes
+from bench.store.store import Store
+from tests.report.conftest import table
 
 
 def test_every_measure_follows_from_the_record():
@@ -58,3 +66,27 @@ def test_times_from_different_machines_are_reported_as_not_comparable(other, wor
     first, *warnings = _notes({"a": {"environment": CPU}, "b": {"environment": dict(CPU)}})
     assert first.endswith("Measured on AMD EPYC, 1 thread per run.")
     assert not warnings
+
+
+def test_the_table_of_the_shipped_example_has_the_medians_of_its_runs():
+    file = Path(__file__).parents[2] / "results.db"
+    store = Store.for_reading(file)
+    found = table(build_report(store), "cost")
+    store.close()
+    assert [column.title for column in found.columns[2:]][:4] == [
+        *("parameters (M)", "multiply-adds (G)", "training (s)", "epoch (s)")
+    ]
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)) as base:
+        runs = base.execute(
+            "SELECT a.model, t.timings, t.epochs FROM bench_trials t JOIN bench_arms a "
+            "ON t.arm = a.key WHERE t.n_train = 48 AND t.state = 'done'"
+        ).fetchall()
+    assert len(found.rows) == len({model for model, *_ in runs}) == 8
+    for row in found.rows:
+        cells = {key: value for each in row[1:] for key, value in each.values.items()}
+        mine = [(json.loads(text), n) for model, text, n in runs if model == row[0].text]
+        assert cells["train"] == pytest.approx(np.median([t["train"] for t, _ in mine]))
+        per_epoch = [t["train"] / n for t, n in mine if n]
+        assert cells["epoch"] == pytest.approx(
+            np.median(per_epoch) if per_epoch else math.nan, nan_ok=True
+        )
