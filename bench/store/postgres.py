@@ -189,13 +189,16 @@ def _engine(url: URL, action: str, **options: Any) -> Engine:
     def in_words(context: ExceptionContext) -> None:
         if context.is_pre_ping or not isinstance(context.sqlalchemy_exception, DBAPIError):
             return
-        remedy = (
-            "Check the URL and that the server is running; the password can be given in PGPASSWORD "
-            "or ~/.pgpass."
-            if context.connection is None
-            else "Solve the problem and run the same command again; finished results are kept."
-        )
         why = _reason(context.original_exception)
+        if context.connection is None:
+            remedy = (
+                "Check the URL and that the server is running; the password can be given in "
+                "PGPASSWORD or ~/.pgpass."
+            )
+        elif "permission denied" in why:
+            remedy = "Ask the owner of the database for permission, or specify another --db."
+        else:
+            remedy = "Solve the problem and run the same command again; finished results are kept."
         raise UserError(f"The database {url} cannot be {action}: {why}. {remedy}") from None
 
     return engine

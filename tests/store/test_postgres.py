@@ -237,6 +237,17 @@ def test_a_missing_library_is_a_sentence(monkeypatch):
     assert (code, "pip install 'slicebench[postgres]'" in output) == (2, True)
 
 
+def test_a_missing_permission_is_a_sentence(server, server_database):
+    server.execute("DROP ROLE IF EXISTS guest", f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
+    guest = server_database.replace("//bench:", "//guest:")
+    code, output = bench("db", "upgrade", "--db", guest)
+    assert (code, "cannot be written to: permission denied for schema" in output) == (2, True)
+    assert bench("db", "upgrade", "--db", server_database)[0] == 0
+    code, output = bench("status", "--db", guest)
+    assert (code, "cannot be read: permission denied for table" in output) == (2, True)
+    assert "Ask the owner of the database for permission" in output
+
+
 # --------------------------------------------------------------------- locking
 
 
