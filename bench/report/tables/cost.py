@@ -88,7 +88,7 @@ def cost_table(
             *(Column(key, title, numeric=True) for key, title, _, _ in shown),
         ),
         rows=tuple(lines),
-        notes=_notes(records),
+        notes=_notes(records, multiply_adds=any(key == "multiply_adds" for key, *_ in shown)),
     )
 
 
@@ -119,13 +119,11 @@ def _median(
     return float(np.median(found)) if found else None
 
 
-def _notes(records: Mapping[str, Timings]) -> tuple[str, ...]:
+def _notes(records: Mapping[str, Timings], *, multiply_adds: bool) -> tuple[str, ...]:
     environments = [record["environment"] for record in records.values()]
     machines = sorted({f"{machine_of(each)}, {_threads(each)}" for each in environments})
-    notes = [
-        "Medians across seeds; multiply-adds per forward pass of one volume. Measured on "
-        f"{'; '.join(machines)}."
-    ]
+    per_volume = "; multiply-adds per forward pass of one volume" if multiply_adds else ""
+    notes = [f"Medians across seeds{per_volume}. Measured on {'; '.join(machines)}."]
     if len(machines) > 1:
         notes.append("Times from different machines are not comparable.")
     return tuple(notes)
