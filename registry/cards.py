@@ -302,6 +302,8 @@ class ExecutorCard:
     name: str
     target: Target
     summary: str = ""
+    remote: bool = False
+    """Whether units run on other machines; see `bench.execute.base.Executor`."""
     version: int = 1
     plugin: str = ""
 

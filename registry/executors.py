@@ -10,4 +10,10 @@ EXECUTORS: tuple[ExecutorCard, ...] = (
         target="bench.execute.local:LocalExecutor",
         summary="processes on this machine, one per unit, distributed over its GPUs",
     ),
+    ExecutorCard(
+        name="slurm",
+        target="bench.execute.slurm:SlurmExecutor",
+        summary="jobs of a Slurm cluster, one per unit, submitted on a login node as job arrays",
+        remote=True,
+    ),
 )

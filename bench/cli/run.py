@@ -25,7 +25,7 @@ from bench.cli.options import (
 from bench.cli.parsing import parse_names, parse_pairs, parse_seeds, parse_size, parse_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bench.config import Config
     from bench.data.cohort import Cohort
@@ -180,14 +180,15 @@ def run(
         ),
     ] = None,
     precision: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--precision",
             metavar="fp32|bf16|auto",
-            help="Precision of training; auto is bf16 if the hardware supports it, otherwise fp32.",
+            help="Precision of training; auto is bf16 if the hardware supports it, otherwise fp32. "
+            "Default: fp32; must be given with --executor slurm.",
             rich_help_panel=TRAINING,
         ),
-    ] = "fp32",
+    ] = None,
     deterministic: Annotated[
         bool,
         typer.Option(
@@ -241,12 +242,22 @@ def run(
             rich_help_panel=EXECUTION,
         ),
     ] = "local",
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slurm",
+            metavar="KEY=VALUE",
+            help="Option of sbatch for --executor slurm, for example partition=gpu; repeatable.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
             "--workers",
             metavar="N",
-            help="Number of units of work to run in parallel; default: 1, or one per GPU.",
+            help="Number of units of work to run in parallel; default: 1, one per GPU, or no limit "
+            "with --executor slurm.",
             rich_help_panel=EXECUTION,
         ),
     ] = None,
@@ -255,7 +266,8 @@ def run(
         typer.Option(
             "--threads",
             metavar="N",
-            help="Number of threads per unit; default: cores divided by workers.",
+            help="Number of threads per unit; default: cores divided by workers, or cpus-per-task "
+            "of Slurm.",
             rich_help_panel=EXECUTION,
         ),
     ] = None,
@@ -319,7 +331,6 @@ def run(
     from bench.execute.settings import ExecutionSettings, work_folder
     from bench.plan import RunRequest, check_request
     from bench.primary_analysis import PrimaryAnalysis
-    from bench.processes import threads_per_unit
     from bench.store.database import find_database, write_errors
     from bench.store.postgres import without_password
     from registry.core import catalogue
@@ -329,7 +340,7 @@ def run(
     load_plugins(plugins, strict=True)
     _check_choice("--tune", tune, ("shared", "per-seed"))
     _check_choice("--device", device, ("auto", "cpu", "cuda"))
-    _check_choice("--precision", precision, ("auto", "fp32", "bf16"))
+    _check_choice("--precision", precision or "fp32", ("auto", "fp32", "bf16"))
     _check_choice("--reuse", reuse, ("yes", "retry-failed", "no", "only"))
     _check_least("--trials", trials, 0)
     _check_least("--workers", workers, 1)
@@ -351,7 +362,7 @@ def run(
         tune=tune,
         settings=settings,
         device=device,
-        precision=precision,
+        precision=precision or "fp32",
         reuse=reuse,
         weights={**config.weights, **files},
         must_use=tuple(files),
@@ -360,8 +371,21 @@ def run(
         declared=PrimaryAnalysis(metric, parse_size(primary_size), reference, margin),
     )
     check_request(request)
-    catalogue.executor(executor)
-    if device == "cuda":
+    card = catalogue.executor(executor)
+    options = {**config.slurm, **parse_pairs("--slurm", slurm)} if executor == "slurm" else {}
+    if slurm and executor != "slurm":
+        raise UserError("--slurm requires --executor slurm.")
+    if card.remote and precision in (None, "auto"):
+        raise UserError(
+            f"--executor {executor} requires --precision fp32 or --precision bf16, because this "
+            "machine does not know the hardware of the others."
+        )
+    looking = dry_run or reuse == "only"
+    if executor == "slurm" and not looking:
+        from bench.execute.slurm import check
+
+        check(options)
+    if device == "cuda" and not card.remote:
         from bench.train.numerics import device_for
 
         device_for(device)
@@ -369,7 +393,6 @@ def run(
     if test_data is not None:
         requests = [_with_test_data(request, test_data, config) for request in requests]
     database = find_database(db or config.db)
-    looking = dry_run or reuse == "only"
     if not looking:
         folder = work_folder(database, work)
         if isinstance(database, Path) and not all(item.card.synthetic for item in requests):
@@ -391,7 +414,7 @@ def run(
         if not todo:
             _finish_without_work(plans, database)
             return
-        slots = _workers(plans, device, workers, per_gpu)
+        slots = _workers(plans, card, device, workers, per_gpu)
         # If the cache belongs to another user, units use a directory next to the database.
         writable = os.access(request.cache, os.W_OK)
         how = ExecutionSettings(
@@ -400,16 +423,14 @@ def run(
             command=command,
             argv=argv,
             device=device,
-            threads=threads or threads_per_unit(slots.workers),
+            threads=threads or _threads(card, options, slots.workers),
             threads_given=threads is not None,
             deterministic=deterministic,
             keep=KEPT[keep_weights],
             time_limit=None if time_limit is None else 60 * time_limit,
             work_given=work,
         )
-        summary = _execute(
-            store, plans, how, catalogue.executor(executor), slots, replace=reuse == "no"
-        )
+        summary = _execute(store, plans, how, card, slots, options, replace=reuse == "no")
     _close(summary, todo, database)
 
 
@@ -522,14 +543,34 @@ def _finish_without_work(plans: Sequence[Plan], database: Database) -> None:
     print(f"Nothing to run: all requested trials are already stored in {database}.")
 
 
-def _workers(plans: Sequence[Plan], device: str, asked: int | None, per_gpu: int | None) -> _Slots:
-    """Return the number of workers and GPUs, and the modules to preload."""
+def _threads(executor: ExecutorCard, options: Mapping[str, Any], workers: int) -> int:
+    """Return the default number of threads per unit."""
+    from bench.processes import threads_per_unit
+
+    if not executor.remote:
+        return threads_per_unit(workers)
+    from bench.execute.slurm import threads_of
+
+    return threads_of(options)
+
+
+def _workers(
+    plans: Sequence[Plan],
+    executor: ExecutorCard,
+    device: str,
+    asked: int | None,
+    per_gpu: int | None,
+) -> _Slots:
+    """Return the number of workers and GPUs, and the modules to preload.
+
+    Other machines have their own GPUs; there, 0 workers means no limit.
+    """
     from bench.execute.driver import preload_for
     from registry.errors import UserError
 
     preload = preload_for(plans)
     gpus = 0
-    if "torch" in preload:
+    if "torch" in preload and not executor.remote:
         from bench.train.numerics import gpu_count
 
         gpus = gpu_count(device)
@@ -537,6 +578,8 @@ def _workers(plans: Sequence[Plan], device: str, asked: int | None, per_gpu: int
         raise UserError(
             "--per-gpu requires a GPU and a network to train on it; use --workers instead."
         )
+    if executor.remote:
+        return _Slots(asked or 0, gpus, preload)
     return _Slots(asked or max(1, gpus * (per_gpu or 1)), gpus, preload)
 
 
@@ -552,19 +595,26 @@ def _execute(
     settings: ExecutionSettings,
     executor: ExecutorCard,
     slots: _Slots,
+    options: Mapping[str, Any],
     *,
     replace: bool,
 ) -> RunSummary:
-    from bench.cli.progress import make_progress
+    from bench.cli.progress import make_progress, stoppable
     from bench.execute.driver import Driver
     from registry.core import resolve
 
+    remote = {"options": options, "work": settings.work, "cache": settings.cache}
     total = sum(plan.count("run") + len(plan.studies) for plan in plans)
     with make_progress(total) as progress:
-        running = resolve(executor.target)(
-            slots.workers, gpus=slots.gpus, preload=slots.preload, on_progress=progress.progressed
-        )
-        stop = _Stop(running, progress)
+        with stoppable():
+            running = resolve(executor.target)(
+                slots.workers,
+                gpus=slots.gpus,
+                preload=slots.preload,
+                on_progress=progress.progressed,
+                **({**remote, "say": progress.say} if executor.remote else {}),
+            )
+        stop = _Stop(running, progress, remote=executor.remote)
         try:
             with stop:
                 driver = Driver(store, running, settings, progress, lambda: stop.asked)
@@ -576,8 +626,9 @@ def _execute(
 class _Stop:
     """Handles Ctrl-C: the first lets running units finish, the second stops them."""
 
-    def __init__(self, executor: Any, progress: Any) -> None:
+    def __init__(self, executor: Any, progress: Any, *, remote: bool) -> None:
         self.asked = False
+        self._queued = "Queued jobs are cancelled. " if remote else ""
         self._executor = executor
         self._progress = progress
 
@@ -593,7 +644,9 @@ class _Stop:
             self._executor.kill()
             return
         self.asked = True
-        self._progress.say("Waiting for running trials; press Ctrl-C again to stop immediately.")
+        self._progress.say(
+            f"{self._queued}Waiting for running trials; press Ctrl-C again to stop immediately."
+        )
 
 
 def _close(summary: RunSummary, todo: int, database: Database) -> None:

@@ -25,6 +25,8 @@ class WorkerExit:
     """The negative number of a signal if a signal ended the process."""
     stderr: str = ""
     """What processes wrote to standard error before they opened their log."""
+    reason: str = ""
+    """Why the worker ended, if the executor knows more than the exit code."""
 
 
 class Executor(Protocol):
@@ -33,6 +35,9 @@ class Executor(Protocol):
     `registry.executor` registers a class or function that is called with the arguments of
     `bench.execute.local.LocalExecutor`. Units are passed on as `Unit.to_json`. The process calls
     `bench.execute.unit.work`, which writes the outcome into the directory of the unit.
+
+    Executors on other machines (``remote`` on the card) are also called with ``options``, ``work``,
+    ``cache`` and ``say``, as `bench.execute.slurm.SlurmExecutor`.
     """
 
     def submit(self, unit: Unit) -> Future[WorkerExit]:

@@ -191,7 +191,9 @@ class Driver:
         folder = self.settings.work / job.spec.key / f"attempt-{ended.attempt}"
         log = log_tail(folder)
         refused = ended.exit_code == CODE_CHANGED_EXIT
-        error = describe_exit(ended.exit_code, log if refused else "" if log else ended.stderr)
+        error = ended.reason or describe_exit(
+            ended.exit_code, log if refused else "" if log else ended.stderr
+        )
         self.store.add_attempt(
             Attempt(
                 id=ended.attempt,

@@ -127,6 +127,8 @@ def run(unit: Unit, folder: Path, report: Progress) -> Outcome:
         load_plugins(unit)
         loaded = set(sys.modules)
         card = catalogue.model(unit.arm.model.name)
+        # The limit only applies to libraries that have been loaded.
+        resolve(card.target)
         _limit_threads(unit.threads, network=card.kind == "network")
         fitter = _fitter(unit, card)
         outcome = replace(outcome, environment=fitter.environment(), notes=fitter.notes)

@@ -1,4 +1,4 @@
-"""Requirements for all executors, which are listed below."""
+"""Requirements for all executors, each of which runs the tests with the fixture `start`."""
 
 import json
 import os
@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.execute.driver import describe_exit
 from bench.execute.local import LocalExecutor
+from bench.execute.slurm import SlurmExecutor
 from bench.execute.unit import OUTCOME, publish
 from bench.spec import Arm, Component
 from bench.unit import Environment, Layout, Outcome, Unit, UnitData
@@ -76,15 +78,52 @@ def make(tmp_path):
     return unit
 
 
-@pytest.fixture(params=["local"])
-def executor(request):
-    """Each executor with two workers, stopped after the test."""
-    said = []
-    found = LocalExecutor(
-        2, gpus=0, preload=[], on_progress=lambda key, words, share: said.append((key, share))
-    )
-    yield found
-    found.shutdown()
+@pytest.fixture(params=["local", pytest.param("slurm", marks=pytest.mark.slow)])
+def start(request, tmp_path):
+    """Return a function that starts an executor, which is stopped after the test."""
+    started = []
+    remote = {"options": {}, "work": tmp_path / "work", "cache": tmp_path / "cache", "say": print}
+    if request.param == "slurm":
+        request.getfixturevalue("slurm")
+        build, more = SlurmExecutor, remote
+    else:
+        build, more = LocalExecutor, {}
+
+    def new(workers, on_progress=lambda *_: None):
+        started.append(build(workers, gpus=0, preload=[], on_progress=on_progress, **more))
+        return started[-1]
+
+    yield new
+    for each in started:
+        each.shutdown()
+
+
+@pytest.fixture
+def executor(start):
+    """Each executor with two workers."""
+    return start(2)
+
+
+def workers_in(folder):
+    """Return the processes that run the unit with this directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                log = os.readlink(entry / "fd" / "1")
+            except OSError:
+                continue
+            if log.startswith(f"{folder}/attempt-"):
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for(ready, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := ready()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
 
 
 def test_a_unit_ends_with_an_outcome_of_its_own_process(executor, make, tmp_path):
@@ -99,16 +138,14 @@ def test_a_unit_ends_with_an_outcome_of_its_own_process(executor, make, tmp_path
 
 def test_units_run_side_by_side_and_no_more_than_there_are_slots(executor, make, tmp_path):
     futures = [executor.submit(make("slow", name * 16)) for name in "abc"]
-    deadline = time.monotonic() + 30
     folders = [tmp_path / "work" / (name * 16) for name in "abc"]
-    while sum(folder.exists() for folder in folders) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: sum(bool(workers_in(folder)) for folder in folders) == 2)
     time.sleep(0.5)
-    assert sum(folder.exists() for folder in folders) == 2
+    assert not workers_in(folders[2])
     executor.cancel()
     assert futures[2].cancelled()
     assert not futures[0].done()
+    assert not futures[1].done()
     executor.kill()
     for future in futures[:2]:
         assert future.result(timeout=30).exit_code == -signal.SIGKILL
@@ -125,23 +162,30 @@ def test_a_unit_that_raises_leaves_a_failed_outcome_with_its_log(executor, make,
 
 def test_a_worker_killed_from_outside_is_told_by_its_exit_code(executor, make, tmp_path):
     future = executor.submit(make("slow", "e" * 16))
-    deadline = time.monotonic() + 30
-    while not executor._running or not (tmp_path / "work" / ("e" * 16)).exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(next(iter(executor._running)).pid, signal.SIGKILL)
-    assert future.result(timeout=30).exit_code == -signal.SIGKILL
-    assert not (tmp_path / "work" / ("e" * 16) / OUTCOME).exists()
+    folder = tmp_path / "work" / ("e" * 16)
+    os.kill(wait_for(lambda: workers_in(folder))[0], signal.SIGKILL)
+    ended = future.result(timeout=30)
+    assert ended.exit_code == -signal.SIGKILL
+    assert (folder / f"attempt-{ended.attempt}").is_dir()
+    assert not (folder / OUTCOME).exists()
 
 
-def test_an_executor_that_is_shut_down_leaves_no_process(make):
-    executor = LocalExecutor(1, gpus=0, preload=[], on_progress=lambda *_: None)
+def test_an_executor_that_is_shut_down_leaves_no_process(executor, make, tmp_path):
     future = executor.submit(make("slow", "f" * 16))
-    timer = threading.Timer(1.0, executor.shutdown)
-    timer.start()
+    folder = tmp_path / "work" / ("f" * 16)
+    wait_for(lambda: workers_in(folder))
+    thread = threading.Thread(target=executor.shutdown)
+    thread.start()
     assert future.result(timeout=30).exit_code == -signal.SIGKILL
-    timer.join()
-    assert not executor._running
+    thread.join()
+    assert not workers_in(folder)
+    assert not (tmp_path / "work" / "slurm").exists()
+
+
+def test_the_progress_of_a_unit_is_reported(start, make):
+    said = []
+    start(1, lambda *words: said.append(words)).submit(make("slow", "g" * 16))
+    assert wait_for(lambda: said) == [("g" * 16, "starting", 0.0)]
 
 
 def test_of_two_attempts_the_first_published_wins_and_the_other_is_deleted(tmp_path):
@@ -218,6 +262,7 @@ def test_a_unit_of_an_estimator_imports_no_torch(make, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("start", ["local"], indirect=True)
 def test_a_worker_that_dies_before_it_has_a_log_leaves_its_words(executor, make, tmp_path):
     (tmp_path / "work").write_text("a file where the units' folders should be")
     ended = executor.submit(make("prior", "a" * 16)).result(timeout=60)
@@ -230,11 +275,3 @@ def test_a_worker_that_dies_before_it_has_a_log_leaves_its_words(executor, make,
 def test_the_words_of_a_unit_with_a_log_are_its_own(executor, make, tmp_path):
     ended = executor.submit(make("failing", "b" * 16)).result(timeout=60)
     assert ended.stderr == ""
-
-
-def test_the_beginning_of_a_unit_is_told(make):
-    said = []
-    executor = LocalExecutor(1, gpus=0, preload=[], on_progress=lambda *words: said.append(words))
-    executor.submit(make("prior", "c" * 16)).result(timeout=60)
-    executor.shutdown()
-    assert said[0] == ("c" * 16, "starting", 0.0)

@@ -1,0 +1,27 @@
+from contextlib import ExitStack
+
+import pytest
+
+from tests.execute.slurm_cluster import NoCluster, cluster
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster():
+    """The environment variables of a Slurm cluster on this machine, or the reason for none."""
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(cluster())
+        except NoCluster as error:
+            found = str(error)
+        yield found
+
+
+@pytest.fixture
+def slurm(slurm_cluster, monkeypatch):
+    """Let commands use a Slurm cluster on this machine; the test is skipped if there is none."""
+    pytest.importorskip("submitit")
+    if isinstance(slurm_cluster, str):
+        pytest.skip(slurm_cluster)
+    for name, value in slurm_cluster.items():
+        monkeypatch.setenv(name, value)
+    return slurm_cluster

@@ -1,0 +1,270 @@
+"""`bench run --executor slurm` on a real cluster of one node."""
+
+import os
+import re
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.execute.slurm import _minutes, _normalised
+from bench.store import schema
+from bench.store.store import Store
+from registry.errors import UserError
+from tests.cli.running import ran
+from tests.execute.test_kill import finish, results, start
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+GRID = (
+    *("run", "--data", "synthetic-ad-4mm", "--model", "slice2d-own,linear-voxels"),
+    *("--set", "stride=8", "--train-sizes", "16", "--seeds", "2", "--trials", "2"),
+    *("--epochs", "2", "--threads", "1", "--precision", "fp32"),
+)
+SLURM = ("--executor", "slurm")
+LONG = (
+    *("run", "--data", "synthetic-ad-4mm", "--model", "cnn3d", "--train-sizes", "24"),
+    *("--seeds", "1", "--trials", "0", "--epochs", "16", "--threads", "1", "--precision", "fp32"),
+)
+
+
+@pytest.fixture
+def on_cluster(slurm, environment):
+    """The environment of a user of the cluster."""
+    return {**environment, **slurm}
+
+
+def ask(environment, *words):
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def jobs(environment, states="PENDING,RUNNING,COMPLETING"):
+    """Return the ids of jobs of units in the given states."""
+    words = ("squeue", "--noheader", "--array", f"--states={states}", "--format=%i %j")
+    lines = [line.split() for line in ask(environment, *words).splitlines()]
+    return [job for job, name in lines if name.startswith("bench-") and "probe" not in name]
+
+
+def wait_for(ready, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not (found := ready()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+def run(folder, environment, *words, name="x.db"):
+    """Start a command whose output can be read."""
+    return start(folder, environment, [*words, "--db"], name)
+
+
+def local(folder, cache, words):
+    """Return the results of a grid on this machine."""
+    process = run(folder, {**os.environ, "BENCH_CACHE": str(cache)}, *words)
+    out = finish(process)
+    assert process.returncode == 0, out
+    return results(folder / "x.db")
+
+
+@pytest.fixture(scope="module")
+def grid_results(tmp_path_factory, cache):
+    return local(tmp_path_factory.mktemp("grid"), cache, GRID)
+
+
+@pytest.fixture(scope="module")
+def long_results(tmp_path_factory, cache):
+    return local(tmp_path_factory.mktemp("long"), cache, LONG)
+
+
+def test_a_suite_gives_the_same_numbers_as_on_this_machine(tmp_path, on_cluster, grid_results):
+    before = set(jobs(on_cluster, "all"))
+    out = finish(run(tmp_path, on_cluster, *GRID, *SLURM))
+    assert "4 of 4 trials done" in out
+    assert "which checks access to" in out
+    assert results(tmp_path / "x.db") == grid_results
+    # Two studies, then their trials, each as soon as its study is done.
+    assert len(set(jobs(on_cluster, "all")) - before) == 6
+    assert not (tmp_path / "x.db.work").exists()
+    again = finish(run(tmp_path, on_cluster, *GRID, *SLURM))
+    assert "Nothing to run" in again
+
+
+def test_more_units_than_an_array_may_have_are_several_arrays(tmp_path, on_cluster):
+    before = set(jobs(on_cluster, "all"))
+    words = ("run", "--data", "synthetic-ad-4mm", "--model", "prior", "--train-sizes", "16")
+    more = ("--seeds", "7", "--trials", "0", "--precision", "fp32", *SLURM)
+    assert "7 of 7 trials done" in finish(run(tmp_path, on_cluster, *words, *more))
+    found = sorted(job.partition("_")[2] for job in set(jobs(on_cluster, "all")) - before)
+    assert found == ["0", "0", "1", "1", "2", "3", "4"]
+
+
+def test_jobs_survive_the_driver_and_the_next_one_waits_for_them(
+    tmp_path, on_cluster, grid_results
+):
+    before = set(jobs(on_cluster, "all"))
+    process = run(tmp_path, on_cluster, *GRID, *SLURM)
+    wait_for(lambda: len(jobs(on_cluster)) == 2)
+    process.kill()
+    process.wait()
+    assert len(jobs(on_cluster)) == 2
+    out = finish(run(tmp_path, on_cluster, *GRID, *SLURM))
+    assert "4 of 4 trials done" in out
+    assert results(tmp_path / "x.db") == grid_results
+    assert len(set(jobs(on_cluster, "all")) - before) == 6
+
+
+def test_a_job_at_its_time_limit_is_requeued_and_resumes(tmp_path, on_cluster, long_results):
+    process = run(tmp_path, on_cluster, *LONG, *SLURM)
+    wait_for(lambda: list((tmp_path / "x.db.work").glob("*/checkpoint.pt")))
+    (job,) = jobs(on_cluster)
+    ask(on_cluster, "scancel", "--signal=USR2", job)
+    wait_for(lambda: "Reason=BeginTime" in ask(on_cluster, "scontrol", "show", "job", job))
+    # Slurm would start it two minutes later.
+    ask(on_cluster, "scontrol", "update", f"JobId={job}", "StartTime=now")
+    out = finish(process)
+    assert "1 of 1 trials done" in out
+    assert results(tmp_path / "x.db") == long_results
+    assert "Restarts=1" in ask(on_cluster, "scontrol", "show", "job", job)
+
+
+def test_a_job_cancelled_by_hand_is_a_failed_attempt(tmp_path, on_cluster):
+    process = run(tmp_path, on_cluster, *LONG, *SLURM)
+    wait_for(lambda: list((tmp_path / "x.db.work").glob("*/checkpoint.pt")))
+    (job,) = jobs(on_cluster)
+    ask(on_cluster, "scancel", job)
+    out = finish(process)
+    assert process.returncode == 1
+    assert f"the Slurm job {job} was cancelled" in out
+    store = Store.for_reading(tmp_path / "x.db")
+    attempts = store.frame(schema.attempts)
+    store.close()
+    assert list(attempts["state"]) == ["killed"]
+
+
+def test_ctrl_c_cancels_the_queued_jobs_and_twice_all(tmp_path, on_cluster):
+    words = [*LONG, *SLURM, "--workers", "1"]
+    words[words.index("--seeds") + 1] = "3"
+    process = run(tmp_path, on_cluster, *words)
+    wait_for(lambda: list((tmp_path / "x.db.work").glob("*/checkpoint.pt")))
+    os.killpg(process.pid, signal.SIGINT)
+    wait_for(lambda: len(jobs(on_cluster)) == 1)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    out = finish(process)
+    assert process.returncode == 1
+    assert "Queued jobs are cancelled. Waiting for running trials" in out
+    assert "Stopped on request" in out
+    assert not jobs(on_cluster, "PENDING,RUNNING")
+
+
+def refused(bench, *words, **environment):
+    done = bench(*GRID, *SLURM, *words, "--db", "x.db", **environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    message = done.stderr.strip()
+    assert message.startswith("Error: ")
+    assert len(message.splitlines()) == 1, message
+    return message
+
+
+def test_what_slurm_does_not_accept_is_one_sentence(bench, slurm):
+    message = refused(bench, "--slurm", "partition=nosuch", **slurm)
+    assert "Slurm has no partition 'nosuch'" in message
+    assert "one of main, gpu" in message
+    message = refused(bench, "--slurm", "constraint=nosuch", **slurm)
+    assert "Slurm refused the job: Batch job submission failed: Invalid feature" in message
+    assert "--slurm time must be minutes" in refused(bench, "--slurm", "time=long", **slurm)
+    assert "--slurm array is set by bench" in refused(bench, "--slurm", "array=1-3", **slurm)
+
+
+def test_slurm_asked_for_and_absent_is_one_sentence(bench, tmp_path):
+    message = refused(bench, PATH=str(tmp_path))
+    assert "requires Slurm, but there is no command sbatch" in message
+
+
+def test_the_precision_must_be_given(bench):
+    words = [word for word in GRID if word not in ("--precision", "fp32")]
+    for more in ((), ("--precision", "auto")):
+        done = bench(*words, *SLURM, *more)
+        assert done.returncode == 2
+        assert "requires --precision fp32 or --precision bf16" in done.stderr
+    done = bench(*GRID, "--slurm", "partition=gpu")
+    assert "--slurm requires --executor slurm" in done.stderr
+
+
+def test_a_directory_that_nodes_do_not_see_is_found_before_the_grid_is_submitted(
+    tmp_path, on_cluster
+):
+    """The command runs with a file system mounted that the daemons do not see."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    folder = shlex.quote(str(hidden))
+    mount = f"mount -t tmpfs tmpfs {folder} && cd {folder} && exec "
+    command = shlex.join([sys.executable, "-m", "bench", *GRID, *SLURM])
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("needs mount namespaces")
+    before = set(jobs(on_cluster, "all"))
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mount + command],
+        env=on_cluster,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"could not write to {hidden}" in done.stderr
+    assert set(jobs(on_cluster, "all")) == before
+
+
+def test_the_readme_works_as_written(tmp_path, on_cluster):
+    (block,) = re.findall(r"### Slurm in ten lines\n.*?```\n(.*?)```", README, re.DOTALL)
+    lines = block.splitlines()
+    assert len(lines) <= 10
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, words in (
+        ("bench", f'exec "{sys.executable}" -m bench "$@"'),
+        ("pip", "exec true"),
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{words}\n")
+        (programs / name).chmod(stat.S_IRWXU)
+    environment = {**on_cluster, "PATH": f"{programs}:{on_cluster['PATH']}"}
+    out = subprocess.run(
+        ["bash", "-e", "-c", block],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    ran(out)
+    assert "trials done" in out.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        *(("90", 90), ("1:30", 2), ("1:30:00", 90), ("2-0", 2880), ("1-2:3", 1563)),
+        *(("1-0:0:30", 1441), ("0:30", 1)),
+    ],
+)
+def test_times_are_read_as_by_sbatch(text, minutes):
+    assert _minutes(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["", "0", "long", "1:2:3:4", "-5"])
+def test_other_times_are_refused(text):
+    with pytest.raises(UserError, match="--slurm time"):
+        _minutes(text)
+
+
+def test_options_may_be_spelled_as_in_toml_or_as_flags():
+    given = {"cpus_per_task": 4, "exclusive": "true", "requeue": False, "--gres": "gpu:1"}
+    assert _normalised(given) == {
+        **{"cpus-per-task": 4, "exclusive": True, "requeue": False, "gres": "gpu:1"}
+    }
