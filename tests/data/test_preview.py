@@ -83,7 +83,7 @@ def test_analyze_has_letters_in_doubt_and_a_hint(tmp_path: Path) -> None:
     figure, notes = picture(listing([tmp_path / "a.img"]))
     assert set(letters(figure.axes[1])) == {"L?", "R?", "I?", "S?"}
     assert len(notes) == 1
-    assert "give no orientation" in notes[0]
+    assert "gives no orientation" in notes[0]
 
 
 def test_a_scan_that_cannot_be_read_is_named(tmp_path: Path) -> None:

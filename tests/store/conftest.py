@@ -41,8 +41,12 @@ QUOTED = "s3cret%40%2Fword"
 
 
 def server_program(name):
-    """Return the path of a program of PostgreSQL, which Debian does not put on the PATH."""
-    return shutil.which(name) or max(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), default=None)
+    """Return the path of a program of PostgreSQL, which Debian does not put on the PATH.
+
+    On the PATH there may be a link in a directory that only its owner can read.
+    """
+    found = max(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), default=shutil.which(name))
+    return None if found is None else os.path.realpath(found)
 
 
 class Server:
