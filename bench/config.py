@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import UserError
+from registry.executors import EXECUTORS
 
 FILE = "bench.toml"
 PATHS = {"root", "table", "withdrawals"}
@@ -21,8 +22,8 @@ class Config:
     """Configured paths and cohorts; options of the command line override them.
 
     ``[data.NAME]`` tables contain ``adapter``, ``root``, ``table`` (one file or a list) and the
-    options of the adapter, ``[weights]`` maps names of encoders to files, and ``[slurm]`` contains
-    options of sbatch. ``cache`` and ``db`` are paths at the top level.
+    options of the adapter, ``[weights]`` maps names of encoders to files, and ``[slurm]`` (or the
+    name of another executor) contains its options. ``cache`` and ``db`` are paths at the top level.
     """
 
     cache_folder: str
@@ -30,7 +31,7 @@ class Config:
     db: str
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
-    slurm: dict[str, Any] = field(default_factory=dict)
+    executors: dict[str, dict[str, Any]] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
 
     @property
@@ -73,13 +74,14 @@ def load_config(folder: Path | None = None) -> Config:
             values = tomllib.loads(file.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{FILE} is not valid TOML: {error}.") from None
-    unknown = sorted(set(values) - {"cache", "db", "data", "weights", "slurm", "plugins"})
+    executors = [card.name for card in EXECUTORS if card.remote]
+    unknown = sorted(set(values) - {"cache", "db", "data", "weights", "plugins", *executors})
     if unknown:
         raise UserError(
             f"{FILE} has unknown entries: {', '.join(unknown)}. It may contain cache, db, "
-            "plugins, [weights], [slurm] and [data.NAME]."
+            f"plugins, [weights], {', '.join(f'[{name}]' for name in executors)} and [data.NAME]."
         )
-    for name in ("data", "weights", "slurm"):
+    for name in ("data", "weights", *executors):
         if not isinstance(values.get(name, {}), dict):
             raise UserError(f"[{name}] in {FILE} must be a table.")
     for name, entry in values.get("data", {}).items():
@@ -92,7 +94,7 @@ def load_config(folder: Path | None = None) -> Config:
         db=_path(os.environ.get("BENCH_DB") or values.get("db") or "results.db"),
         data=_with_environment(values.get("data", {})),
         weights={name: _path(file) for name, file in values.get("weights", {}).items()},
-        slurm=values.get("slurm", {}),
+        executors={name: values[name] for name in executors if name in values},
         plugins=tuple(
             _path(file) for file in ([plugins] if isinstance(plugins, str) else plugins) if file
         ),

@@ -333,7 +333,7 @@ def run(
     from bench.primary_analysis import PrimaryAnalysis
     from bench.store.database import find_database, write_errors
     from bench.store.postgres import without_password
-    from registry.core import catalogue
+    from registry.core import catalogue, resolve
     from registry.errors import UserError
 
     config = load_config()
@@ -372,7 +372,7 @@ def run(
     )
     check_request(request)
     card = catalogue.executor(executor)
-    options = {**config.slurm, **parse_pairs("--slurm", slurm)} if executor == "slurm" else {}
+    options = {**config.executors.get(executor, {}), **parse_pairs("--slurm", slurm)}
     if slurm and executor != "slurm":
         raise UserError("--slurm requires --executor slurm.")
     if card.remote and precision in (None, "auto"):
@@ -381,10 +381,9 @@ def run(
             "machine does not know the hardware of the others."
         )
     looking = dry_run or reuse == "only"
-    if executor == "slurm" and not looking:
-        from bench.execute.slurm import check
-
-        check(options)
+    if card.remote and not looking:
+        remote: Any = resolve(card.target)
+        remote.check(options)
     if device == "cuda" and not card.remote:
         from bench.train.numerics import device_for
 
@@ -546,12 +545,12 @@ def _finish_without_work(plans: Sequence[Plan], database: Database) -> None:
 def _threads(executor: ExecutorCard, options: Mapping[str, Any], workers: int) -> int:
     """Return the default number of threads per unit."""
     from bench.processes import threads_per_unit
+    from registry.core import resolve
 
     if not executor.remote:
         return threads_per_unit(workers)
-    from bench.execute.slurm import threads_of
-
-    return threads_of(options)
+    remote: Any = resolve(executor.target)
+    return int(remote.threads(options))
 
 
 def _workers(

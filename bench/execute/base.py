@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from bench.unit import Unit
 
@@ -36,8 +36,7 @@ class Executor(Protocol):
     `bench.execute.local.LocalExecutor`. Units are passed on as `Unit.to_json`. The process calls
     `bench.execute.unit.work`, which writes the outcome into the directory of the unit.
 
-    Executors on other machines (``remote`` on the card) are also called with ``options``, ``work``,
-    ``cache`` and ``say``, as `bench.execute.slurm.SlurmExecutor`.
+    Executors on other machines (``remote`` on the card) are a `RemoteExecutor`.
     """
 
     def submit(self, unit: Unit) -> Future[WorkerExit]:
@@ -51,3 +50,26 @@ class Executor(Protocol):
 
     def shutdown(self) -> None:
         """Stop everything, including running units, and release resources."""
+
+
+class RemoteExecutor(Executor, Protocol):
+    """Runs units on other machines, which share the directories ``work`` and ``cache`` with this.
+
+    It is also called with ``options``, ``work``, ``cache`` and ``say``, as
+    `bench.execute.slurm.SlurmExecutor`. The options are those of the table in ``bench.toml`` with
+    the name of the executor, and of the command line.
+    """
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """Check that the executor can be used with these options, before cohorts are read.
+
+        Raises
+        ------
+        UserError
+            If something is missing, or an option cannot be used.
+        """
+
+    @classmethod
+    def threads(cls, options: Mapping[str, Any]) -> int:
+        """Return the number of threads per unit that the options request."""

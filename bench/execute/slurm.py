@@ -86,62 +86,6 @@ NO_ANSWER = ("Unable to contact slurm controller", "Socket timed out", "temporar
 """Parts of messages of sbatch if the controller does not answer at the moment."""
 
 
-def check(options: Mapping[str, Any]) -> None:
-    """Check that Slurm and submitit are available and accept the options.
-
-    Parameters
-    ----------
-    options : mapping
-        Options of sbatch by name.
-
-    Raises
-    ------
-    UserError
-        If something is missing, or an option cannot be used.
-    """
-    try:
-        import submitit  # noqa: F401
-    except ImportError:
-        raise UserError(
-            "--executor slurm requires submitit; install it with `pip install 'slicebench[slurm]'`."
-        ) from None
-    if shutil.which("sbatch") is None or shutil.which("srun") is None:
-        raise UserError(
-            "--executor slurm requires Slurm, but there is no command sbatch; run bench on a "
-            "login node of the cluster."
-        )
-    given = _normalised(options)
-    for name in OURS:
-        if name in given:
-            raise UserError(f"--slurm {name} is set by bench; remove it.")
-    _minutes(str(given.get("time", TIME)))
-    threads_of(options)
-    partitions = _ask("sinfo", "--noheader", "--format=%R")
-    if partitions is None:
-        raise UserError("Slurm does not answer to sinfo; try again when the cluster is available.")
-    known = list(dict.fromkeys(partitions.split()))
-    for name in str(given.get("partition", "")).split(","):
-        if name and name not in known:
-            raise UserError(
-                f"Slurm has no partition {name!r}; set --slurm partition=NAME or partition in "
-                f"[slurm] of bench.toml to one of {', '.join(known)}."
-            )
-
-
-def threads_of(options: Mapping[str, Any]) -> int:
-    """Return the number of threads per unit that the options request, 1 by default.
-
-    Raises
-    ------
-    UserError
-        If it is not a positive integer.
-    """
-    text = str(_normalised(options).get("cpus-per-task", 1))
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"--slurm cpus-per-task must be a positive integer, got {text!r}.")
-    return int(text)
-
-
 class SlurmExecutor:
     """Runs each unit as a job of a Slurm cluster.
 
@@ -167,6 +111,65 @@ class SlurmExecutor:
     UserError
         If Slurm refuses a job, or compute nodes do not see the directories.
     """
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """Check that Slurm and submitit are available and accept the options.
+
+        Parameters
+        ----------
+        options : mapping
+            Options of sbatch by name.
+
+        Raises
+        ------
+        UserError
+            If something is missing, or an option cannot be used.
+        """
+        try:
+            import submitit  # noqa: F401
+        except ImportError:
+            raise UserError(
+                "--executor slurm requires submitit; install it with "
+                "`pip install 'slicebench[slurm]'`."
+            ) from None
+        if shutil.which("sbatch") is None or shutil.which("srun") is None:
+            raise UserError(
+                "--executor slurm requires Slurm, but there is no command sbatch; run bench on a "
+                "login node of the cluster."
+            )
+        given = _normalised(options)
+        for name in OURS:
+            if name in given:
+                raise UserError(f"--slurm {name} is set by bench; remove it.")
+        _minutes(str(given.get("time", TIME)))
+        cls.threads(options)
+        partitions = _ask("sinfo", "--noheader", "--format=%R")
+        if partitions is None:
+            raise UserError(
+                "Slurm does not answer to sinfo; try again when the cluster is available."
+            )
+        known = list(dict.fromkeys(partitions.split()))
+        for name in str(given.get("partition", "")).split(","):
+            if name and name not in known:
+                raise UserError(
+                    f"Slurm has no partition {name!r}; set --slurm partition=NAME or partition in "
+                    f"[slurm] of bench.toml to one of {', '.join(known)}."
+                )
+
+    @classmethod
+    def threads(cls, options: Mapping[str, Any]) -> int:
+        """Return the number of threads per unit that the options request, 1 by default.
+
+        Raises
+        ------
+        UserError
+            If it is not a positive integer.
+        """
+        text = str(_normalised(options).get("cpus-per-task", 1))
+        if not text.isdecimal() or int(text) < 1:
+            raise UserError(f"--slurm cpus-per-task must be a positive integer, got {text!r}.")
+        return int(text)
 
     def __init__(
         self,
