@@ -303,7 +303,9 @@ class ExecutorCard:
     target: Target
     summary: str = ""
     remote: bool = False
-    """Whether units run on other machines; see `bench.execute.base.Executor`."""
+    """Whether units run on other machines; see `bench.execute.base.RemoteExecutor`."""
+    detachable: bool = False
+    """Whether units continue without the command, and the next one finds them."""
     version: int = 1
     plugin: str = ""
 

@@ -15,5 +15,6 @@ EXECUTORS: tuple[ExecutorCard, ...] = (
         target="bench.execute.slurm:SlurmExecutor",
         summary="jobs of a Slurm cluster, one per unit, submitted on a login node as job arrays",
         remote=True,
+        detachable=True,
     ),
 )

@@ -27,6 +27,12 @@ class WorkerExit:
     """What processes wrote to standard error before they opened their log."""
     reason: str = ""
     """Why the worker ended, if the executor knows more than the exit code."""
+    cause: str = ""
+    """What that means for another attempt; empty if only the exit code tells.
+
+    ``lost``: the worker, its job or its machine vanished, so the unit may run again.
+    ``memory``: there was not enough memory. ``cancelled``: somebody cancelled it.
+    """
 
 
 class Executor(Protocol):
@@ -73,3 +79,10 @@ class RemoteExecutor(Executor, Protocol):
     @classmethod
     def threads(cls, options: Mapping[str, Any]) -> int:
         """Return the number of threads per unit that the options request."""
+
+    def detach(self) -> None:
+        """Start whatever waits and forget it: it continues without this process.
+
+        Futures that are not done are cancelled, and `shutdown` neither stops anything nor removes
+        files. Only called if the card of the executor says ``detachable``.
+        """

@@ -68,18 +68,21 @@ SHUTDOWN = 60.0
 
 VANISHED = "left the queue without an outcome"
 ENDED_STATES = {
-    "": VANISHED,
-    "BOOT_FAIL": "ended because its node failed",
-    "CANCELLED": "was cancelled",
-    "COMPLETED": VANISHED,
-    "DEADLINE": "reached its deadline",
-    "FAILED": VANISHED,
-    "NODE_FAIL": "ended because its node failed",
-    "OUT_OF_MEMORY": "ran out of memory; request more with --slurm mem=...",
-    "PREEMPTED": "was preempted and not requeued; the same command resumes it",
-    "TIMEOUT": "reached its time limit; the same command resumes from the last checkpoint",
+    "": (VANISHED, "lost"),
+    "BOOT_FAIL": ("ended because its node failed", "lost"),
+    "CANCELLED": ("was cancelled", "cancelled"),
+    "COMPLETED": (VANISHED, "lost"),
+    "DEADLINE": ("reached its deadline", ""),
+    "FAILED": (VANISHED, "lost"),
+    "NODE_FAIL": ("ended because its node failed", "lost"),
+    "OUT_OF_MEMORY": ("ran out of memory; request more with --slurm mem=...", "memory"),
+    "PREEMPTED": ("was preempted and not requeued; the same command resumes it", "lost"),
+    "TIMEOUT": ("reached its time limit; the same command resumes from the last checkpoint", ""),
 }
-"""States of jobs that have ended, and what they mean; empty for jobs that Slurm has forgotten."""
+"""States of jobs that have ended: what they mean, and `WorkerExit.cause`.
+
+The empty state is that of jobs that Slurm has forgotten.
+"""
 OURS = ("array", "chdir", "error", "job-name", "open-mode", "output", "signal")
 """Options of sbatch that the executor sets."""
 NO_ANSWER = ("Unable to contact slurm controller", "Socket timed out", "temporarily unable")
@@ -201,7 +204,7 @@ class SlurmExecutor:
         self._finished: set[str] = set()
         """Keys of the units whose jobs have ended."""
         self._latest = 0.0
-        self._cancelled = self._stopped = False
+        self._cancelled = self._stopped = self._detached = False
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -211,7 +214,7 @@ class SlurmExecutor:
         """Queue a unit; units that are queued together become one job array."""
         job = _Job(unit)
         with self._lock:
-            if self._cancelled or self._stopped:
+            if self._cancelled or self._stopped or self._detached:
                 job.future.cancel()
             else:
                 self._waiting.append(job)
@@ -249,8 +252,30 @@ class SlurmExecutor:
             _scancel(jobs, "--signal=KILL")
             _scancel(jobs)
 
+    def detach(self) -> None:
+        """Submit the waiting units, and leave all jobs to the next command."""
+        while not (self._stopped or self._detached):
+            with self._lock:
+                queue = self._queue() if self._waiting else None
+                if queue is not None:
+                    self._submit_waiting(queue)
+                if not self._waiting:
+                    self._detached = True
+                    for job in self._jobs:
+                        job.future.cancel()
+                    self._jobs.clear()
+                    return
+            time.sleep(TICK)
+
     def shutdown(self) -> None:
-        """Cancel all jobs, wait until they have ended, and remove the files of the arrays."""
+        """Cancel all jobs, wait until they have ended, and remove the files of the arrays.
+
+        After `detach`, the jobs and their files remain.
+        """
+        if self._detached:
+            self._closed.set()
+            self._thread.join()
+            return
         self.kill()
         deadline = time.monotonic() + SHUTDOWN
         while self._jobs and time.monotonic() < deadline:
@@ -335,11 +360,12 @@ class SlurmExecutor:
         now = datetime.now(UTC)
         if self._stopped:
             return WorkerExit(attempt, job.submitted, now, -signal.SIGKILL, stderr)
-        reason = f"the Slurm job {job.id} {ENDED_STATES[job.state]}"
+        words, cause = ENDED_STATES[job.state]
         last = stderr.strip().rpartition("\n")[2]
-        if last and ENDED_STATES[job.state] == VANISHED:
-            reason += f": {last.strip()}"
-        return WorkerExit(attempt, job.submitted, now, 1, stderr, reason)
+        if last and words == VANISHED:
+            words += f": {last.strip()}"
+        reason = f"the Slurm job {job.id} {words}"
+        return WorkerExit(attempt, job.submitted, now, 1, stderr, reason, cause)
 
     def _queue(self) -> dict[str, _Queued] | None:
         """Return the jobs of all arrays by id, or None if Slurm does not answer."""

@@ -182,6 +182,25 @@ def test_an_executor_that_is_shut_down_leaves_no_process(executor, make, tmp_pat
     assert not (tmp_path / "work" / "slurm").exists()
 
 
+@pytest.mark.parametrize("start", [pytest.param("slurm", marks=pytest.mark.slow)], indirect=True)
+def test_units_of_a_detached_executor_continue_and_the_next_one_finds_them(start, make, tmp_path):
+    first = start(2)
+    futures = [first.submit(make(name, name[0] * 16)) for name in ("prior", "slow")]
+    first.detach()
+    assert all(future.cancelled() for future in futures)
+    first.shutdown()
+    slow = tmp_path / "work" / ("s" * 16)
+    wait_for(lambda: workers_in(slow))
+    assert first.submit(make("prior", "b" * 16)).cancelled()
+    second = start(2)
+    again = [second.submit(make(name, name[0] * 16)) for name in ("prior", "slow")]
+    assert again[0].result(timeout=60).exit_code == 0
+    assert len(workers_in(slow)) == 1
+    second.kill()
+    assert again[1].result(timeout=30).exit_code == -signal.SIGKILL
+    assert len(list(slow.glob("attempt-*"))) == 1
+
+
 def test_the_progress_of_a_unit_is_reported(start, make):
     said = []
     start(1, lambda *words: said.append(words)).submit(make("slow", "g" * 16))
