@@ -27,16 +27,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.execute.base import OnProgress, WorkerExit
-from bench.execute.slurm_job import (
-    ENDED,
-    PROGRESS,
-    SEEN,
-    Probe,
-    UnitJob,
-    exit_from_plain,
-    read_json,
-    write_json,
-)
+from bench.execute.remote import PROGRESS, latest_attempt, read_json, write_json
+from bench.execute.slurm_job import ENDED, SEEN, Probe, UnitJob, exit_from_plain
 from bench.execute.unit import OUTCOME
 from bench.processes import SAFE_PATH
 from bench.unit import Unit
@@ -354,8 +346,7 @@ class SlurmExecutor:
 
     def _end_of(self, job: _Job) -> WorkerExit:
         """Describe the end of a job that did not write how its unit ended."""
-        attempts = sorted(job.folder.glob("attempt-*"), key=lambda file: file.stat().st_mtime)
-        attempt = attempts[-1].name.removeprefix("attempt-") if attempts else uuid.uuid4().hex
+        attempt = latest_attempt(job.folder)
         stderr = job.stderr.read_text(errors="replace") if job.stderr.exists() else ""
         now = datetime.now(UTC)
         if self._stopped:

@@ -6,9 +6,7 @@ and outcome as locally. What the driver would learn from the pipe, the job write
 
 from __future__ import annotations
 
-import json
 import signal
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,18 +17,14 @@ from typing import Any
 
 from bench.execute.base import WorkerExit
 from bench.execute.local import LocalExecutor
+from bench.execute.remote import PROGRESS, ProgressFile, write_json
 from bench.execute.unit import OUTCOME, TIME_LIMIT_EXIT
-from bench.files import atomic_write
 from bench.unit import Unit
 
 ENDED = "ended.json"
 """File of a unit that states how its process ended."""
-PROGRESS = "progress.json"
-"""File of a unit with its current step and the fraction completed."""
 SEEN = "seen.json"
 """File with the directories that a probe did not find."""
-PROGRESS_SECONDS = 2.0
-"""Minimum number of seconds between two changes of the progress."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class UnitJob:
         # not end because of them, since this process decides what happens.
         with _ignored():
             executor = LocalExecutor(
-                1, gpus=0, preload=[], on_progress=_ProgressFile(folder / PROGRESS)
+                1, gpus=0, preload=[], on_progress=ProgressFile(folder / PROGRESS)
             )
         try:
             ended = executor.submit(unit).result()
@@ -100,19 +94,6 @@ class Probe:
         write_json(Path(self.folder) / SEEN, {"missing": missing})
 
 
-def write_json(file: Path, content: Any) -> None:
-    """Write JSON so that readers see either the old or the new content."""
-    with atomic_write(file) as stream:
-        stream.write(json.dumps(content).encode())
-
-
-def read_json(file: Path) -> Any:
-    """Return the content of a file, or None if it does not exist."""
-    with suppress(FileNotFoundError):
-        return json.loads(file.read_text(encoding="utf-8"))
-    return None
-
-
 def exit_to_plain(ended: WorkerExit) -> dict[str, Any]:
     """Return how a worker ended as JSON types."""
     times = {"started": ended.started.isoformat(), "finished": ended.finished.isoformat()}
@@ -123,21 +104,6 @@ def exit_from_plain(values: dict[str, Any]) -> WorkerExit:
     """Invert `exit_to_plain`."""
     times = {name: datetime.fromisoformat(values[name]) for name in ("started", "finished")}
     return WorkerExit(**{**values, **times})
-
-
-class _ProgressFile:
-    """Writes the progress of a unit, but not more often than necessary."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._latest = float("-inf")
-
-    def __call__(self, key: str, words: str, share: float) -> None:
-        if time.monotonic() - self._latest < PROGRESS_SECONDS:
-            return
-        self._latest = time.monotonic()
-        with suppress(OSError):
-            write_json(self._file, {"words": words, "share": share})
 
 
 @contextmanager
