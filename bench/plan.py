@@ -81,13 +81,18 @@ class Plan:
         return sum(trial.action == action for trial in self.trials)
 
 
-def check_request(request: RunRequest) -> None:
+def check_request(request: RunRequest) -> dict[str, dict[str, Value]]:
     """Check what does not depend on a cohort, so that a typo is reported before scans are read.
 
     Parameters
     ----------
     request : RunRequest
         What to run.
+
+    Returns
+    -------
+    dict
+        The parsed settings by the name of the model.
 
     Raises
     ------
@@ -98,8 +103,7 @@ def check_request(request: RunRequest) -> None:
     cards = [catalogue.model(name) for name in dict.fromkeys(request.models)]
     for name in request.encoders:
         catalogue.encoder(name)
-    for card in cards:
-        _parse_settings(request.settings, card)
+    settings = {card.name: _parse_settings(request.settings, card) for card in cards}
     _refuse_unknown_settings(request.settings, cards)
     if request.encoders and not any(c.encoder and not c.encoder_fixed for c in cards):
         raise UserError(
@@ -107,6 +111,7 @@ def check_request(request: RunRequest) -> None:
             "it, or add a model such as slice2d-imagenet."
         )
     _refuse_unused_weights(request, cards)
+    return settings
 
 
 def make_plan(
@@ -132,9 +137,8 @@ def make_plan(
         be built or returns the wrong shape, a primary analysis that cannot be carried out, or if
         nothing can run.
     """
-    check_request(request)
-    cards = [catalogue.model(name) for name in dict.fromkeys(request.models)]
-    settings = {card.name: _parse_settings(request.settings, card) for card in cards}
+    settings = check_request(request)
+    cards = [catalogue.model(name) for name in settings]
     sizes = resolve_sizes(request.sizes, cohort)
     precision = _resolve_precision(request, cards, cohort, store)
     dropped: list[tuple[str, str]] = []

@@ -198,8 +198,6 @@ def _substitute_warnings(scans: pd.DataFrame) -> list[str]:
 
 def _reader_warnings(scans: pd.DataFrame) -> list[str]:
     """Say which used scans made the libraries warn that read them."""
-    if "remarks" not in scans:
-        return []
     odd = scans[(scans["reason"] == "") & (scans["remarks"] != "")]
     if odd.empty:
         return []

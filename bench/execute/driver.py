@@ -46,7 +46,7 @@ from bench.store.store import (
 )
 from bench.unit import Layout, Outcome, Unit, UnitData
 from registry.cards import Value
-from registry.core import catalogue
+from registry.core import catalogue, counted
 from registry.errors import UserError
 
 LOG_TAIL = 4000
@@ -278,9 +278,9 @@ class Driver:
             shutil.rmtree(self.settings.weights / key, ignore_errors=True)
         others = set(removed) - {trial.spec.key for trial in again}
         if others:
-            n = "1 stored trial" if len(others) == 1 else f"{len(others)} stored trials"
             self.observer.warn(
-                f"{study} resulted in different settings than before, so {n} of other seeds "
+                f"{study} resulted in different settings than before, so "
+                f"{counted(len(others), 'stored trial')} of other seeds "
                 f"{'was' if len(others) == 1 else 'were'} removed; include those seeds to run "
                 "them again"
             )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import Timeout
 from sqlalchemy import URL
 
-from bench.lock import locked
+from bench.lock import locked, this_process
 from bench.store.database import Database
 from bench.store.postgres import advisory_lock
 from registry.errors import UserError
@@ -34,11 +31,10 @@ def driver_lock(database: Database) -> Iterator[None]:
             yield
         return
     file = Path(f"{database.resolve()}.lock")
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(file, wait=False))
-            file.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now} UTC")
+            file.write_text(this_process())
         except Timeout as held:
             raise UserError(_held(database, file, Path(held.lock_file))) from None
         except OSError as error:

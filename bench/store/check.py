@@ -14,7 +14,7 @@ from sqlalchemy import Table, func, select
 from bench.spec import Arm, StudySpec, TrialSpec, arm_from_plain, key_of
 from bench.stats.metrics import METRICS, compute
 from bench.store import schema
-from bench.store.store import DONE, Store
+from bench.store.store import DONE, Predictions, Store
 from registry.core import counted
 from registry.errors import UserError
 
@@ -182,10 +182,10 @@ def _matched(
         If they do not belong together; the message continues "The predictions ...".
     """
     try:
-        subjects = np.frombuffer(row.subjects, "<i4")
-        values = np.frombuffer(row._mapping["values"], "<f8").reshape(-1, row.outputs)
+        found = Predictions.from_row(row._mapping)
     except (ValueError, TypeError):
         raise ValueError("are damaged") from None
+    subjects, values = found.subjects, found.values
     if len(subjects) != len(values):
         raise ValueError(f"are {len(values)} for {len(subjects)} subjects")
     unknown = [subject for subject in subjects.tolist() if subject not in members]

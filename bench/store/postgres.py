@@ -5,14 +5,11 @@ Passwords never appear in messages, because SQLAlchemy hides them when it prints
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,6 +17,7 @@ from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, insp
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from bench.lock import this_process
 from bench.store.engine import HEAD, VERSION_TABLE, migrations, upgrade
 from registry.errors import UserError
 
@@ -142,13 +140,11 @@ def advisory_lock(url: URL) -> Iterator[None]:
     UserError
         If another process holds the lock; the message names it.
     """
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    me = f"process {os.getpid()} on {socket.gethostname()} since {now} UTC"
     engine = _engine(
         url,
         "written to",
         isolation_level="AUTOCOMMIT",
-        connect_args={"application_name": me},
+        connect_args={"application_name": this_process()},
     )
     try:
         with engine.connect() as connection:

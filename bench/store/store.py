@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, RowMapping, Table, delete, func, insert, select, update
 
 from bench.records import DatasetRecord
 from bench.spec import Arm, StudySpec, TrialSpec, key_of, plain
@@ -65,6 +65,18 @@ class Predictions:
 
     subjects: NDArray[np.int32]
     values: NDArray[np.float64]
+
+    @classmethod
+    def from_row(cls, row: RowMapping) -> Predictions:
+        """Return the predictions of a row of `schema.predictions`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If they are damaged.
+        """
+        values = np.frombuffer(row["values"], "<f8").reshape(-1, row["outputs"])
+        return cls(np.frombuffer(row["subjects"], "<i4"), values)
 
 
 @dataclass(frozen=True)
@@ -394,10 +406,7 @@ class Store:
         with self.engine.connect() as connection:
             for row in connection.execute(select(table).where(table.c.split == split)):
                 if row.trial in wanted:
-                    values = np.frombuffer(row._mapping["values"], "<f8")
-                    found[row.trial] = Predictions(
-                        np.frombuffer(row.subjects, "<i4"), values.reshape(-1, row.outputs)
-                    )
+                    found[row.trial] = Predictions.from_row(row._mapping)
         return found
 
 

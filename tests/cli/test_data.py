@@ -16,14 +16,10 @@ import pytest
 import typer
 
 from bench.cli.progress import stoppable
+from tests.cli.running import ran
 from tests.data.trees import adni, aibl, bids, clinica, ixi, oasis1, oasis2, oasis3, ukbb
 
 SMALL = ("--data-set", "grid=mni-4mm")
-
-
-def ran(process: subprocess.CompletedProcess) -> str:
-    assert process.returncode == 0, process.stderr
-    return process.stdout
 
 
 def refused(process: subprocess.CompletedProcess) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from bench.data.synthetic import Spec, write_cohort
 from bench.report.render.marks import BEST
+from tests.cli.running import ran
 
 RUN = [
     *("run", "--data", "synthetic-ad-4mm", "--train-sizes", "24", "--seeds", "1"),
@@ -27,12 +28,6 @@ def people(tmp_path_factory):
     return write_cohort(
         Spec("people", "age", voxel_mm=4, n_subjects=12), tmp_path_factory.mktemp("p")
     )
-
-
-def ran(done, code=0):
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    return done.stdout
 
 
 def test_files_of_the_working_directory_are_not_taken_for_a_library(bench, tmp_path):

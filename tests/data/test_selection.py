@@ -57,6 +57,7 @@ def facts(of: Listing, same: tuple[tuple[str, ...], ...] = (), bad: tuple[str, .
     return pd.DataFrame(
         {
             "sha256": [alias.get(path, path) for path in paths],
+            "remarks": "",
             "blocks": "",
             "affine": "",
             "reason": ["the gzip file is damaged" if path in bad else "" for path in paths],

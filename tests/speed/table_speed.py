@@ -73,7 +73,8 @@ def main() -> None:
     scans["external"], scans["file"] = False, scans["path"]
     listing = Listing(CohortRequest("x", card, None, options, "diagnosis"), Path(), scans)
     facts = pd.DataFrame(
-        {"sha256": scans["path"], "blocks": "", "affine": "", "reason": ""}, scans.index
+        {"sha256": scans["path"], "blocks": "", "affine": "", "reason": "", "remarks": ""},
+        scans.index,
     )
     found = select_scans(listing, facts)
     selected = time.perf_counter() - start
