@@ -45,9 +45,12 @@ class LocalExecutor:
         self._context.set_forkserver_preload(["bench.execute.unit", "baselines", *preload])
         _start_fork_server()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="slot")
-        self._gpus: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._gpus: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        # The fork server may have been started with other visible GPUs than this process has now.
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(number) for number in range(gpus)]
         for worker in range(workers):
-            self._gpus.put(worker % gpus if gpus else None)
+            self._gpus.put(names[worker % gpus] if gpus else None)
         self._on_progress = on_progress
         self._running: set[BaseProcess] = set()
         self._lock = threading.Lock()
@@ -80,7 +83,7 @@ class LocalExecutor:
         finally:
             self._gpus.put(gpu)
 
-    def _run_on(self, unit: Unit, gpu: int | None) -> WorkerExit:
+    def _run_on(self, unit: Unit, gpu: str | None) -> WorkerExit:
         attempt = uuid.uuid4().hex
         started = datetime.now(UTC)
         silent_until = _errors().seek(0, os.SEEK_END)

@@ -49,7 +49,7 @@ class CodeChanged(Exception):
     """A plugin was edited after the run was planned, so that its results have different keys."""
 
 
-def work(text: str, attempt: str, pipe: Connection, gpu: int | None = None) -> None:
+def work(text: str, attempt: str, pipe: Connection, gpu: str | None = None) -> None:
     """Run a unit in this process and publish its outcome.
 
     Parameters
@@ -60,15 +60,14 @@ def work(text: str, attempt: str, pipe: Connection, gpu: int | None = None) -> N
         A unique name of this attempt.
     pipe : Connection
         Connection to the driver for reporting progress; the worker ends when it is closed.
-    gpu : int, optional
-        Index of the visible GPU to use.
+    gpu : str, optional
+        The GPU to use, as in ``CUDA_VISIBLE_DEVICES``.
     """
     # Ctrl-C is sent to the whole process group, but only the driver handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import_as_usual()
     if gpu is not None:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[gpu] if visible else str(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     unit = Unit.from_json(text)
     try:
         _work(unit, attempt, pipe)

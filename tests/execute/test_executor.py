@@ -34,6 +34,12 @@ def build(params, task, shape):
 @model("failing", kind="estimator")
 def build_failing(params, task, shape):
     raise RuntimeError("no such luck")
+
+@model("visible", kind="estimator")
+def build_visible(params, task, shape):
+    import os
+    time.sleep(1)
+    raise RuntimeError(os.environ.get("CUDA_VISIBLE_DEVICES"))
 """
 
 
@@ -279,6 +285,17 @@ def test_a_unit_of_an_estimator_imports_no_torch(make, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_parallel_workers_use_different_gpus(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    executor = LocalExecutor(2, gpus=2, preload=[], on_progress=lambda *_: None)
+    for future in [executor.submit(make("visible", name * 16)) for name in "ab"]:
+        assert future.result(timeout=60).exit_code == 0
+    executor.shutdown()
+    folders = [tmp_path / "work" / (name * 16) / OUTCOME for name in "ab"]
+    errors = {Outcome.read(folder).error for folder in folders}
+    assert errors == {"RuntimeError: 3", "RuntimeError: 5"}
 
 
 @pytest.mark.parametrize("start", ["local"], indirect=True)
