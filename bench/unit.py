@@ -63,6 +63,8 @@ class Unit:
     data: UnitData
     device: str
     threads: int
+    network: bool
+    """Whether the model is a network, which may use a GPU; estimators do not."""
     weights: str
     """File of the encoder's pretrained weights, empty for random initialisation."""
     plugins: list[str]

@@ -36,9 +36,8 @@ def unit(folder, budget=BUDGET):
         precision="fp32",
     )
     data = UnitData("", 4, 4, [], [], [], [], [])
-    return Unit(
-        "study", "0123456789abcdef", "tune", arm, DEFAULTS, data, "cpu", 1, "", [], str(folder), ""
-    )
+    key = "0123456789abcdef"
+    return Unit("study", key, "tune", arm, DEFAULTS, data, "cpu", 1, True, "", [], str(folder), "")
 
 
 def objective(params, on_epoch):

@@ -323,6 +323,7 @@ class Driver:
             ),
             device=self.settings.device,
             threads=self._threads(spec.arm.key),
+            network=plan.cards[spec.arm.key].kind == "network",
             weights=plan.weights[spec.arm.key],
             plugins=list(catalogue.files),
             folder=str((self.settings.work / spec.key).resolve()),

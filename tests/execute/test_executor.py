@@ -75,6 +75,7 @@ def make(tmp_path):
             data=data,
             device="cpu",
             threads=1,
+            network=False,
             weights="",
             plugins=[str(tmp_path / "slow.py")],
             folder=str(tmp_path / "work" / key),

@@ -59,6 +59,7 @@ def make(tmp_path):
             data=data,
             device="cpu",
             threads=1,
+            network=True,
             weights="",
             plugins=[],
             folder=str(tmp_path / "work" / key),

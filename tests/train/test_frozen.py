@@ -121,6 +121,7 @@ def predicted(tmp_path):
             data=UnitData(str(tmp_path / "volumes.npy"), 12, 12, *rows),
             device="cpu",
             threads=1,
+            network=True,
             weights="",
             plugins=list(catalogue.files),
             folder=str(tmp_path / str(number)),
