@@ -17,4 +17,10 @@ EXECUTORS: tuple[ExecutorCard, ...] = (
         remote=True,
         detachable=True,
     ),
+    ExecutorCard(
+        name="ray",
+        target="bench.execute.ray:RayExecutor",
+        summary="tasks of a Ray cluster, one per unit, or of Ray on this machine",
+        remote=True,
+    ),
 )

@@ -185,7 +185,7 @@ def run(
             "--precision",
             metavar="fp32|bf16|auto",
             help="Precision of training; auto is bf16 if the hardware supports it, otherwise fp32. "
-            "Default: fp32; must be given with --executor slurm.",
+            "Default: fp32; must be given with --executor slurm or ray.",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -251,13 +251,23 @@ def run(
             rich_help_panel=EXECUTION,
         ),
     ] = None,
+    ray: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ray",
+            metavar="KEY=VALUE",
+            help="Option for --executor ray: address=HOST:PORT of a cluster, num_gpus=0.5, "
+            "num_cpus, memory or resources of a unit; repeatable.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
             "--workers",
             metavar="N",
             help="Number of units of work to run in parallel; default: 1, one per GPU, or no limit "
-            "with --executor slurm.",
+            "with --executor slurm or ray.",
             rich_help_panel=EXECUTION,
         ),
     ] = None,
@@ -266,8 +276,8 @@ def run(
         typer.Option(
             "--threads",
             metavar="N",
-            help="Number of threads per unit; default: cores divided by workers, or cpus-per-task "
-            "of Slurm.",
+            help="Number of threads per unit; default: cores divided by workers, cpus-per-task of "
+            "Slurm or num_cpus of Ray.",
             rich_help_panel=EXECUTION,
         ),
     ] = None,
@@ -372,9 +382,11 @@ def run(
     )
     check_request(request)
     card = catalogue.executor(executor)
-    options = {**config.executors.get(executor, {}), **parse_pairs("--slurm", slurm)}
-    if slurm and executor != "slurm":
-        raise UserError("--slurm requires --executor slurm.")
+    given = {"slurm": parse_pairs("--slurm", slurm), "ray": parse_pairs("--ray", ray)}
+    for name, pairs in given.items():
+        if pairs and executor != name:
+            raise UserError(f"--{name} requires --executor {name}.")
+    options = {**config.executors.get(executor, {}), **given.get(executor, {})}
     if card.remote and precision in (None, "auto"):
         raise UserError(
             f"--executor {executor} requires --precision fp32 or --precision bf16, because this "

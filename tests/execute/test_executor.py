@@ -14,6 +14,7 @@ import pytest
 
 from bench.execute.driver import describe_exit
 from bench.execute.local import LocalExecutor
+from bench.execute.ray import RayExecutor
 from bench.execute.slurm import SlurmExecutor
 from bench.execute.unit import OUTCOME, publish
 from bench.spec import Arm, Component
@@ -85,7 +86,9 @@ def make(tmp_path):
     return unit
 
 
-@pytest.fixture(params=["local", pytest.param("slurm", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=["local", *(pytest.param(name, marks=pytest.mark.slow) for name in ("slurm", "ray"))]
+)
 def start(request, tmp_path):
     """Return a function that starts an executor, which is stopped after the test."""
     started = []
@@ -93,6 +96,9 @@ def start(request, tmp_path):
     if request.param == "slurm":
         request.getfixturevalue("slurm")
         build, more = SlurmExecutor, remote
+    elif request.param == "ray":
+        pytest.importorskip("ray")
+        build, more = RayExecutor, remote
     else:
         build, more = LocalExecutor, {}
 
@@ -186,7 +192,7 @@ def test_an_executor_that_is_shut_down_leaves_no_process(executor, make, tmp_pat
     assert future.result(timeout=30).exit_code == -signal.SIGKILL
     thread.join()
     assert not workers_in(folder)
-    assert not (tmp_path / "work" / "slurm").exists()
+    assert not {"slurm", "ray"} & {file.name for file in (tmp_path / "work").iterdir()}
 
 
 @pytest.mark.parametrize("start", [pytest.param("slurm", marks=pytest.mark.slow)], indirect=True)
