@@ -2,6 +2,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.execute import ray_cluster
 from tests.execute.slurm_cluster import NoCluster, cluster
 
 
@@ -25,3 +26,11 @@ def slurm(slurm_cluster, monkeypatch):
     for name, value in slurm_cluster.items():
         monkeypatch.setenv(name, value)
     return slurm_cluster
+
+
+@pytest.fixture(scope="session")
+def ray_nodes():
+    """A Ray cluster on this machine; tests are skipped if Ray is not installed."""
+    pytest.importorskip("ray")
+    with ray_cluster.cluster() as nodes:
+        yield nodes

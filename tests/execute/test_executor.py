@@ -97,8 +97,8 @@ def start(request, tmp_path):
         request.getfixturevalue("slurm")
         build, more = SlurmExecutor, remote
     elif request.param == "ray":
-        pytest.importorskip("ray")
-        build, more = RayExecutor, remote
+        address = request.getfixturevalue("ray_nodes").address
+        build, more = RayExecutor, {**remote, "options": {"address": address}}
     else:
         build, more = LocalExecutor, {}
 
