@@ -11,7 +11,7 @@ import typer
 
 from bench.cli.catalogue import load_plugins
 from bench.cli.help import EXECUTION, OUTPUT, GroupedCommand
-from bench.cli.options import DatasetOptions, Plugins, takes_dataset_options
+from bench.cli.options import DatasetOptions, Plugins, expand_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ Workers = Annotated[
 
 
 @app.command("check", cls=GroupedCommand)
-@takes_dataset_options
+@expand_options
 def check(
     name: Name,
     dataset: DatasetOptions,
@@ -88,7 +88,7 @@ def check(
 
 
 @app.command("manifest", cls=GroupedCommand)
-@takes_dataset_options
+@expand_options
 def manifest(
     name: Name,
     out: Annotated[
@@ -142,7 +142,7 @@ def _write_manifest(scans: pd.DataFrame, target: str, out: Path) -> str:
 
 
 @app.command("prepare", cls=GroupedCommand)
-@takes_dataset_options
+@expand_options
 def prepare(
     name: Name,
     dataset: DatasetOptions,
@@ -198,7 +198,7 @@ def _saving(request: CohortRequest, shape: tuple[int, int, int]) -> str:
 
 
 @app.command("preview", cls=GroupedCommand)
-@takes_dataset_options
+@expand_options
 def preview(
     name: Name,
     dataset: DatasetOptions,

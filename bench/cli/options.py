@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -79,7 +79,7 @@ def names_of(*kinds: str) -> Callable[[str], list[str]]:
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """The options of all commands that read a dataset; see `takes_dataset_options`."""
+    """The options of all commands that read a dataset; see `expand_options`."""
 
     root: Annotated[
         Path | None,
@@ -228,22 +228,36 @@ class DatasetOptions:
         )
 
 
-def takes_dataset_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of `DatasetOptions` to a command, which receives them as `dataset`."""
-    own, shared = _parameters(command), _parameters(DatasetOptions)
+def expand_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter whose type is a dataclass of options by the fields of that class.
+
+    Parameters
+    ----------
+    command : callable
+        A command with parameters such as ``dataset: DatasetOptions``.
+    """
+    own = _parameters(command)
+    groups: dict[str, tuple[Any, dict[str, inspect.Parameter]]] = {
+        name: (each.annotation, _parameters(each.annotation))
+        for name, each in own.items()
+        if inspect.isclass(each.annotation) and is_dataclass(each.annotation)
+    }
 
     @functools.wraps(command)
-    def with_options(**given: Any) -> None:
-        dataset = DatasetOptions(**{name: given.pop(name) for name in shared})
-        command(dataset=dataset, **given)
+    def expanded(**given: Any) -> None:
+        made = {
+            name: options(**{field: given.pop(field) for field in fields})
+            for name, (options, fields) in groups.items()
+        }
+        command(**made, **given)
 
     parameters: list[inspect.Parameter] = []
     for name, parameter in own.items():
-        parameters += shared.values() if name == "dataset" else [parameter]
+        parameters += groups[name][1].values() if name in groups else [parameter]
     # typer reads the signature and the annotations.
-    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {each.name: each.annotation for each in parameters}
-    return with_options
+    expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    expanded.__annotations__ = {each.name: each.annotation for each in parameters}
+    return expanded
 
 
 @functools.cache

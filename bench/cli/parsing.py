@@ -96,3 +96,27 @@ def parse_pairs(option: str, values: Sequence[str] | None) -> dict[str, str]:
             raise UserError(f"{option} {key} was given twice; remove one of them.")
         pairs[key] = text.strip()
     return pairs
+
+
+def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    """Check that a value is one of the choices.
+
+    Raises
+    ------
+    UserError
+        If it is not.
+    """
+    if value not in choices:
+        raise UserError(f"{option} must be one of {', '.join(choices)}, got {value!r}.")
+
+
+def check_least(option: str, value: int | None, least: int) -> None:
+    """Check that a number, if one is given, is not too small.
+
+    Raises
+    ------
+    UserError
+        If it is.
+    """
+    if value is not None and value < least:
+        raise UserError(f"{option} must be at least {least}, got {value}.")

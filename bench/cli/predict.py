@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli.help import DATA, OUTPUT
-from bench.cli.options import DatasetOptions, Db, Device, Plugins, Work, takes_dataset_options
+from bench.cli.options import DatasetOptions, Db, Device, Plugins, Work, expand_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ PREPARATION = ("grid", "crop", "zscore", "space")
 """Settings of a cohort that determine how a scan becomes a volume."""
 
 
-@takes_dataset_options
+@expand_options
 def predict(
     trial: Annotated[str, typer.Argument(help="Key of a trial, or its first characters.")],
     data: Annotated[
