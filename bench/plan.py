@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
@@ -79,6 +81,18 @@ class Plan:
     def count(self, action: str) -> int:
         """Return the number of trials with an action."""
         return sum(trial.action == action for trial in self.trials)
+
+    def to_run_after(self, study: StudySpec) -> Sequence[PlannedTrial]:
+        """Return the trials to run that a study tunes."""
+        return self._by_study.get(study.key, ())
+
+    @cached_property
+    def _by_study(self) -> dict[str, list[PlannedTrial]]:
+        found: dict[str, list[PlannedTrial]] = {}
+        for trial in self.trials:
+            if trial.action == "run" and trial.spec.study is not None:
+                found.setdefault(trial.spec.study, []).append(trial)
+        return found
 
 
 def check_request(request: RunRequest) -> dict[str, dict[str, Value]]:
@@ -451,11 +465,18 @@ def _expected_seconds(
     for spec, size, seconds in store.durations() if store is not None else []:
         arm = arm_from_plain(spec)
         known.setdefault((_work(arm), size), []).append(seconds / _epochs(arm))
-    cells = [(t.spec.arm, t.spec.n_train, 1) for t in trials if t.action == "run"]
-    cells += [(s.arm, s.n_train, s.arm.trials or 0) for s in studies]
-    if not cells or any((_work(arm), size) not in known for arm, size, _ in cells):
+    cells: Counter[tuple[str, int]] = Counter()
+    arms = {t.spec.arm.key: t.spec.arm for t in trials}
+    cells.update((t.spec.arm.key, t.spec.n_train) for t in trials if t.action == "run")
+    for study in studies:
+        cells[study.arm.key, study.n_train] += study.arm.trials or 0
+    work = {key: _work(arms[key]) for key, _ in cells}
+    if not cells or any((work[key], size) not in known for key, size in cells):
         return None
-    return sum(fmean(known[_work(arm), size]) * _epochs(arm) * times for arm, size, times in cells)
+    return sum(
+        fmean(known[work[key], size]) * _epochs(arms[key]) * times
+        for (key, size), times in cells.items()
+    )
 
 
 def _work(arm: Arm) -> str:

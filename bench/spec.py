@@ -28,7 +28,11 @@ def canonical_json(value: Any) -> str:
 
 def key_of(spec: Any) -> str:
     """Return the key of a spec: the first 16 hexadecimal digits of the sha256 of its JSON."""
-    return hashlib.sha256(canonical_json(plain(spec)).encode()).hexdigest()[:16]
+    return _digest(canonical_json(plain(spec)))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def plain(spec: Any) -> Any:
@@ -107,7 +111,12 @@ class Arm:
     @cached_property
     def key(self) -> str:
         """The arm's key."""
-        return key_of(self)
+        return _digest(self.canonical)
+
+    @cached_property
+    def canonical(self) -> str:
+        """The canonical JSON of the arm."""
+        return canonical_json(plain(self))
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -143,7 +152,7 @@ class StudySpec:
     @cached_property
     def key(self) -> str:
         """The study's key."""
-        return key_of(self)
+        return _key_of_unit(self)
 
     @property
     def random_stream(self) -> str:
@@ -174,7 +183,7 @@ class TrialSpec:
     @cached_property
     def key(self) -> str:
         """The trial's key."""
-        return key_of(self)
+        return _key_of_unit(self)
 
     @property
     def random_stream(self) -> str:
@@ -185,6 +194,12 @@ class TrialSpec:
     def subset(self) -> str:
         """The random stream of the training subset."""
         return self.random_stream
+
+
+def _key_of_unit(spec: StudySpec | TrialSpec) -> str:
+    """Return `key_of` a study or trial, computing the long JSON of its arm only once."""
+    rest = canonical_json(plain(dataclasses.replace(spec, arm=None)))  # type: ignore[arg-type]
+    return _digest(rest.replace('"arm":null', f'"arm":{spec.arm.canonical}', 1))
 
 
 def dimension_to_plain(dimension: Dimension) -> dict[str, Any]:

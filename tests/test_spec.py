@@ -43,6 +43,14 @@ def test_a_key_is_the_hash_of_the_canonical_json_in_any_process():
     assert key_of(spec) == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@pytest.mark.parametrize("tune", ["shared", "per-seed"])
+def test_the_keys_of_arms_studies_and_trials_are_hashes_of_their_json(tune):
+    tuned = arm(tune=tune)
+    for spec in (tuned, StudySpec.of(tuned, 50, 3), TrialSpec.of(tuned, 50, 3)):
+        text = canonical_json(plain(spec))
+        assert spec.key == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def test_the_key_does_not_depend_on_the_order_of_settings():
     one = arm(params={"lr": 1e-4, "pool": "mean"})
     two = arm(params={"pool": "mean", "lr": 1e-4})

@@ -230,7 +230,7 @@ class ExecutionOptions:
         cache: Path,
         command: int,
         argv: Sequence[str],
-        threads: int,
+        resources: Resources,
     ) -> ExecutionSettings:
         """Return the settings of a command."""
         from bench.execute.settings import ExecutionSettings, work_folder
@@ -243,11 +243,12 @@ class ExecutionOptions:
             command=command,
             argv=argv,
             device=self.device,
-            threads=threads,
+            threads=resources.threads,
             threads_given=self.threads is not None,
             deterministic=self.deterministic,
             keep=KEPT[self.keep_weights],
             time_limit=None if self.time_limit is None else 60 * self.time_limit,
+            workers=None if self.card.remote else resources.workers,
             work_given=self.work,
         )
 

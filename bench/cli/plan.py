@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from bench.store.store import Store
 
 
+SHOWN = 20
+"""Maximum number of seeds to list."""
+
+
 def open_cohorts(requests: Sequence[CohortRequest], config: Config) -> list[Cohort]:
     """Open cohorts, preparing their scans if necessary."""
     from bench.cli.progress import Ticker, stoppable
@@ -52,7 +56,9 @@ def print_plan(plan: Plan, request: RunRequest) -> None:
     for what, why in plan.dropped:
         print(f"  not run: {what}: {why}")
     sizes = ", ".join(map(str, plan.sizes))
-    seeds = ", ".join(map(str, request.seeds))
+    seeds = ", ".join(map(str, request.seeds[:SHOWN]))
+    if len(request.seeds) > SHOWN:
+        seeds += f", ... ({len(request.seeds)} seeds)"
     print(f"  {counted(len(plan.arms), 'model')} at training sizes {sizes}, seeds {seeds}")
     words = {
         "run": "to run",

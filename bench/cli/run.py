@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from bench.store.database import Database
     from bench.store.store import Store
 
+SHOWN = 20
+"""Maximum number of failed trials to list."""
 EXAMPLES = """
 Examples:
 
@@ -103,7 +105,7 @@ def run(
             _finish_without_work(plans, database)
             return
         resources = how.resources(plans, config)
-        settings = how.settings(store.database, request.cache, command, argv, resources.threads)
+        settings = how.settings(store.database, request.cache, command, argv, resources)
         summary = _execute(store, plans, how, settings, resources)
     _close(summary, todo, database)
 
@@ -195,8 +197,10 @@ def _close(summary: RunSummary, todo: int, database: Database) -> None:
         raise typer.Exit(1)
     if summary.failed:
         print(f"{counted(len(summary.failed), 'trial')} failed or interrupted:")
-        for label, error in summary.failed:
+        for label, error in summary.failed[:SHOWN]:
             print(f"  {label}: {error}")
+        if len(summary.failed) > SHOWN:
+            print(f"  and {len(summary.failed) - SHOWN} more")
         print(f"To run them again:\n  {_command()} --reuse retry-failed")
         raise typer.Exit(1)
 

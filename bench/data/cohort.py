@@ -102,7 +102,7 @@ class Cohort:
 
     def side(self, name: str) -> NDArray[np.int64]:
         """Return the subjects of a set (train, validation or test), in ascending order."""
-        return self.subjects.index[self.subjects["side"] == name].to_numpy()
+        return self._sides[name]
 
     @property
     def pool(self) -> NDArray[np.int64]:
@@ -178,7 +178,7 @@ class Cohort:
 
     def subjects_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the subject of each row of ``volumes.npy``."""
-        return self.frame.set_index("row").loc[rows, "subject"].to_numpy()
+        return self._subject_of_row[rows]
 
     def truth_of(self, subjects: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the label of each subject at the scan that is evaluated."""
@@ -218,6 +218,17 @@ class Cohort:
     def balance(self) -> pd.DataFrame:
         """Number of subjects in each set by class, age, sex and site, with tests of the balance."""
         return balance(self.frame, self.task)
+
+    @cached_property
+    def _subject_of_row(self) -> NDArray[np.int64]:
+        subjects = np.full(self.n_volumes, -1)
+        subjects[self.frame["row"]] = self.frame["subject"]
+        return subjects
+
+    @cached_property
+    def _sides(self) -> dict[str, NDArray[np.int64]]:
+        subjects = self.subjects
+        return {name: subjects.index[subjects["side"] == name].to_numpy() for name in SIDES}
 
     @cached_property
     def _strata(self) -> pd.DataFrame:

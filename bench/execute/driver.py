@@ -6,13 +6,15 @@ It is the only process that writes to the database.
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 from zipfile import BadZipFile
 
@@ -110,6 +112,12 @@ class Driver:
         self.summary = RunSummary()
         self._replace = False
         self._arm_threads: dict[str, int] = {}
+        self._layouts: dict[tuple[str, int], Layout | None] = {}
+        self._queue: deque[tuple[Plan, StudySpec | TrialSpec]] = deque()
+        """Units that have not been submitted; their descriptions are only built when they are."""
+        self._running: dict[Future[WorkerExit], _Job] = {}
+        """Submitted units."""
+        self._ended: SimpleQueue[Future[WorkerExit]] = SimpleQueue()
 
     def run(self, plans: Sequence[Plan], *, replace: bool = False) -> RunSummary:
         """Run all studies and trials of the plans, studies before their trials.
@@ -122,24 +130,27 @@ class Driver:
             for plan in plans:
                 for unit_key in _unit_keys(plan):
                     shutil.rmtree(self.settings.work / unit_key, ignore_errors=True)
-        pending: dict[Future[WorkerExit], _Job] = {}
+        units: list[tuple[Plan, StudySpec | TrialSpec]] = []
         for plan in plans:
             needed = {study.key for study in plan.studies}
-            for study in plan.studies:
-                self._start(plan, study, pending)
-            for trial in plan.trials:
-                if trial.action == "run" and trial.spec.study not in needed:
-                    self._start(plan, trial.spec, pending)
-        while pending:
+            units += [(plan, study) for study in plan.studies]
+            units += [
+                (plan, trial.spec)
+                for trial in plan.trials
+                if trial.action == "run" and trial.spec.study not in needed
+            ]
+        left = {outcome.parent.name for outcome in self.settings.work.glob(f"*/{OUTCOME}")}
+        self._queue.extend(sorted(units, key=lambda unit: unit[1].key not in left))
+        while self._submit_queued():
             # The timeout allows Ctrl-C to be handled while waiting.
-            ready, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+            with suppress(Empty):
+                future = self._ended.get(timeout=0.5)
+                job = self._running.pop(future)
+                if not future.cancelled():
+                    self._end(job, future.result())
             if self.stopping() and not self.summary.stopped:
                 self.summary.stopped = True
                 self.executor.cancel()
-                # wait() does not return futures that were cancelled before they started.
-                pending = {f: job for f, job in pending.items() if not f.cancelled()}
-            for future in ready:
-                self._end(pending.pop(future), future.result(), pending)
         with suppress(OSError):
             # This fails if the directory contains the history of a study or other files.
             self.settings.work.rmdir()
@@ -147,11 +158,16 @@ class Driver:
 
     # ------------------------------------------------------------------ units
 
-    def _start(
-        self, plan: Plan, spec: StudySpec | TrialSpec, pending: dict[Future[WorkerExit], _Job]
-    ) -> None:
-        if self.summary.stopped:
-            return
+    def _submit_queued(self) -> bool:
+        """Submit as many units as the executor should hold; return whether it holds any."""
+        workers = self.settings.workers
+        while self._queue and not self.summary.stopped:
+            if workers is not None and len(self._running) >= 2 * workers:
+                break
+            self._start(*self._queue.popleft())
+        return bool(self._running)
+
+    def _start(self, plan: Plan, spec: StudySpec | TrialSpec) -> None:
         params = dict(spec.arm.params)
         if isinstance(spec, TrialSpec) and spec.study is not None:
             best = self.store.best_params(spec.study)
@@ -162,10 +178,12 @@ class Driver:
         job = _Job(plan, spec, params)
         outcome = self._published(job)
         if outcome is not None:
-            self._take(job, outcome, pending)
+            self._take(job, outcome)
             return
-        pending[self.executor.submit(self._unit(job))] = job
+        future = self.executor.submit(self._unit(job))
+        self._running[future] = job
         self.observer.started(job.spec.key, job.label)
+        future.add_done_callback(self._ended.put)
 
     def _published(self, job: _Job) -> Outcome | None:
         """Return the published outcome of a unit; one damaged by a system crash is removed."""
@@ -182,11 +200,11 @@ class Driver:
             shutil.rmtree(folder)
             return None
 
-    def _end(self, job: _Job, ended: WorkerExit, pending: dict[Future[WorkerExit], _Job]) -> None:
+    def _end(self, job: _Job, ended: WorkerExit) -> None:
         """Store the outcome of an ended worker, or the reason why there is none."""
         published = self.settings.work / job.spec.key / OUTCOME
         if published.is_dir():
-            self._take(job, Outcome.read(published), pending)
+            self._take(job, Outcome.read(published))
             return
         folder = self.settings.work / job.spec.key / f"attempt-{ended.attempt}"
         log = log_tail(folder)
@@ -216,8 +234,8 @@ class Driver:
         seconds = (ended.finished - ended.started).total_seconds()
         self._failed(job, KILLED, seconds, error)
 
-    def _take(self, job: _Job, outcome: Outcome, pending: dict[Future[WorkerExit], _Job]) -> None:
-        """Store a published outcome, remove its directory, and start the trials of a study."""
+    def _take(self, job: _Job, outcome: Outcome) -> None:
+        """Store a published outcome, remove its directory, and queue the trials of a study."""
         folder = self.settings.work / job.spec.key / OUTCOME
         started = datetime.fromtimestamp(outcome.started, UTC)
         finished = datetime.fromtimestamp(outcome.finished, UTC)
@@ -228,7 +246,7 @@ class Driver:
         if isinstance(job.spec, StudySpec):
             result = self._study_result(job.spec, outcome, seconds)
             removed = self.store.add_study(result, replace=self._replace)
-            self._forget(job.label, removed, _trials_of(job.plan, job.spec))
+            self._forget(job.label, removed, job.plan.to_run_after(job.spec))
         else:
             self.store.add_trial(
                 self._trial_result(job, job.spec, outcome, seconds),
@@ -261,8 +279,7 @@ class Driver:
         # The error of a successful study says why some of its trials failed.
         self.observer.ended(job.spec.key, job.label, DONE, seconds, error)
         if isinstance(job.spec, StudySpec):
-            for trial in _trials_of(job.plan, job.spec):
-                self._start(job.plan, trial.spec, pending)
+            self._queue.extend((job.plan, t.spec) for t in job.plan.to_run_after(job.spec))
 
     def _keep_weights(self, outcome: Path, key: str) -> None:
         if self._replace:
@@ -290,7 +307,7 @@ class Driver:
         if isinstance(job.spec, TrialSpec):
             self.summary.failed.append((job.label, error))
             return
-        for trial in _trials_of(job.plan, job.spec):
+        for trial in job.plan.to_run_after(job.spec):
             reason = f"its study failed: {error}"
             self.summary.failed.append((label_of(trial.spec), reason))
             if state == FAILED:
@@ -304,7 +321,6 @@ class Driver:
         """Return the complete description of a job."""
         spec, plan, rows = job.spec, job.plan, job.rows
         targets = plan.cohort.targets
-        layout = self.store.layout_of(spec.arm.key, spec.n_train, self.provenance.host)
         return Unit(
             kind=job.kind,
             key=spec.key,
@@ -328,11 +344,20 @@ class Driver:
             plugins=list(catalogue.files),
             folder=str((self.settings.work / spec.key).resolve()),
             cache=str(self.settings.cache.resolve()),
-            layout=Layout(**layout) if layout else None,
+            layout=self._layout(spec.arm.key, spec.n_train),
             deterministic=self.settings.deterministic,
             keep=self.settings.keep if isinstance(spec, TrialSpec) else (),
             time_limit=self.settings.time_limit,
         )
+
+    def _layout(self, arm: str, n_train: int) -> Layout | None:
+        """Return the layout of earlier trials of an arm and size on this machine, if any."""
+        if (arm, n_train) not in self._layouts:
+            stored = self.store.layout_of(arm, n_train, self.provenance.host)
+            if stored is None:
+                return None
+            self._layouts[arm, n_train] = Layout(**stored) if stored else None
+        return self._layouts[arm, n_train]
 
     def _threads(self, arm: str) -> int:
         """Return the number of threads of an arm: that of its stored trials on this machine.
@@ -504,10 +529,6 @@ def log_tail(folder: Path) -> str:
     """Return the last part of the log of a worker."""
     file = folder / "log.txt"
     return file.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:] if file.exists() else ""
-
-
-def _trials_of(plan: Plan, study: StudySpec) -> list[PlannedTrial]:
-    return [t for t in plan.trials if t.spec.study == study.key and t.action == "run"]
 
 
 def _unit_keys(plan: Plan) -> list[str]:

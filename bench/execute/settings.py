@@ -37,6 +37,9 @@ class ExecutionSettings:
         Which weights of a trial to save next to the database: ``best``, ``last``.
     time_limit : float, optional
         Seconds after which a unit is stopped, to be resumed later.
+    workers : int, optional
+        Number of units that run in parallel on this machine. The executor then only holds twice as
+        many, because the descriptions of all units would fill the memory.
     work_given : pathlib.Path, optional
         The working directory chosen by the user, which is required without a database file.
     """
@@ -51,6 +54,7 @@ class ExecutionSettings:
     deterministic: bool = False
     keep: tuple[str, ...] = ()
     time_limit: float | None = None
+    workers: int | None = None
     work_given: Path | None = None
 
     @property

@@ -175,11 +175,15 @@ def _fit(fitter: Fitter, folder: Path, report: Progress, outcome: Outcome) -> Ou
 def load_plugins(unit: Unit) -> None:
     """Load the plugins of a unit, and check that those of its model and encoder are unchanged.
 
+    Nothing is loaded if both are built in.
+
     Raises
     ------
     CodeChanged
         If a plugin of the model or encoder is missing, broken or was edited.
     """
+    if unit.arm.model.name in catalogue.models and not _components(unit):
+        return
     catalogue.load_entry_points()
     for plugin in unit.plugins:
         try:

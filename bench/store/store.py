@@ -372,17 +372,26 @@ class Store:
         return int(found["threads"]) if found else None
 
     def layout_of(self, arm: str, n_train: int, host: str) -> dict[str, str] | None:
-        """Return the layout of the first trial of an arm at a size on a machine, or None."""
+        """Return the layout of the first trial of an arm at a size on a machine.
+
+        It is empty if the trial has none, and None if there is no trial.
+        """
         table = schema.trials.c
         found = self._first_environment((table.arm == arm) & (table.n_train == n_train), host)
-        return found.get("layout")
+        return found.get("layout", {}) if found else None
 
     def _first_environment(self, condition: Any, host: str) -> dict[str, Any]:
+        environments, trials = schema.environments.c, schema.trials.c
+        first = (
+            select(trials.environment, func.min(trials.finished).label("finished"))
+            .where(condition, trials.state == DONE)
+            .group_by(trials.environment)
+            .subquery()
+        )
         query = (
-            select(schema.environments.c.content)
-            .join(schema.trials, schema.trials.c.environment == schema.environments.c.key)
-            .where(condition, schema.trials.c.state == DONE)
-            .order_by(schema.trials.c.finished)
+            select(environments.content)
+            .join(first, first.c.environment == environments.key)
+            .order_by(first.c.finished)
         )
         with self.engine.connect() as connection:
             for (content,) in connection.execute(query):
