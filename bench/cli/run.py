@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from bench.plan import Plan
     from bench.store.database import Database
     from bench.store.store import Store
-    from registry.cards import ExecutorCard
 
 SHOWN = 20
 """Maximum number of failed trials to list."""
@@ -96,10 +95,6 @@ def run(
         for plan in plans:
             print_plan(plan, request)
         todo = sum(plan.count("run") for plan in plans)
-        if dry_run and todo and how.executor == "slurm":
-            how.check_hardware(config)
-            for title, script in how.batch_scripts(plans, config):
-                print(f"\n{title}:\n\n{script.strip()}")
         if looking:
             return
         assert store is not None
@@ -158,27 +153,23 @@ def _execute(
     with make_progress(total) as progress:
         with stoppable():
             executor = how.start(resources, settings, progress.progressed, progress.say)
-        stop = _Stop(executor, progress, how.card)
+        stop = _Stop(executor, progress, remote=how.card.remote)
         try:
             with stop:
-                driver = Driver(store, executor, settings, progress, stop)
+                driver = Driver(store, executor, settings, progress, lambda: stop.asked)
                 return driver.run(plans, replace=how.reuse == "no")
         finally:
             executor.shutdown()
 
 
 class _Stop:
-    """Handles Ctrl-C: the first lets running units finish, the second stops them.
+    """Handles Ctrl-C: the first lets running units finish, the second stops them."""
 
-    On a terminal, the first asks what to do about units that can continue without the command.
-    """
-
-    def __init__(self, executor: Any, progress: Any, card: ExecutorCard) -> None:
+    def __init__(self, executor: Any, progress: Any, *, remote: bool) -> None:
+        self.asked = False
+        self._queued = "Queued jobs are cancelled. " if remote else ""
         self._executor = executor
         self._progress = progress
-        self._queued = "Queued jobs are cancelled. " if card.remote else ""
-        self._asks = card.detachable and sys.stdin.isatty() and sys.stdout.isatty()
-        self._pressed = self._asking = False
 
     def __enter__(self) -> _Stop:
         self._before = signal.signal(signal.SIGINT, self._handle)
@@ -187,37 +178,14 @@ class _Stop:
     def __exit__(self, *error: Any) -> None:
         signal.signal(signal.SIGINT, self._before)
 
-    def __call__(self) -> bool:
-        """Return whether to stop, after a question if there is one."""
-        if self._pressed and self._asks:
-            self._asks = False
-            if self._wants_to_cancel():
-                self._executor.kill()
-            else:
-                self._progress.say("The jobs continue; the same command stores their results.")
-                self._executor.detach()
-        return self._pressed
-
-    def _wants_to_cancel(self) -> bool:
-        self._asking = True
-        try:
-            answer = self._progress.ask("Cancel the jobs too? [y/N] ")
-        except (KeyboardInterrupt, EOFError):
-            return True
-        finally:
-            self._asking = False
-        return answer.strip().lower() in ("y", "yes")
-
     def _handle(self, *_: Any) -> None:
-        if self._asking:
-            raise KeyboardInterrupt
-        if self._pressed:
+        if self.asked:
             self._executor.kill()
-        elif not self._asks:
-            self._progress.say(
-                f"{self._queued}Waiting for running trials; press Ctrl-C again to stop immediately."
-            )
-        self._pressed = True
+            return
+        self.asked = True
+        self._progress.say(
+            f"{self._queued}Waiting for running trials; press Ctrl-C again to stop immediately."
+        )
 
 
 def _close(summary: RunSummary, todo: int, database: Database) -> None:

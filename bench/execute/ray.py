@@ -44,8 +44,8 @@ TICK = 0.1
 """Seconds between checks whether the units are to be stopped."""
 CONNECT_SECONDS = 10.0
 """Seconds to wait for an answer of the address of a cluster."""
-START_SECONDS = 60.0
-"""Seconds to wait for the connection to a cluster."""
+START_SECONDS = 120.0
+"""Seconds to wait for Ray to start, or for the connection to a cluster."""
 SHUTDOWN = 60.0
 """Seconds to wait for units to end."""
 
@@ -276,8 +276,7 @@ class RayExecutor:
             else "Starting Ray on this machine ..."
         )
         problem = f"it did not answer within {START_SECONDS:g} seconds"
-        # Ray itself limits the time to start a cluster.
-        if self._pipe.poll(START_SECONDS if address else None):
+        if self._pipe.poll(START_SECONDS):
             try:
                 kind, content = self._pipe.recv()
             except EOFError:
@@ -346,10 +345,10 @@ class RayExecutor:
             self._pipe.send(message)
 
     def _last_words(self) -> str:
-        """Return the last line that Ray has written."""
-        words = self._log.read_text(errors="replace") if self._log.exists() else ""
-        lines = [line.strip() for line in words.splitlines() if line.strip()]
-        return lines[-1] if lines else "it ended without a message"
+        """Return the first sentence of the last line that Ray has written."""
+        words = self._log.read_text(errors="replace").strip() if self._log.exists() else ""
+        last = re.sub(r"^\[.*?\] (\S+:\d+: )?", "", words.rpartition("\n")[2].strip())
+        return last.partition(". ")[0].rstrip(".") or "it ended without a message"
 
     def _clean(self) -> None:
         """Remove the process and the files of this executor."""

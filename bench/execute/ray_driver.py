@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -38,6 +39,8 @@ LOOK_SECONDS = 60.0
 """Seconds to wait for a node that has been asked what it sees."""
 END_SECONDS = 5.0
 """Seconds to wait for units that have been cancelled."""
+EXIT_SECONDS = 20.0
+"""Seconds in which this process may end its units after the command has ended."""
 OBJECT_STORE = 100 * 1024**2
 """Size of the object store of a local cluster, in bytes."""
 PART = 32 * 1024**2
@@ -143,6 +146,7 @@ def serve(pipe: Connection, settings: Settings) -> None:
     log = os.open(settings.log, os.O_WRONLY | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    threading.Thread(target=_end_with_command, daemon=True).start()
     try:
         gpus = connect(settings)
     except Exception as error:
@@ -161,6 +165,15 @@ def serve(pipe: Connection, settings: Settings) -> None:
     shutil.rmtree(settings.folder, ignore_errors=True)
     # A thread may still be copying a file.
     os._exit(0)
+
+
+def _end_with_command() -> None:
+    """End this process some time after the command has ended, even if Ray does not answer."""
+    command = multiprocessing.parent_process()
+    assert command is not None
+    command.join()
+    time.sleep(EXIT_SECONDS)
+    os._exit(1)
 
 
 def connect(settings: Settings) -> float:
@@ -327,7 +340,7 @@ class RayDriver:
         limit = self._settings.workers or math.inf
         for needs, queue in self._queues.items():
             slots = sum(needs.fit(node["Resources"]) for node in self._nodes)
-            if queue and not slots:
+            if queue and self._nodes and not slots:
                 self._say_without_node(needs)
             # A pending task lets a cluster that can grow do so.
             slots = max(slots, 1)
@@ -436,10 +449,9 @@ class RayDriver:
             offset = 0
             while content := stream.read(PART):
                 part = ray.put(content)
-                writer = self._settings.token.content
                 refs = [
                     self._write.options(scheduling_strategy=_only(node)).remote(
-                        data, writer, offset, part
+                        data, f"{self._settings.token.content}-{node['NodeID']}", offset, part
                     )
                     for node in nodes
                 ]
@@ -474,11 +486,11 @@ def _end_of(job: _Job) -> WorkerExit:
         reason = "Ray stopped it because its node ran out of memory; request more with --ray memory"
         found = {"exit_code": -signal.SIGKILL, "reason": reason, "cause": "memory"}
     except ray.exceptions.NodeDiedError:
-        found = {**lost, "reason": "its Ray node was lost; the same command resumes it"}
+        found = {**lost, "reason": "its Ray node was lost"}
     except ray.exceptions.RayTaskError as error:
         found = {"exit_code": 1, "reason": f"it could not run on its Ray node: {_last_line(error)}"}
     except ray.exceptions.RayError as error:
-        reason = f"its Ray worker ended ({type(error).__name__}); the same command resumes it"
+        reason = f"its Ray worker was lost ({type(error).__name__})"
         found = {**lost, "reason": reason}
     return WorkerExit(latest_attempt(job.folder), job.submitted, datetime.now(UTC), **found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -103,6 +104,8 @@ def run_unit(text: str, data: Sequence[Data], token: Token, preload: Sequence[st
     WorkerExit
         How the process of the unit ended.
     """
+    # Ray cancels a task with a KeyboardInterrupt, unless the node was started with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     unit = Unit.from_json(text)
     folder = Path(unit.folder)
     started = datetime.now(UTC)
@@ -151,7 +154,6 @@ def _wait(executor: LocalExecutor, unit: Unit, token: Token) -> WorkerExit:
                 if token.is_replaced():
                     executor.kill()
         except KeyboardInterrupt:
-            # This is how Ray cancels a task.
             executor.kill()
 
 
@@ -185,7 +187,7 @@ def write_part(data: Data, writer: str, offset: int, part: bytes) -> None:
     data : Data
         The file.
     writer : str
-        A unique name of the driver, since several may copy the same file.
+        A unique name of the driver and node, since others may copy the same file.
     offset : int
         Where the part begins.
     part : bytes
@@ -196,10 +198,11 @@ def write_part(data: Data, writer: str, offset: int, part: bytes) -> None:
     UserError
         If the copy cannot be written.
     """
-    if data.find() is not None:
-        return
     folder = own_folder()
     building = folder / f".{data.copy}-{writer}"
+    if data.find() is not None:
+        building.unlink(missing_ok=True)
+        return
     try:
         if offset == 0:
             _remove_abandoned(folder)

@@ -49,6 +49,16 @@ class Nodes:
         self._cluster.remove_node(node, allow_graceful=False)
         self._nodes = [each for each in self._nodes if each is not node] + [self._add()]
 
+    @contextmanager
+    def more(self, **resources):
+        """Add a node with some resources for a while."""
+        with patch.dict(os.environ, {"TMPDIR": str(self.folder)}):
+            node = self._cluster.add_node(object_store_memory=STORE, **resources)
+        try:
+            yield
+        finally:
+            self._cluster.remove_node(node, allow_graceful=False)
+
     def close(self):
         self._cluster.shutdown()
 

@@ -1,0 +1,314 @@
+"""`bench run --executor ray` on a real cluster of three nodes, and on this machine."""
+
+import dataclasses
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.execute import ray as ray_executor
+from bench.execute.ray import Options, RayExecutor
+from bench.execute.ray_driver import Needs
+from bench.store import schema
+from bench.store.store import Store
+from bench.unit import Outcome
+from registry.errors import UserError
+from tests.execute.test_executor import make, wait_for  # noqa: F401
+from tests.execute.test_kill import finish, results, wait_for_units
+from tests.execute.test_slurm import GRID, LONG, local, run
+
+SMALL = (
+    *("run", "--data", "synthetic-ad-4mm", "--model", "linear-voxels", "--train-sizes", "16"),
+    *("--seeds", "2", "--trials", "0", "--threads", "1", "--precision", "fp32"),
+)
+RAY = ("--executor", "ray")
+
+
+@pytest.fixture
+def on_cluster(ray_nodes):
+    """Options of a command that uses the cluster."""
+    return (*RAY, "--ray", f"address={ray_nodes.address}")
+
+
+@pytest.fixture(scope="module")
+def grid_results(tmp_path_factory, cache):
+    return local(tmp_path_factory.mktemp("grid"), cache, GRID)
+
+
+def processes():
+    """Return the parent of each process."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                parents[int(entry.name)] = int(fields[1])
+    return parents
+
+
+def descendants(process):
+    """Return the processes that a process started, directly or not."""
+    parents = processes()
+    found = {process}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {process}
+
+
+def units_in(work):
+    """Return the processes that run units in a working directory."""
+    found = []
+    for pid in processes():
+        try:
+            log = os.readlink(f"/proc/{pid}/fd/1")
+        except OSError:
+            continue
+        if log.startswith(f"{work}/") and log.endswith("log.txt"):
+            found.append(pid)
+    return found
+
+
+def attempts(file):
+    store = Store.for_reading(file)
+    found = store.frame(schema.attempts)
+    store.close()
+    return found
+
+
+def test_a_suite_gives_the_same_numbers_as_on_this_machine(
+    tmp_path, environment, on_cluster, grid_results
+):
+    out = finish(run(tmp_path, environment, *GRID, *on_cluster))
+    assert "4 of 4 trials done" in out
+    assert "ray::" not in out
+    assert results(tmp_path / "x.db") == grid_results
+    assert not (tmp_path / "x.db.work").exists()
+    again = finish(run(tmp_path, environment, *GRID, *on_cluster))
+    assert "Nothing to run" in again
+
+
+def test_a_killed_driver_takes_its_units_along_and_starting_again_gives_the_same(
+    tmp_path, environment, on_cluster, grid_results
+):
+    process = run(tmp_path, environment, *GRID, *on_cluster)
+    wait_for_units(process, 1)
+    work = tmp_path / "x.db.work"
+    wait_for(lambda: units_in(work), seconds=200)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not units_in(work), seconds=20)
+    stored = set(attempts(tmp_path / "x.db")["unit"])
+    published = {folder.parent.name for folder in work.glob("*/outcome")}
+    out = finish(run(tmp_path, environment, *GRID, *on_cluster))
+    assert "trials done" in out
+    assert results(tmp_path / "x.db") == grid_results
+    found = attempts(tmp_path / "x.db")
+    assert stored
+    assert stored | published <= set(found["unit"])
+    # No unit ran again after its outcome was written.
+    assert list(found["state"]) == ["done"] * 6
+    assert found["unit"].is_unique
+
+
+@pytest.mark.parametrize("how", ["killed", "interrupted"])
+def test_nothing_remains_of_a_cluster_on_this_machine(tmp_path, environment, how):
+    pytest.importorskip("ray")
+    words = [*LONG, *RAY, "--workers", "1"]
+    words[words.index("--seeds") + 1] = "2"
+    process = run(tmp_path, environment, *words)
+    work = tmp_path / "x.db.work"
+    wait_for(lambda: units_in(work), seconds=200)
+    started = descendants(process.pid)
+    assert len(started) > 3
+    if how == "killed":
+        process.kill()
+        process.wait()
+    else:
+        os.killpg(process.pid, signal.SIGINT)
+        for line in process.stdout:
+            if "Waiting for running trials" in line:
+                break
+        assert units_in(work)
+        os.killpg(process.pid, signal.SIGINT)
+        out = finish(process)
+        assert process.returncode == 1
+        assert "Stopped on request" in out
+    wait_for(lambda: not started & processes().keys(), seconds=30)
+    assert not units_in(work)
+    assert not (work / "ray").exists() or how == "killed"
+
+
+def test_a_cohort_that_nodes_do_not_see_is_copied_once(
+    tmp_path, environment, cache, on_cluster, ray_nodes
+):
+    """The command runs with a file system for its cache that the nodes do not see."""
+    expected = local(tmp_path, cache, SMALL)
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    copy = f"cp -a {shlex.quote(str(cache))}/. {shlex.quote(str(hidden))}"
+    for name in ("y.db", "z.db"):
+        command = shlex.join([sys.executable, "-m", "bench", *SMALL, *on_cluster, "--db", name])
+        there = {**environment, "BENCH_CACHE": str(hidden)}
+        done = unseen(hidden, f"{copy} && {command}", tmp_path, there)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ("Copying" in done.stdout) == (name == "y.db")
+        assert results(tmp_path / name) == expected
+    (copied,) = [file for file in ray_nodes.copies if file.is_file()]
+    volumes = list(cache.glob("volumes/*/volumes.npy"))
+    assert copied.read_bytes() in [file.read_bytes() for file in volumes]
+
+
+def test_a_directory_that_nodes_do_not_see_is_found_before_any_unit_runs(
+    tmp_path, environment, on_cluster
+):
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    command = shlex.join([sys.executable, "-m", "bench", *SMALL, *on_cluster])
+    done = unseen(hidden, f"cd {shlex.quote(str(hidden))} && {command}", tmp_path, environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    message = done.stderr.strip()
+    assert message.startswith("Error: The Ray node ")
+    assert f"does not see {hidden}" in message
+    assert len(message.splitlines()) == 1
+
+
+def unseen(folder, command, cwd, environment):
+    """Run a command in a mount namespace with an empty file system in a directory."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("needs mount namespaces")
+    mount = f"mount -t tmpfs tmpfs {shlex.quote(str(folder))}"
+    return subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f"{mount} && {command}"],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def start(tmp_path, said=None, **options):
+    return RayExecutor(
+        0,
+        gpus=0,
+        preload=[],
+        on_progress=lambda *_: None,
+        options=options,
+        work=tmp_path / "work",
+        cache=tmp_path / "cache",
+        say=print if said is None else said.append,
+    )
+
+
+@pytest.mark.slow
+def test_units_share_gpus_or_see_those_of_their_node(make, tmp_path, ray_nodes):  # noqa: F811
+    unit = dataclasses.replace(make("visible", "a" * 16), network=True, device="cuda")
+    with ray_nodes.more(num_gpus=2, num_cpus=4):
+        for share, expected in ((0.5, ["0", "0", "1", "1"]), (0, ["None"] * 4)):
+            executor = start(tmp_path, address=ray_nodes.address, num_gpus=share)
+            folders = [tmp_path / "work" / f"{share}-{number}" for number in range(4)]
+            futures = [
+                executor.submit(dataclasses.replace(unit, key=folder.name, folder=str(folder)))
+                for folder in folders
+            ]
+            for future in futures:
+                assert future.result(timeout=120).exit_code == 0
+            executor.shutdown()
+            seen = [Outcome.read(folder / "outcome").error.split()[1] for folder in folders]
+            assert sorted(seen) == expected
+
+
+@pytest.mark.slow
+def test_a_unit_waits_for_a_node_that_it_fits_on(make, tmp_path, ray_nodes):  # noqa: F811
+    said = []
+    executor = start(tmp_path, said, address=ray_nodes.address, resources="fast=1")
+    future = executor.submit(make("prior", "a" * 16))
+    wait_for(lambda: len(said) == 2)
+    assert said[1] == "No node of the Ray cluster has num_cpus=1, fast=1; waiting for one."
+    with ray_nodes.more(num_cpus=1, resources={"fast": 1}):
+        assert future.result(timeout=120).exit_code == 0
+        executor.shutdown()
+
+
+@pytest.mark.slow
+def test_more_than_this_machine_has_is_one_sentence(make, tmp_path):  # noqa: F811
+    pytest.importorskip("ray")
+    executor = start(tmp_path, resources={"fast": 1})
+    future = executor.submit(make("prior", "a" * 16))
+    with pytest.raises(UserError, match=r"This machine does not have the resources .* fast=1"):
+        future.result(timeout=60)
+    executor.shutdown()
+
+
+@pytest.mark.slow
+def test_a_cluster_with_another_version_or_none_at_all_is_one_sentence(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        RayExecutor.check({"address": address})
+        monkeypatch.setattr(ray_executor, "START_SECONDS", 5)
+        with pytest.raises(UserError, match=f"cannot use the Ray cluster at {address}: "):
+            start(tmp_path, address=address)
+    with pytest.raises(UserError, match=f"No Ray cluster answers at {address} .*refused"):
+        RayExecutor.check({"address": address})
+
+
+def test_ray_asked_for_and_absent_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"install it with `pip install 'slicebench\[ray\]'`"):
+        RayExecutor.check({})
+
+
+def test_a_command_says_what_is_wrong_with_its_options(bench):
+    pytest.importorskip("ray")
+    done = bench(*SMALL, *RAY, "--ray", "gpus=1")
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "Error: --ray gpus is unknown; use one of address, memory, num_cpus, num_gpus, resources."
+    )
+    done = bench(*SMALL, "--ray", "num_gpus=1")
+    assert "--ray requires --executor ray" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("num_cpus", "0"), ("num_cpus", "1.5"), ("num_gpus", "1.5"), ("num_gpus", "-1")),
+        *(("memory", "much"), ("resources", "fast"), ("resources", "fast=0")),
+        *(("address", "ray://host:10001"), ("address", "host")),
+    ],
+)
+def test_values_that_ray_does_not_accept_are_one_sentence(name, value):
+    with pytest.raises(UserError, match=f"--ray {name} must be"):
+        Options.parse({name: value})
+
+
+def test_options_may_be_spelled_as_in_toml_or_on_the_command_line():
+    line = {"num_gpus": "0.25", "num_cpus": "2", "memory": "8GB", "resources": "a=1,b=0.5"}
+    toml = {"num_gpus": 0.25, "num_cpus": 2, "memory": 8e9, "resources": {"a": 1, "b": 0.5}}
+    assert Options.parse(line) == Options.parse(toml)
+    assert RayExecutor.threads(line) == 2
+    assert RayExecutor.threads({}) == 1
+
+
+@pytest.mark.parametrize(
+    ("needs", "fit"),
+    [
+        (Needs(1), 8),
+        (Needs(3), 2),
+        (Needs(1, gpus=0.3), 6),
+        (Needs(1, gpus=2), 1),
+        (Needs(1, memory=6_000), 2),
+        (Needs(1, resources=(("fast", 1),)), 0),
+    ],
+)
+def test_as_many_units_fit_on_a_node_as_ray_runs_there(needs, fit):
+    assert needs.fit({"CPU": 8, "GPU": 2, "memory": 16_000}) == fit
