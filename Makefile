@@ -41,7 +41,7 @@ lint: install
 
 speed: install
 	status=0; for file in tests/speed/*_speed.py; do \
-		echo "== $$file"; $(BIN)/python $$file || status=1; done; exit $$status
+		echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file || status=1; done; exit $$status
 
 # The simulations of docs/simulation.md, which take some minutes on two idle cores.
 simulate: install
