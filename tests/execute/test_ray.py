@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shlex
 import signal
 import socket
@@ -18,10 +19,12 @@ from bench.store import schema
 from bench.store.store import Store
 from bench.unit import Outcome
 from registry.errors import UserError
+from tests.cli.running import ran
 from tests.execute.test_executor import make, wait_for  # noqa: F401
 from tests.execute.test_kill import finish, results, wait_for_units
 from tests.execute.test_slurm import GRID, LONG, local, run
 
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SMALL = (
     *("run", "--data", "synthetic-ad-4mm", "--model", "linear-voxels", "--train-sizes", "16"),
     *("--seeds", "2", "--trials", "0", "--threads", "1", "--precision", "fp32"),
@@ -193,6 +196,29 @@ def unseen(folder, command, cwd, environment):
         text=True,
         timeout=300,
     )
+
+
+def test_the_readme_works_as_written(tmp_path, environment, ray_nodes):
+    (block,) = re.findall(r"### A Ray cluster\n.*?```\n(.*?)```", README, re.DOTALL)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, words in (
+        ("bench", f'exec "{sys.executable}" -m bench "$@"'),
+        ("pip", "exec true"),
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{words}\n")
+        (programs / name).chmod(0o700)
+    path = f"{programs}:{environment['PATH']}"
+    there = {**environment, "PATH": path, "RAY_ADDRESS": ray_nodes.address}
+    done = subprocess.run(
+        ["bash", "-e", "-c", block],
+        cwd=tmp_path,
+        env=there,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert "4 of 4 trials done" in ran(done)
 
 
 def start(tmp_path, said=None, **options):
