@@ -82,6 +82,11 @@ class Plan:
         """Return the number of trials with an action."""
         return sum(trial.action == action for trial in self.trials)
 
+    @cached_property
+    def arms_to_run(self) -> list[Arm]:
+        """The arms of the trials to run."""
+        return list({t.spec.arm.key: t.spec.arm for t in self.trials if t.action == "run"}.values())
+
     def to_run_after(self, study: StudySpec) -> Sequence[PlannedTrial]:
         """Return the trials to run that a study tunes."""
         return self._by_study.get(study.key, ())
@@ -190,8 +195,8 @@ def make_plan(
             for seed in dict.fromkeys(request.seeds):
                 specs.append((TrialSpec.of(arm, size, seed), StudySpec.of(arm, size, seed)))
     trials, studies = _look_up(specs, store, request.reuse)
-    if any(trial.action == "run" for trial in trials):
-        running = {trial.spec.arm.key for trial in trials if trial.action == "run"}
+    running = {trial.spec.arm.key for trial in trials if trial.action == "run"}
+    if running:
         _check_contracts(running, arms, arm_cards, weights, cohort, request, announce)
     return Plan(
         cohort=cohort,

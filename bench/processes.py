@@ -52,32 +52,42 @@ def threads_per_unit(workers: int) -> int:
 
 def _quotas(root: Path) -> Iterator[int]:
     """Yield the CPU quotas of this process's control groups (version 1 and 2) in whole cores."""
+    for folder in control_groups("cpu", root):
+        with suppress(OSError, ValueError):
+            quota, period = (folder / "cpu.max").read_text().split()
+            yield int(quota) // int(period)
+        with suppress(OSError, ValueError):
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            # -1 means no limit.
+            if int(quota) > 0:
+                yield int(quota) // int((folder / "cpu.cfs_period_us").read_text())
+
+
+def control_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
+    """Yield the directories of this process's control groups, from the innermost outwards.
+
+    Parameters
+    ----------
+    controller : str
+        The controller of version 1, ``cpu`` or ``memory``. Groups of version 2 have all of them.
+    root : pathlib.Path
+        The directory that contains ``proc`` and ``sys``.
+    """
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text(errors="replace").splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:
                 mount = root / "sys/fs/cgroup"
-            elif "cpu" in controllers.split(","):
+            elif controller in controllers.split(","):
                 mount = root / "sys/fs/cgroup" / controllers
             else:
                 continue
             group = mount / path.lstrip("/")
             # In a container the path may be that of the host; then only the mount point exists.
             for folder in (group, *group.parents):
-                yield from _quota(folder)
+                yield folder
                 if folder == mount:
                     break
-
-
-def _quota(folder: Path) -> Iterator[int]:
-    with suppress(OSError, ValueError):
-        quota, period = (folder / "cpu.max").read_text().split()
-        yield int(quota) // int(period)
-    with suppress(OSError, ValueError):
-        quota = (folder / "cpu.cfs_quota_us").read_text()
-        # -1 means no limit.
-        if int(quota) > 0:
-            yield int(quota) // int((folder / "cpu.cfs_period_us").read_text())
 
 
 @contextmanager

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bench.execute.settings import ExecutionSettings
     from bench.plan import Plan
     from bench.store.database import Database
+    from bench.store.store import Store
     from registry.cards import ExecutorCard
 
 KEPT: dict[str, tuple[str, ...]] = {"none": (), "best": ("best",), "both": ("best", "last")}
@@ -86,6 +87,16 @@ class ExecutionOptions:
             rich_help_panel=EXECUTION,
         ),
     ] = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help="Memory for all workers together, for example 8G; fewer units run at a time if "
+            "they need more. Default: what is available.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None
     device: Device = "auto"
     per_gpu: Annotated[
         int | None,
@@ -142,6 +153,7 @@ class ExecutionOptions:
         UserError
             For unknown names and invalid values.
         """
+        from bench.memory import parse_memory
         from registry.errors import UserError
 
         check_choice("--device", self.device, ("auto", "cpu", "cuda"))
@@ -154,6 +166,10 @@ class ExecutionOptions:
             raise UserError(
                 f"--time-limit must be greater than 0 minutes, got {self.time_limit:g}."
             )
+        if self.memory is not None:
+            parse_memory(self.memory)
+            if self.card.remote:
+                raise UserError("--memory requires an executor on this machine.")
         for name, pairs in self._given().items():
             if pairs and self.executor != name:
                 raise UserError(f"--{name} requires --executor {name}.")
@@ -193,8 +209,10 @@ class ExecutionOptions:
             "ray": parse_pairs("--ray", self.ray),
         }
 
-    def resources(self, plans: Sequence[Plan], config: Config) -> Resources:
-        """Return the resources for some plans.
+    def resources(
+        self, plans: Sequence[Plan], config: Config, store: Store | None = None
+    ) -> Resources:
+        """Return the resources for some plans, and print if workers do not fit into memory.
 
         Raises
         ------
@@ -202,6 +220,7 @@ class ExecutionOptions:
             If ``--per-gpu`` is given, but no GPU is used.
         """
         from bench.execute.driver import preload_for
+        from bench.memory import Needs, available_memory, parse_memory, workers_that_fit
         from bench.processes import threads_per_unit
         from registry.core import resolve
         from registry.errors import UserError
@@ -222,7 +241,15 @@ class ExecutionOptions:
             threads = self.threads or int(remote.threads(options))
             return Resources(self.workers or 0, threads, gpus, preload, options)
         workers = self.workers or max(1, gpus * (self.per_gpu or 1))
-        return Resources(workers, self.threads or threads_per_unit(workers), gpus, preload, {})
+        memory = parse_memory(self.memory) if self.memory else available_memory()
+        if memory is not None and store is not None:
+            needs = Needs(store.peaks())
+            known = [needs.of(arm) or 0.0 for plan in plans for arm in plan.arms_to_run]
+            workers, words = workers_that_fit(workers, max(known, default=0.0), memory)
+            if words:
+                print(words)
+        threads = self.threads or threads_per_unit(workers)
+        return Resources(workers, threads, gpus, preload, {}, memory)
 
     def settings(
         self,
@@ -249,6 +276,7 @@ class ExecutionOptions:
             keep=KEPT[self.keep_weights],
             time_limit=None if self.time_limit is None else 60 * self.time_limit,
             workers=None if self.card.remote else resources.workers,
+            memory=resources.memory,
             work_given=self.work,
         )
 
@@ -292,3 +320,5 @@ class Resources:
     """Modules that the units import."""
     options: dict[str, Any]
     """Options of a remote executor."""
+    memory: float | None = None
+    """Memory in MB for all workers on this machine together; None if it is unknown."""

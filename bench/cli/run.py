@@ -104,7 +104,7 @@ def run(
         if not todo:
             _finish_without_work(plans, database)
             return
-        resources = how.resources(plans, config)
+        resources = how.resources(plans, config, store)
         settings = how.settings(store.database, request.cache, command, argv, resources)
         summary = _execute(store, plans, how, settings, resources)
     _close(summary, todo, database)

@@ -31,9 +31,10 @@ from bench.execute.unit import (
     OUTCOME,
     TIME_LIMIT_EXIT,
 )
+from bench.memory import Needs, workers_that_fit
 from bench.plan import Plan, PlannedTrial
 from bench.primary_analysis import DEFAULT_ANALYSIS, PrimaryAnalysis
-from bench.spec import StudySpec, TrialSpec
+from bench.spec import Arm, StudySpec, TrialSpec
 from bench.stats.metrics import compute, metric_of, metrics_for
 from bench.store.mirror import mirror_study
 from bench.store.store import (
@@ -111,6 +112,8 @@ class Driver:
         self.provenance = provenance(settings.argv)
         self.summary = RunSummary()
         self._replace = False
+        self._needs = Needs(store.peaks())
+        self._said = ""
         self._arm_threads: dict[str, int] = {}
         self._layouts: dict[tuple[str, int], Layout | None] = {}
         self._queue: deque[tuple[Plan, StudySpec | TrialSpec]] = deque()
@@ -162,10 +165,34 @@ class Driver:
         """Submit as many units as the executor should hold; return whether it holds any."""
         workers = self.settings.workers
         while self._queue and not self.summary.stopped:
-            if workers is not None and len(self._running) >= 2 * workers:
+            if workers is not None and not self._room(workers, self._queue[0][1].arm):
                 break
             self._start(*self._queue.popleft())
         return bool(self._running)
+
+    def _room(self, workers: int, arm: Arm) -> bool:
+        """Return whether a unit may be submitted beside those that the executor holds.
+
+        A unit whose need of memory is not known yet counts as one of as many as were requested.
+        """
+        memory = self.settings.memory
+        if memory is not None and self._running:
+            arms = [arm, *(job.spec.arm for job in self._running.values())]
+            needs = [self._needs.of(each) or memory / workers for each in arms]
+            if sum(needs) > 1.001 * memory:
+                words = workers_that_fit(workers, max(needs), memory)[1]
+                if words and words != self._said:
+                    self.observer.warn(words)
+                    self._said = words
+                return False
+        return len(self._running) < 2 * workers
+
+    def _learn_of_shortage(self, arm: Arm) -> None:
+        """Let fewer units run at a time than when memory ran out."""
+        memory, workers = self.settings.memory, self.settings.workers
+        others = min(workers or 0, len(self._running) + 1) - 1
+        if memory is not None and others > 0:
+            self._needs.learn(arm, memory / others)
 
     def _start(self, plan: Plan, spec: StudySpec | TrialSpec) -> None:
         params = dict(spec.arm.params)
@@ -225,6 +252,8 @@ class Driver:
             )
         )
         shutil.rmtree(folder, ignore_errors=True)
+        if ended.cause == "memory":
+            self._learn_of_shortage(job.spec.arm)
         if ended.exit_code == DISK_FULL_EXIT:
             raise UserError(
                 f"No space left on the disk of {self.settings.work}, {self.settings.cache} or the "
@@ -241,6 +270,7 @@ class Driver:
         finished = datetime.fromtimestamp(outcome.finished, UTC)
         seconds = (finished - started).total_seconds()
         state, error = outcome.state, outcome.error
+        self._needs.learn(job.spec.arm, outcome.timings.get("peak_anon_mb", 0.0))
         for note in outcome.notes:
             self.observer.warn(f"{job.label}: {note}.")
         if isinstance(job.spec, StudySpec):
@@ -453,12 +483,7 @@ def preload_for(plans: Sequence[Plan]) -> list[str]:
 
     These include torch and timm only if a network is trained.
     """
-    cards = [
-        plan.cards[trial.spec.arm.key]
-        for plan in plans
-        for trial in plan.trials
-        if trial.action == "run"
-    ]
+    cards = [plan.cards[arm.key] for plan in plans for arm in plan.arms_to_run]
     # Each worker loads plugins itself, to detect whether they were edited.
     modules = {
         card.target.partition(":")[0]

@@ -6,11 +6,13 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import queue
+import signal
 import tempfile
 import threading
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from multiprocessing.process import BaseProcess
@@ -18,8 +20,11 @@ from typing import IO
 
 from bench.execute.base import OnProgress, WorkerExit
 from bench.execute.unit import work
+from bench.memory import killed_for_memory
 from bench.processes import choose_short_socket_folder, importing_safely
 from bench.unit import Unit
+
+OUT_OF_MEMORY = "killed by the system because memory ran out"
 
 
 class LocalExecutor:
@@ -55,6 +60,7 @@ class LocalExecutor:
         self._running: set[BaseProcess] = set()
         self._lock = threading.Lock()
         self._stopped = False
+        self._killed_for_memory = killed_for_memory()
 
     def submit(self, unit: Unit) -> Future[WorkerExit]:
         """Queue a unit."""
@@ -116,7 +122,19 @@ class LocalExecutor:
             self._running.discard(process)
         exit_code = process.exitcode if process.exitcode is not None else -9
         stderr = _stderr_after(silent_until)
-        return WorkerExit(attempt, started, datetime.now(UTC), exit_code, stderr)
+        ended = WorkerExit(attempt, started, datetime.now(UTC), exit_code, stderr)
+        if self._out_of_memory(exit_code):
+            return replace(ended, cause="memory", reason=OUT_OF_MEMORY)
+        return ended
+
+    def _out_of_memory(self, exit_code: int) -> bool:
+        """Return whether the system killed a worker because memory ran out."""
+        with self._lock:
+            if exit_code != -signal.SIGKILL or killed_for_memory() <= self._killed_for_memory:
+                return False
+            # Each kill is that of one worker.
+            self._killed_for_memory += 1
+            return True
 
 
 @cache

@@ -40,6 +40,8 @@ class ExecutionSettings:
     workers : int, optional
         Number of units that run in parallel on this machine. The executor then only holds twice as
         many, because the descriptions of all units would fill the memory.
+    memory : float, optional
+        Memory in MB that all workers on this machine may use together.
     work_given : pathlib.Path, optional
         The working directory chosen by the user, which is required without a database file.
     """
@@ -55,6 +57,7 @@ class ExecutionSettings:
     keep: tuple[str, ...] = ()
     time_limit: float | None = None
     workers: int | None = None
+    memory: float | None = None
     work_given: Path | None = None
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import resource
 import shutil
 import signal
@@ -43,6 +44,10 @@ DISK_FULL_EXIT = 74
 """Exit code of a worker that encountered a full disk."""
 CODE_CHANGED_EXIT = 76
 """Exit code of a worker that found that a plugin was edited."""
+
+
+STATUS = Path("/proc/self/status")
+"""The file in which Linux describes this process."""
 
 
 class CodeChanged(Exception):
@@ -148,9 +153,18 @@ def run(unit: Unit, folder: Path, report: Progress) -> Outcome:
         traceback.print_exc()
         why = f"{type(error).__name__}: {error}".split("\n")[0]
         outcome = replace(outcome, state="failed", error=why)
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    timings = {**outcome.timings, "peak_rss_mb": round(peak_mb)}
-    return replace(outcome, finished=time.time(), timings=timings)
+    return replace(outcome, finished=time.time(), timings={**outcome.timings, **_peaks()})
+
+
+def _peaks() -> dict[str, float]:
+    """Return the peak memory of this process in MB, with and without pages of files."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    files = 0.0
+    with suppress(OSError):
+        found = re.search(r"^RssFile:\s*(\d+) kB$", STATUS.read_text(), re.MULTILINE)
+        # Pages of libraries and of the cohort's memory map accumulate, so this is their peak, too.
+        files = int(found[1]) / 1024 if found else 0.0
+    return {"peak_rss_mb": round(peak), "peak_anon_mb": round(peak - files)}
 
 
 def _tune(unit: Unit, fitter: Fitter, report: Progress, outcome: Outcome) -> Outcome:

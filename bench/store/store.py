@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, RowMapping, Table, delete, func, insert, select, update
 
 from bench.records import DatasetRecord
-from bench.spec import Arm, StudySpec, TrialSpec, key_of, plain
+from bench.spec import Arm, StudySpec, TrialSpec, arm_from_plain, key_of, plain
 from bench.store import schema
 from bench.store.database import Database, name_of, open_for_reading, open_for_writing
 from bench.store.engine import leave_wal_mode
@@ -364,6 +364,25 @@ class Store:
         with self.engine.connect() as connection:
             return [
                 (dict(spec), int(n), float(mean)) for spec, n, mean in connection.execute(query)
+            ]
+
+    def peaks(self) -> list[tuple[Arm, float]]:
+        """Return the largest memory in MB that a trial of each arm needed, if it is known."""
+        arms, trials = schema.arms.c, schema.trials.c
+        without_files, resident = (
+            func.max(trials.timings[name].as_float()) for name in ("peak_anon_mb", "peak_rss_mb")
+        )
+        query = (
+            select(arms.spec, func.coalesce(without_files, resident))
+            .join(schema.trials, arms.key == trials.arm)
+            .where(trials.state == DONE)
+            .group_by(arms.key)
+        )
+        with self.engine.connect() as connection:
+            return [
+                (arm_from_plain(spec), megabytes)
+                for spec, megabytes in connection.execute(query)
+                if megabytes is not None
             ]
 
     def threads_of(self, arm: str, host: str) -> int | None:

@@ -56,6 +56,11 @@ def assert_refused(done, *parts):
         (change(seeds="0"), ["--seeds", "between 1 and 1000, got 0"]),
         (change(trials="-1"), ["--trials must be at least 0, got -1"]),
         (change(tune="sometimes"), ["--tune must be one of shared, per-seed, got 'sometimes'"]),
+        (change(memory="much"), ["--memory must be an amount such as 8G or 500M, got 'much'"]),
+        (
+            change(memory="8G", executor="slurm", precision="fp32"),
+            ["--memory requires an executor on this machine"],
+        ),
         (change(target="height"), ["height"]),
         (change(db="postgresql://x/y"), ["--work DIR is required"]),
         (change(db="mysql://x/y"), ["mysql", "postgresql://USER@HOST/NAME"]),
