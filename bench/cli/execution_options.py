@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from bench.cli.options import Db, Device, Plugins, Work
 from bench.cli.parsing import check_choice, check_least, parse_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from bench.config import Config
     from bench.execute.base import Executor, OnProgress
@@ -250,6 +251,35 @@ class ExecutionOptions:
                 print(words)
         threads = self.threads or threads_per_unit(workers)
         return Resources(workers, threads, gpus, preload, {}, memory)
+
+    def batch_scripts(self, plans: Sequence[Plan], config: Config) -> Iterator[tuple[str, str]]:
+        """Yield a title and the text of each kind of batch script that would be submitted first."""
+        from bench.execute.settings import work_folder
+        from bench.execute.slurm import first_script
+        from bench.store.database import find_database
+        from registry.core import counted
+
+        units = Counter[bool]()
+        for plan in plans:
+            studies = {study.key for study in plan.studies}
+            trials = [trial.spec for trial in plan.trials if trial.action == "run"]
+            arms = [study.arm for study in plan.studies]
+            arms += [trial.arm for trial in trials if trial.study not in studies]
+            units.update(plan.cards[arm.key].kind == "network" for arm in arms)
+        resources = self.resources(plans, config)
+        for network, number in sorted(units.items(), reverse=True):
+            kind = "networks" if network else "estimators"
+            yield (
+                f"Batch script of the first {counted(number, 'unit')} of {kind}",
+                first_script(
+                    resources.options,
+                    work_folder(find_database(self.db or config.db), self.work),
+                    workers=resources.workers,
+                    threads=resources.threads,
+                    network=network,
+                    units=number,
+                ),
+            )
 
     def settings(
         self,

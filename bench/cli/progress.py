@@ -55,6 +55,11 @@ class PlainProgress:
                 streams.forget_output()
                 print("Standard output was closed; the run continues without it.", file=sys.stderr)
 
+    def ask(self, question: str) -> str:
+        """Ask the user a question; return the answer."""
+        with self._lock:
+            return input(question)
+
     def started(self, key: str, label: str) -> None:
         """Remember the unit; nothing is printed for queued units."""
         with self._lock:
@@ -132,6 +137,14 @@ class BarProgress:
     def say(self, words: str) -> None:
         """Print a line above the bars."""
         self._progress.console.print(words, markup=False, highlight=False)
+
+    def ask(self, question: str) -> str:
+        """Ask the user a question while the bars are hidden; return the answer."""
+        self._progress.stop()
+        try:
+            return input(question)
+        finally:
+            self._progress.start()
 
     def started(self, key: str, label: str) -> None:
         """Remember the unit; its bar appears when it first reports progress."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bench.plan import Plan
     from bench.store.database import Database
     from bench.store.store import Store
+    from registry.cards import ExecutorCard
 
 SHOWN = 20
 """Maximum number of failed trials to list."""
@@ -95,6 +96,10 @@ def run(
         for plan in plans:
             print_plan(plan, request)
         todo = sum(plan.count("run") for plan in plans)
+        if dry_run and todo and how.executor == "slurm":
+            how.check_hardware(config)
+            for title, script in how.batch_scripts(plans, config):
+                print(f"\n{title}:\n\n{script.strip()}")
         if looking:
             return
         assert store is not None
@@ -153,23 +158,27 @@ def _execute(
     with make_progress(total) as progress:
         with stoppable():
             executor = how.start(resources, settings, progress.progressed, progress.say)
-        stop = _Stop(executor, progress, remote=how.card.remote)
+        stop = _Stop(executor, progress, how.card)
         try:
             with stop:
-                driver = Driver(store, executor, settings, progress, lambda: stop.asked)
+                driver = Driver(store, executor, settings, progress, stop)
                 return driver.run(plans, replace=how.reuse == "no")
         finally:
             executor.shutdown()
 
 
 class _Stop:
-    """Handles Ctrl-C: the first lets running units finish, the second stops them."""
+    """Handles Ctrl-C: the first lets running units finish, the second stops them.
 
-    def __init__(self, executor: Any, progress: Any, *, remote: bool) -> None:
-        self.asked = False
-        self._queued = "Queued jobs are cancelled. " if remote else ""
+    On a terminal, the first asks what to do about units that can continue without the command.
+    """
+
+    def __init__(self, executor: Any, progress: Any, card: ExecutorCard) -> None:
         self._executor = executor
         self._progress = progress
+        self._queued = "Queued jobs are cancelled. " if card.remote else ""
+        self._asks = card.detachable and sys.stdin.isatty() and sys.stdout.isatty()
+        self._pressed = self._asking = False
 
     def __enter__(self) -> _Stop:
         self._before = signal.signal(signal.SIGINT, self._handle)
@@ -178,14 +187,37 @@ class _Stop:
     def __exit__(self, *error: Any) -> None:
         signal.signal(signal.SIGINT, self._before)
 
+    def __call__(self) -> bool:
+        """Return whether to stop, after a question if there is one."""
+        if self._pressed and self._asks:
+            self._asks = False
+            if self._wants_to_cancel():
+                self._executor.kill()
+            else:
+                self._progress.say("The jobs continue; the same command stores their results.")
+                self._executor.detach()
+        return self._pressed
+
+    def _wants_to_cancel(self) -> bool:
+        self._asking = True
+        try:
+            answer = self._progress.ask("Cancel the jobs too? [y/N] ")
+        except (KeyboardInterrupt, EOFError):
+            return True
+        finally:
+            self._asking = False
+        return answer.strip().lower() in ("y", "yes")
+
     def _handle(self, *_: Any) -> None:
-        if self.asked:
+        if self._asking:
+            raise KeyboardInterrupt
+        if self._pressed:
             self._executor.kill()
-            return
-        self.asked = True
-        self._progress.say(
-            f"{self._queued}Waiting for running trials; press Ctrl-C again to stop immediately."
-        )
+        elif not self._asks:
+            self._progress.say(
+                f"{self._queued}Waiting for running trials; press Ctrl-C again to stop immediately."
+            )
+        self._pressed = True
 
 
 def _close(summary: RunSummary, todo: int, database: Database) -> None:

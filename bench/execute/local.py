@@ -47,7 +47,9 @@ class LocalExecutor:
     ) -> None:
         self._context = multiprocessing.get_context("forkserver")
         # Preloading prevents a package `baselines` in a plugin's directory from shadowing ours.
-        self._context.set_forkserver_preload(["bench.execute.unit", "baselines", *preload])
+        # Each worker executes the script `bench` again, which imports the command line.
+        ours = ["bench.execute.unit", "baselines", "bench.cli"]
+        self._context.set_forkserver_preload([*ours, *preload])
         _start_fork_server()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="slot")
         self._gpus: queue.SimpleQueue[str | None] = queue.SimpleQueue()

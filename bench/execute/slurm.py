@@ -6,32 +6,49 @@ driver. The next driver recognises them by the names of their arrays.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import redirect_stderr, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.execute.base import OnProgress, WorkerExit
 from bench.execute.remote import PROGRESS, latest_attempt, read_json, write_json
-from bench.execute.slurm_job import ENDED, SEEN, Probe, UnitJob, exit_from_plain
+from bench.execute.slurm_job import ENDED, UnitJob, exit_from_plain
+from bench.execute.slurm_probe import check_directories
+from bench.execute.slurm_queue import (
+    ENDED_STATES,
+    LARGEST_ARRAY,
+    OURS,
+    TIME,
+    VANISHED,
+    NoAnswer,
+    NoRoom,
+    Queue,
+    QueuedJob,
+    ask,
+    batch_script,
+    cancel_jobs,
+    largest_array,
+    minutes_of,
+    normalised,
+    read_queue,
+    refused,
+    submit,
+    submitter,
+    without_gpus,
+)
 from bench.execute.unit import OUTCOME
-from bench.processes import SAFE_PATH
 from bench.unit import Unit
+from registry.core import counted
 from registry.errors import UserError
 
 JOBS = "slurm"
@@ -39,46 +56,18 @@ JOBS = "slurm"
 KEYS = "keys.json"
 """File of a job array with the keys of its units, in the order of its tasks."""
 
-TIME = 240
-"""Time limit of a job in minutes, unless the user sets one."""
-PROBE_TIME = 5
-"""Time limit in minutes of the job that checks the directories."""
-REQUEUES = 50
-"""Number of times that a job may reach its time limit and be resumed."""
-LARGEST_ARRAY = 1001
-"""Slurm's default of MaxArraySize."""
 TICK = 1.0
 """Seconds between looking for files of running jobs."""
 QUEUE_TICK = 5.0
 """Seconds between requests to Slurm."""
-PATIENCE = 10.0
-"""Seconds to wait for the files of a job that has left the queue, for network file systems."""
 QUIET = 0.5
 """Seconds without a new unit after which the waiting ones are submitted."""
+FULL_TICK = 60.0
+"""Seconds until more jobs are tried than Slurm last accepted."""
 SHUTDOWN = 60.0
 """Seconds to wait for cancelled jobs to end."""
-
-VANISHED = "left the queue without an outcome"
-ENDED_STATES = {
-    "": (VANISHED, "lost"),
-    "BOOT_FAIL": ("ended because its node failed", "lost"),
-    "CANCELLED": ("was cancelled", "cancelled"),
-    "COMPLETED": (VANISHED, "lost"),
-    "DEADLINE": ("reached its deadline", ""),
-    "FAILED": (VANISHED, "lost"),
-    "NODE_FAIL": ("ended because its node failed", "lost"),
-    "OUT_OF_MEMORY": ("ran out of memory; request more with --slurm mem=...", "memory"),
-    "PREEMPTED": ("was preempted and not requeued; the same command resumes it", "lost"),
-    "TIMEOUT": ("reached its time limit; the same command resumes from the last checkpoint", ""),
-}
-"""States of jobs that have ended: what they mean, and `WorkerExit.cause`.
-
-The empty state is that of jobs that Slurm has forgotten.
-"""
-OURS = ("array", "chdir", "error", "job-name", "open-mode", "output", "signal")
-"""Options of sbatch that the executor sets."""
-NO_ANSWER = ("Unable to contact slurm controller", "Socket timed out", "temporarily unable")
-"""Parts of messages of sbatch if the controller does not answer at the moment."""
+UNLIMITED = LARGEST_ARRAY**2
+"""More jobs than any cluster accepts."""
 
 
 class SlurmExecutor:
@@ -87,7 +76,7 @@ class SlurmExecutor:
     Parameters
     ----------
     workers : int
-        Maximum number of jobs of an array that run in parallel; 0 for no maximum.
+        Maximum number of jobs that run in parallel; 0 for no maximum.
     gpus, preload
         Not used: jobs use the GPUs that Slurm assigns to them.
     on_progress : callable
@@ -133,13 +122,13 @@ class SlurmExecutor:
                 "--executor slurm requires Slurm, but there is no command sbatch; run bench on a "
                 "login node of the cluster."
             )
-        given = _normalised(options)
+        given = normalised(options)
         for name in OURS:
             if name in given:
                 raise UserError(f"--slurm {name} is set by bench; remove it.")
-        _minutes(str(given.get("time", TIME)))
+        minutes_of(str(given.get("time", TIME)))
         cls.threads(options)
-        partitions = _ask("sinfo", "--noheader", "--format=%R")
+        partitions = ask("sinfo", "--noheader", "--format=%R")
         if partitions is None:
             raise UserError(
                 "Slurm does not answer to sinfo; try again when the cluster is available."
@@ -161,7 +150,7 @@ class SlurmExecutor:
         UserError
             If it is not a positive integer.
         """
-        text = str(_normalised(options).get("cpus-per-task", 1))
+        text = str(normalised(options).get("cpus-per-task", 1))
         if not text.isdecimal() or int(text) < 1:
             raise UserError(f"--slurm cpus-per-task must be a positive integer, got {text!r}.")
         return int(text)
@@ -178,25 +167,33 @@ class SlurmExecutor:
         cache: Path,
         say: Callable[[str], None],
     ) -> None:
-        self._options = _normalised(options)
-        self._workers = workers
+        self._options = normalised(options)
+        self._workers = workers or UNLIMITED
         self._on_progress = on_progress
         self._say = say
         self._folder = work.resolve() / JOBS
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._largest = _largest_array()
+        self._largest = largest_array()
+        self._limit = UNLIMITED
+        """Number of jobs that Slurm accepts, as far as is known."""
+        self._limit_until = 0.0
+        """When more are tried, on the monotonic clock."""
+        self._full = False
+        """Whether Slurm did not even accept one more job."""
         self._arrays: dict[str, list[str]] = {
             file.parent.name: read_json(file) for file in self._folder.glob(f"*/{KEYS}")
         }
         """Keys of the units of each array, including those of earlier drivers."""
+        self._parallel: dict[str, int] = {}
+        """How many jobs of each array may run at the same time."""
         self._silent = False
-        self._probe(cache.resolve())
+        check_directories(self._folder, cache.resolve() / JOBS, self._options, say)
         self._waiting: list[_Job] = []
         self._jobs: list[_Job] = []
         self._finished: set[str] = set()
         """Keys of the units whose jobs have ended."""
         self._latest = 0.0
-        self._cancelled = self._stopped = self._detached = False
+        self._cancelled = self._stopped = self._leaving = self._detached = False
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -206,7 +203,7 @@ class SlurmExecutor:
         """Queue a unit; units that are queued together become one job array."""
         job = _Job(unit)
         with self._lock:
-            if self._cancelled or self._stopped or self._detached:
+            if self._cancelled or self._stopped or self._leaving:
                 job.future.cancel()
             else:
                 self._waiting.append(job)
@@ -223,13 +220,13 @@ class SlurmExecutor:
             pending = [job for job in self._jobs if job.state == "PENDING"]
             if not pending:
                 return
-            _scancel([job.id for job in pending], "--state=PENDING")
+            cancel_jobs([job.id for job in pending], "--state=PENDING")
             queue = self._queue()
             if queue is None:
                 return
             for job in pending:
-                job.state = queue[job.id].state if job.id in queue else "CANCELLED"
-                if job.state == "CANCELLED" and not (job.folder / ENDED).exists():
+                job.update(queue)
+                if job.state in ("", "CANCELLED") and not (job.folder / ENDED).exists():
                     job.future.cancel()
                     self._jobs.remove(job)
 
@@ -238,23 +235,35 @@ class SlurmExecutor:
         # Called by a signal handler, whose thread may already hold the lock.
         self._stopped = True
         jobs = [job.id for job in tuple(self._jobs)]
-        if jobs:
-            # Without SIGKILL, Slurm would wait for the processes to end.
-            _scancel(jobs, "--state=PENDING")
-            _scancel(jobs, "--signal=KILL")
-            _scancel(jobs)
+        # Without SIGKILL, Slurm would wait for the processes to end.
+        cancel_jobs(jobs, "--state=PENDING")
+        cancel_jobs(jobs, "--signal=KILL")
+        cancel_jobs(jobs)
 
     def detach(self) -> None:
-        """Submit the waiting units, and leave all jobs to the next command."""
+        """Submit the waiting units, and leave all jobs to the next command.
+
+        Units that Slurm does not accept at the moment are left to the next command as well.
+        """
+        self._leaving = True
         while not (self._stopped or self._detached):
             with self._lock:
                 queue = self._queue() if self._waiting else None
                 if queue is not None:
+                    if self._room()[0] <= 0:
+                        # More are tried at once.
+                        self._limit_until = 0.0
                     self._submit_waiting(queue)
-                if not self._waiting:
+                if not self._waiting or self._full:
                     self._detached = True
-                    for job in self._jobs:
+                    for job in [*self._waiting, *self._jobs]:
                         job.future.cancel()
+                    if self._waiting:
+                        self._say(
+                            f"{counted(len(self._waiting), 'unit')} could not be submitted; run "
+                            "the same command again later."
+                        )
+                    self._waiting.clear()
                     self._jobs.clear()
                     return
             time.sleep(TICK)
@@ -280,7 +289,7 @@ class SlurmExecutor:
             return
         queue = self._queue()
         if queue is not None:
-            queued = {job.array for job in queue.values() if job.state not in ENDED_STATES}
+            queued = {entry.name for entry in queue.values() if not entry.ended}
             for array, keys in self._arrays.items():
                 # Jobs of another command may still need their files.
                 if array not in queued or self._finished.issuperset(keys):
@@ -303,7 +312,9 @@ class SlurmExecutor:
                         for job in self._waiting:
                             job.future.cancel()
                         self._waiting.clear()
-                    submitting = bool(self._waiting) and now - self._latest > QUIET
+                    submitting = (
+                        bool(self._waiting) and now - self._latest > QUIET and self._room()[0] > 0
+                    )
                     queue = None
                     if submitting or (self._jobs and (self._stopped or now - asked > QUEUE_TICK)):
                         asked, queue = now, self._queue()
@@ -319,21 +330,19 @@ class SlurmExecutor:
                             job.future.set_exception(error)
                     self._waiting.clear()
 
-    def _look(self, job: _Job, queue: Mapping[str, _Queued] | None) -> None:
+    def _look(self, job: _Job, queue: Queue | None) -> None:
         """Complete the future of a job that has ended; otherwise report its progress."""
         if queue is not None:
-            job.state = queue[job.id].state if job.id in queue else ""
-            if job.state not in ENDED_STATES:
-                job.gone = None
-            elif job.gone is None:
-                job.gone = time.monotonic()
+            job.update(queue)
         if job.state == "PENDING":
             return
-        ended = read_json(job.folder / ENDED)
-        if ended is not None:
-            self._complete(job, exit_from_plain(ended))
-        elif job.gone is not None and (self._stopped or time.monotonic() - job.gone > PATIENCE):
-            self._complete(job, self._end_of(job))
+        values = read_json(job.folder / ENDED)
+        ended = None if values is None else exit_from_plain(values)
+        if ended is not None and (job.folder / OUTCOME).is_dir():
+            self._complete(job, ended)
+        elif job.long_ended or (job.ended and (self._stopped or ended is not None)):
+            # Only if Slurm says so, because the end of a worker that is requeued does not count.
+            self._complete(job, self._end_of(job, ended))
         elif (progress := read_json(job.folder / PROGRESS)) not in (None, job.progress):
             job.progress = progress
             self._on_progress(job.unit.key, progress["words"], progress["share"])
@@ -344,70 +353,117 @@ class SlurmExecutor:
         if not job.future.done():
             job.future.set_result(ended)
 
-    def _end_of(self, job: _Job) -> WorkerExit:
-        """Describe the end of a job that did not write how its unit ended."""
-        attempt = latest_attempt(job.folder)
-        stderr = job.stderr.read_text(errors="replace") if job.stderr.exists() else ""
-        now = datetime.now(UTC)
-        if self._stopped:
-            return WorkerExit(attempt, job.submitted, now, -signal.SIGKILL, stderr)
-        words, cause = ENDED_STATES[job.state]
-        last = stderr.strip().rpartition("\n")[2]
-        if last and words == VANISHED:
-            words += f": {last.strip()}"
-        reason = f"the Slurm job {job.id} {words}"
-        return WorkerExit(attempt, job.submitted, now, 1, stderr, reason, cause)
+    def _end_of(self, job: _Job, worker: WorkerExit | None) -> WorkerExit:
+        """Describe the end of a job without an outcome.
 
-    def _queue(self) -> dict[str, _Queued] | None:
-        """Return the jobs of all arrays by id, or None if Slurm does not answer."""
-        user = f"--user={os.getuid()}"
-        listed = _ask("squeue", "--noheader", "--array", "--states=all", user, "--format=%i|%j|%T")
-        if listed is None:
-            if not self._silent:
-                self._say("Slurm does not answer at the moment; bench keeps asking.")
-            self._silent = True
-            return None
-        self._silent = False
-        lines = (line.strip().split("|") for line in listed.splitlines())
-        return {line[0]: _Queued(line[1], line[-1]) for line in lines if line[1] in self._arrays}
+        Parameters
+        ----------
+        job : _Job
+            The job.
+        worker : WorkerExit, optional
+            The end of its worker, unless the job ended before it could write that.
+        """
+        stderr = job.stderr.read_text(errors="replace") if job.stderr.exists() else ""
+        ended = worker or WorkerExit(
+            latest_attempt(job.folder), job.submitted, datetime.now(UTC), 1, stderr
+        )
+        if self._stopped:
+            return replace(ended, exit_code=-signal.SIGKILL)
+        words, cause, exit_code = ENDED_STATES[job.state]
+        if words == VANISHED and worker is not None:
+            return worker
+        last = stderr.strip().rpartition("\n")[2].strip()
+        if words == VANISHED and last:
+            words += f": {last}"
+        reason = f"the Slurm job {job.id} {words}"
+        return replace(ended, exit_code=exit_code, reason=reason, cause=cause)
+
+    def _queue(self) -> Queue | None:
+        """Return the jobs of the user, or None if Slurm does not answer."""
+        queue = read_queue()
+        if queue is None and not self._silent:
+            self._say("Slurm does not answer at the moment; bench keeps asking.")
+        self._silent = queue is None
+        return queue
 
     # ------------------------------------------------------------ submitting
 
-    def _submit_waiting(self, queue: Mapping[str, _Queued]) -> None:
+    def _submit_waiting(self, queue: Queue) -> None:
         """Submit the waiting units, except those that an earlier driver submitted."""
-        queued = {
-            self._arrays[found.array][int(job.partition("_")[2] or 0)]: (job, found)
-            for job, found in queue.items()
-            if found.state not in ENDED_STATES
-        }
-        for job in self._waiting:
-            if (job.folder / OUTCOME).is_dir():
-                # The job of an earlier driver ended after this one had looked for outcomes.
-                now = datetime.now(UTC)
-                job.future.set_result(WorkerExit(uuid.uuid4().hex, now, now, 0))
-            elif job.unit.key in queued:
-                job.id, found = queued[job.unit.key]
-                job.state = found.state
-                job.stderr = self._folder / found.array / f"{job.id}_0_log.err"
-                self._jobs.append(job)
+        self._adopt(queue)
         self._waiting = [job for job in self._waiting if not job.id and not job.future.done()]
-        groups: dict[int, list[_Job]] = defaultdict(list)
-        for job in self._waiting:
-            groups[job.unit.threads].append(job)
-        for threads, jobs in groups.items():
-            while jobs and not self._stopped:
-                chunk, jobs = jobs[: self._largest], jobs[self._largest :]
-                if not self._submit_array(chunk, threads):
+        chunk: list[_Job] = []
+        self._full = False
+        try:
+            while self._waiting and not self._stopped:
+                number, parallel = self._room()
+                alike = [job for job in self._waiting if job.needs == self._waiting[0].needs]
+                chunk = alike[: max(0, min(number, self._largest))]
+                if not chunk:
                     break
+                self._submit_array(chunk, parallel)
                 self._waiting = [job for job in self._waiting if not job.id]
+        except NoAnswer:
+            pass
+        except NoRoom as error:
+            alone = all(entry.ended for entry in queue.values()) and not self._jobs
+            if alone and len(chunk) == 1 and error.of_user:
+                raise refused(str(error)) from None
+            if self._limit == UNLIMITED:
+                self._say(f"Slurm accepts no more jobs at the moment ({error}); the others wait.")
+            self._full = len(chunk) == 1
+            self._limit = len(self._jobs) + len(chunk) // 2
+            self._limit_until = time.monotonic() + FULL_TICK
         if self._stopped:
             # Cancels arrays that were submitted while kill() was called.
             self.kill()
 
-    def _submit_array(self, jobs: list[_Job], threads: int) -> bool:
-        """Submit units as one array; return False if this has to be tried again."""
-        from submitit.core.utils import FailedJobError
+    def _adopt(self, queue: Queue) -> None:
+        """Take over the jobs of an earlier driver that run waiting units."""
+        from submitit.core.utils import JobPaths
 
+        waiting = {}
+        for job in self._waiting:
+            if (job.folder / OUTCOME).is_dir():
+                # Such a job ended after the driver had looked for outcomes.
+                now = datetime.now(UTC)
+                job.future.set_result(WorkerExit(uuid.uuid4().hex, now, now, 0))
+            else:
+                waiting[job.unit.key] = job
+        for name, entry in queue.items():
+            if entry.ended or entry.name not in self._arrays:
+                continue
+            found = waiting.get(self._arrays[entry.name][int(name.partition("_")[2] or 0)])
+            if found is None or found.id:
+                continue
+            paths = JobPaths(self._folder / entry.name, name)
+            if not paths.submitted_pickle.exists():
+                # The driver died while it submitted the array, and the job waits for this file.
+                cancel_jobs([name])
+                continue
+            found.id, found.array, found.stderr = name, entry.name, paths.stderr
+            found.update(queue)
+            found.folder.mkdir(parents=True, exist_ok=True)
+            self._jobs.append(found)
+
+    def _room(self) -> tuple[int, int]:
+        """Return how many more units may be submitted, and how many of them may run in parallel."""
+        if self._limit < UNLIMITED and time.monotonic() > self._limit_until:
+            self._limit += self._limit // 2 + 1
+            self._limit_until = time.monotonic() + FULL_TICK
+        room = self._limit - len(self._jobs)
+        if self._leaving or not self._jobs:
+            return room, self._workers
+        left = Counter(job.array for job in self._jobs)
+        free = self._workers - sum(
+            min(n, self._parallel.get(array, n)) for array, n in left.items()
+        )
+        # Never more units than may start at once: the number of parallel jobs of an array is fixed,
+        # and this one may later have the workers of the others.
+        return min(room, free), free
+
+    def _submit_array(self, jobs: list[_Job], parallel: int) -> None:
+        """Submit units that need the same resources as one array."""
         array = f"bench-{uuid.uuid4().hex}"
         folder = self._folder / array
         folder.mkdir()
@@ -418,203 +474,83 @@ class SlurmExecutor:
         # Written first, so that the jobs are recognised even if this process ends at once.
         self._arrays[array] = [job.unit.key for job in jobs]
         write_json(folder / KEYS, self._arrays[array])
-        executor = self._submitit(folder, {"cpus-per-task": threads, **self._options}, threads)
+        executor = _submitter(folder, self._options, jobs[0].needs, parallel)
         try:
-            with redirect_stderr(StringIO()), executor.batch():
-                found = [executor.submit(UnitJob(job.unit.to_json())) for job in jobs]
-        except FailedJobError as error:
-            if any(part in str(error) for part in NO_ANSWER):
-                return False
-            if "limit" in str(error) and (len(jobs) > 1 or self._jobs):
-                # The user may submit fewer jobs at a time, or must wait for others to end.
-                self._largest = max(1, len(jobs) // 2)
-                return False
-            raise _refused(error) from None
+            found = submit(executor, [UnitJob(job.unit.to_json()) for job in jobs])
+        except (NoRoom, UserError):
+            del self._arrays[array]
+            shutil.rmtree(folder)
+            raise
         for job, submitted in zip(jobs, found, strict=True):
             job.id = submitted.job_id
+            job.array = array
             job.stderr = submitted.paths.stderr
             job.submitted = datetime.now(UTC)
+        self._parallel[array] = parallel
         self._jobs += jobs
-        return True
-
-    def _submitit(self, folder: Path, options: Mapping[str, Any], threads: int) -> Any:
-        """Return an executor of submitit."""
-        import submitit
-
-        executor = submitit.SlurmExecutor(folder, max_num_timeout=REQUEUES)
-        options = {"requeue": True, **options}
-        minutes = _minutes(str(options.pop("time", TIME)))
-        executor.update_parameters(
-            job_name=folder.name,
-            time=minutes,
-            # Time to write a checkpoint; Slurm may send the signal up to a minute early.
-            signal_delay_s=min(90, 15 * minutes),
-            array_parallelism=self._workers or LARGEST_ARRAY**2,
-            additional_parameters={k: v for k, v in options.items() if v is not False},
-            setup=[
-                # Files of the working directory must not shadow libraries.
-                f"export {SAFE_PATH}=1",
-                # Since Slurm 22.05, srun does not take the number of CPUs from the job.
-                f"export SRUN_CPUS_PER_TASK=${{SLURM_CPUS_PER_TASK:-{threads}}}",
-            ],
-        )
-        return executor
-
-    def _probe(self, cache: Path) -> None:
-        """Check with a small job that compute nodes see the directories.
-
-        A successful check is remembered in the cache.
-        """
-        from submitit.core.utils import FailedJobError
-
-        work = self._folder.parent
-        place = repr([str(work.parent), sys.executable, sorted(map(str, self._options.items()))])
-        known = cache / JOBS / hashlib.sha256(place.encode()).hexdigest()[:16]
-        if known.exists():
-            return
-        known.parent.mkdir(parents=True, exist_ok=True)
-        array = f"bench-probe-{uuid.uuid4().hex}"
-        folder = self._folder / array
-        folder.mkdir()
-        token = known.parent / array
-        token.touch()
-        self._arrays[array] = []
-        executor = self._submitit(folder, {**self._options, "time": PROBE_TIME}, 1)
-        job = ""
-        try:
-            with redirect_stderr(StringIO()):
-                job = executor.submit(Probe(str(folder), [str(token)])).job_id
-            self._say(f"Waiting for the Slurm job {job}, which checks access to {work.parent} ...")
-            missing = self._answer_of(job, folder)["missing"]
-        except FailedJobError as error:
-            raise _refused(error) from None
-        except BaseException:
-            if job:
-                _scancel([job])
-            raise
-        finally:
-            del self._arrays[array]
-            token.unlink()
-            shutil.rmtree(folder, ignore_errors=True)
-        if missing:
-            raise UserError(
-                f"Compute nodes do not see the cache {cache}; set BENCH_CACHE to a directory that "
-                "all nodes share."
-            )
-        known.touch()
-
-    def _answer_of(self, job: str, folder: Path) -> Any:
-        """Wait for the answer of a probe."""
-        gone = None
-        while True:
-            time.sleep(TICK)
-            answer = read_json(folder / SEEN)
-            if answer is not None:
-                return answer
-            queue = self._queue()
-            if queue is None or (job in queue and queue[job].state not in ENDED_STATES):
-                gone = None
-            elif gone is None:
-                gone = time.monotonic()
-            elif time.monotonic() - gone > PATIENCE:
-                break
-        stderr = folder / f"{job}_0_log.err"
-        last = stderr.read_text(errors="replace").strip() if stderr.exists() else ""
-        if last:
-            raise UserError(
-                f"bench does not run on compute nodes: {last.rpartition(chr(10))[2].strip()}. "
-                f"Install it where they see {sys.executable}."
-            )
-        raise UserError(
-            f"The Slurm job {job} could not write to {folder.parent.parent.parent}; use --db with "
-            "a file in a directory that compute nodes share with this machine."
-        )
-
-
-class _Queued(NamedTuple):
-    """An entry of the queue."""
-
-    array: str
-    state: str
 
 
 @dataclass(eq=False)
-class _Job:
+class _Job(QueuedJob):
     """A unit and its job."""
 
     unit: Unit
+    array: str = ""
+    """Name of its array; empty, like the id, while it has not been submitted."""
     future: Future[WorkerExit] = field(default_factory=Future)
-    id: str = ""
-    """Id of the job; empty while it has not been submitted."""
-    state: str = "PENDING"
     stderr: Path = Path()
     submitted: datetime = field(default_factory=lambda: datetime.now(UTC))
-    gone: float | None = None
-    """When the job was first found to have ended, on the monotonic clock."""
     progress: Any = None
 
     @property
     def folder(self) -> Path:
         return Path(self.unit.folder)
 
-
-def _normalised(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options named as by sbatch; ``true`` and ``false`` set flags."""
-    words = {"true": True, "false": False}
-    return {
-        name.strip("-").replace("_", "-"): words.get(str(value).lower(), value)
-        for name, value in options.items()
-    }
+    @property
+    def needs(self) -> _Needs:
+        return _Needs(self.unit.threads, self.unit.network)
 
 
-def _minutes(text: str) -> int:
-    """Return a time limit in minutes, given in one of the formats of sbatch.
+class _Needs(NamedTuple):
+    """What the jobs of an array need."""
 
-    Raises
-    ------
-    UserError
-        If it is in none of them, or less than a minute.
+    threads: int
+    network: bool
+    """Whether they may use a GPU."""
+
+
+def _submitter(folder: Path, options: Mapping[str, Any], needs: _Needs, parallel: int) -> Any:
+    own = options if needs.network else without_gpus(options)
+    return submitter(folder, own, threads=needs.threads, parallel=parallel)
+
+
+def first_script(
+    options: Mapping[str, Any],
+    work: Path,
+    *,
+    workers: int,
+    threads: int,
+    network: bool,
+    units: int,
+) -> str:
+    """Return the batch script of the first array of some units, without submitting it.
+
+    Parameters
+    ----------
+    options : mapping
+        Options of sbatch by name.
+    work : pathlib.Path
+        The working directory of the units.
+    workers : int
+        Maximum number of jobs that run in parallel; 0 for no maximum.
+    threads : int
+        Number of threads of each unit.
+    network : bool
+        Whether their models are networks.
+    units : int
+        Number of units.
     """
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
-    minutes = 0
-    if match:
-        days, *rest = match.groups()
-        numbers = [int(number) for number in rest if number is not None]
-        if days is not None or len(numbers) == 3:
-            hours, more, seconds = (*numbers, 0, 0)[:3]
-        else:
-            hours, more, seconds = 0, *(*numbers, 0)[:2]
-        minutes = 1440 * int(days or 0) + 60 * hours + more + (seconds > 0)
-    if not minutes:
-        raise UserError(
-            f"--slurm time must be minutes, hours:minutes:seconds or days-hours, got {text!r}."
-        )
-    return minutes
-
-
-def _largest_array() -> int:
-    """Return the largest number of tasks of a job array."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config") or "", re.M)
-    return max(1, int(found.group(1))) if found else LARGEST_ARRAY
-
-
-def _ask(*words: str) -> str | None:
-    """Return the output of a command of Slurm, or None if it fails."""
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
-def _scancel(jobs: Sequence[str], *options: str) -> None:
-    _ask("scancel", "--quiet", *options, *jobs)
-
-
-def _refused(error: Exception) -> UserError:
-    """Return a message about options that sbatch does not accept."""
-    lines = [line.removeprefix("sbatch: error: ") for line in str(error).strip().splitlines()]
-    return UserError(
-        f"Slurm refused the job: {lines[-1] if lines else 'sbatch failed'}. Change --slurm or "
-        "[slurm] in bench.toml."
-    )
+    folder = work.resolve() / JOBS / "bench-..."
+    needs = _Needs(threads, network)
+    executor = _submitter(folder, normalised(options), needs, workers or UNLIMITED)
+    return batch_script(executor, min(units, largest_array()))

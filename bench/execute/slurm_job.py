@@ -45,9 +45,11 @@ class UnitJob:
 
         unit = Unit.from_json(self.unit)
         folder = Path(unit.folder)
-        if (folder / OUTCOME).is_dir():
-            # The job was requeued after its unit had ended.
+        if (folder / OUTCOME).is_dir() or not folder.is_dir():
+            # The job was requeued after its unit had ended; a driver may have stored the outcome.
             return
+        # The end of a worker that was killed when the job was requeued.
+        (folder / ENDED).unlink(missing_ok=True)
         started = datetime.now(UTC)
         # Slurm announces a time limit or preemption by signals to all processes. The worker must
         # not end because of them, since this process decides what happens.

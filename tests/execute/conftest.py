@@ -8,7 +8,7 @@ from tests.execute.slurm_cluster import NoCluster, cluster
 
 @pytest.fixture(scope="session")
 def slurm_cluster():
-    """The environment variables of a Slurm cluster on this machine, or the reason for none."""
+    """A Slurm cluster on this machine, or the reason for none."""
     with ExitStack() as stack:
         try:
             found = stack.enter_context(cluster())
@@ -19,13 +19,16 @@ def slurm_cluster():
 
 @pytest.fixture
 def slurm(slurm_cluster, monkeypatch):
-    """Let commands use a Slurm cluster on this machine; the test is skipped if there is none."""
+    """Let commands use a Slurm cluster on this machine, and return the environment for that.
+
+    The test is skipped if there is none.
+    """
     pytest.importorskip("submitit")
     if isinstance(slurm_cluster, str):
         pytest.skip(slurm_cluster)
-    for name, value in slurm_cluster.items():
+    for name, value in slurm_cluster.environment.items():
         monkeypatch.setenv(name, value)
-    return slurm_cluster
+    return slurm_cluster.environment
 
 
 @pytest.fixture(scope="session")

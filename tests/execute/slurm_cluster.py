@@ -6,8 +6,11 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 PROGRAMS = (
     "setpriv",
@@ -48,6 +51,7 @@ SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=100000
 ReturnToService=2
 KillWait=2
+MinJobAge=3600
 MaxArraySize=5
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} Gres=gpu:1 State=UNKNOWN
@@ -60,9 +64,62 @@ class NoCluster(Exception):
     """Why no cluster can be started here."""
 
 
+@dataclass
+class Cluster:
+    """A running cluster.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Its directory.
+    host : str
+        The name of its node.
+    """
+
+    folder: Path
+    host: str
+    daemons: dict[str, subprocess.Popen] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables for its commands."""
+        return {"SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    def start(self, *words: str) -> None:
+        """Start a daemon."""
+        self.daemons[words[0]] = _start(words, self.folder, self.environment)
+
+    def restart_controller(self, seconds: float) -> None:
+        """Kill the controller and start it again some seconds later."""
+        old = self.daemons["slurmctld"]
+        old.kill()
+        old.wait()
+        time.sleep(seconds)
+        self.start("slurmctld", "-D")
+        self.wait(lambda: _ask(self.environment, "sinfo", "--noheader") is not None)
+
+    def wait(self, ready, seconds: float = 30) -> None:
+        """Wait until the latest daemon is ready.
+
+        Raises
+        ------
+        NoCluster
+            If it does not become ready, or a daemon has ended.
+        """
+        deadline = time.monotonic() + seconds
+        while not ready():
+            ended = [name for name, daemon in self.daemons.items() if daemon.poll() is not None]
+            if ended or time.monotonic() > deadline:
+                name = (ended or list(self.daemons))[-1]
+                logs = [self.folder / f"{name}.out", self.folder / f"{name}.log"]
+                words = "".join(log.read_text(errors="replace") for log in logs if log.exists())
+                raise NoCluster(f"{name} does not start: {words[-500:]}")
+            time.sleep(0.2)
+
+
 @contextmanager
-def cluster():
-    """Start a cluster; yields the environment variables for its commands.
+def cluster(more: str = "", files: Mapping[str, str] = MappingProxyType({})):
+    """Start a cluster, with more lines in its ``slurm.conf``, and with more files next to it.
 
     Raises
     ------
@@ -76,34 +133,35 @@ def cluster():
         raise NoCluster("needs root to start Slurm")
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
     folder.chmod(0o755)
-    daemons = []
+    found = Cluster(folder, socket.gethostname().partition(".")[0])
     try:
         for name in ("state", "spool"):
             (folder / name).mkdir()
-        host = socket.gethostname().partition(".")[0]
         controller, node = _free_ports(2)
-        (folder / "slurm.conf").write_text(
-            CONFIG.format(folder=folder, host=host, controller=controller, node=node, cpus=CPUS)
+        config = CONFIG.format(
+            folder=folder, host=found.host, controller=controller, node=node, cpus=CPUS
         )
+        (folder / "slurm.conf").write_text(config + more)
         # A file that always exists instead of a GPU.
         (folder / "gres.conf").write_text("Name=gpu File=/dev/zero\n")
+        for name, text in files.items():
+            (folder / name).write_text(text)
         key = folder / "munge.key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o400)
-        environment = {"SLURM_CONF": str(folder / "slurm.conf")}
-        munged = (
+        found.start(
             *("munged", "--foreground", "--force", f"--socket={folder}/munge.socket"),
             *(f"--key-file={key}", f"--pid-file={folder}/munged.pid"),
             *(f"--log-file={folder}/munged.log", f"--seed-file={folder}/munged.seed"),
         )
-        for words in (munged, ("slurmctld", "-D", "-c"), ("slurmd", "-D")):
-            daemons.append(_start(words, folder, environment))
-            if words is munged:
-                _wait(lambda: (folder / "munge.socket").exists(), daemons, folder)
-        _wait(lambda: _is_idle(environment), daemons, folder)
-        yield environment
-        _end_jobs(environment)
+        found.wait(lambda: (folder / "munge.socket").exists())
+        found.start("slurmctld", "-D", "-c")
+        found.start("slurmd", "-D")
+        found.wait(lambda: _is_idle(found.environment))
+        yield found
+        _end_jobs(found.environment)
     finally:
+        daemons = list(found.daemons.values())
         for daemon in reversed(daemons):
             daemon.terminate()
         for daemon in daemons:
@@ -116,7 +174,7 @@ def cluster():
 
 
 def _start(words, folder, environment):
-    with open(folder / f"{words[0]}.out", "wb") as out:
+    with open(folder / f"{words[0]}.out", "ab") as out:
         return subprocess.Popen(
             # The daemon ends even if the tests are killed.
             ("setpriv", "--pdeathsig", "TERM", *words),
@@ -145,18 +203,6 @@ def _end_jobs(environment):
     _ask(environment, "scancel", "--user=root")
     deadline = time.monotonic() + 30
     while _ask(environment, "squeue", "--noheader") != "" and time.monotonic() < deadline:
-        time.sleep(0.2)
-
-
-def _wait(ready, daemons, folder, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not ready():
-        ended = [daemon for daemon in daemons if daemon.poll() is not None]
-        if ended or time.monotonic() > deadline:
-            name = (ended or daemons[-1:])[0].args[3]
-            logs = [folder / f"{name}.out", folder / f"{name}.log"]
-            words = "".join(log.read_text(errors="replace") for log in logs if log.exists())
-            raise NoCluster(f"{name} does not start: {words[-500:]}")
         time.sleep(0.2)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +151,9 @@ def test_a_unit_ends_with_an_outcome_of_its_own_process(executor, make, tmp_path
 
 
 def test_units_run_side_by_side_and_no_more_than_there_are_slots(executor, make, tmp_path):
-    futures = [executor.submit(make("slow", name * 16)) for name in "abc"]
+    # The third needs other resources.
+    units = [replace(make("slow", name * 16), network=name == "c") for name in "abc"]
+    futures = [executor.submit(unit) for unit in units]
     folders = [tmp_path / "work" / (name * 16) for name in "abc"]
     wait_for(lambda: sum(bool(workers_in(folder)) for folder in folders) == 2)
     time.sleep(0.5)
