@@ -25,7 +25,6 @@ from bench.execute.remote import PROGRESS, latest_attempt, read_json, write_json
 from bench.execute.slurm_job import ENDED, UnitJob, exit_from_plain
 from bench.execute.slurm_probe import check_directories
 from bench.execute.slurm_queue import (
-    ENDED_STATES,
     LARGEST_ARRAY,
     OURS,
     TIME,
@@ -37,6 +36,7 @@ from bench.execute.slurm_queue import (
     ask,
     batch_script,
     cancel_jobs,
+    end_of,
     largest_array,
     minutes_of,
     normalised,
@@ -369,7 +369,7 @@ class SlurmExecutor:
         )
         if self._stopped:
             return replace(ended, exit_code=-signal.SIGKILL)
-        words, cause, exit_code = ENDED_STATES[job.state]
+        words, cause, exit_code = end_of(job.state, stderr)
         if words == VANISHED and worker is not None:
             return worker
         last = stderr.strip().rpartition("\n")[2].strip()

@@ -65,6 +65,13 @@ ENDED_STATES = {
     ),
 }
 """States of jobs that have ended; empty for jobs that Slurm has forgotten."""
+MEMORY = re.compile(r"exceeded (job )?memory limit|oom.kill", re.IGNORECASE)
+"""What Slurm writes into the log of a job whose processes it killed, whatever the state says."""
+
+
+def end_of(state: str, log: str) -> End:
+    """Return what the state and the log of a job that has ended say about its unit."""
+    return ENDED_STATES["OUT_OF_MEMORY" if MEMORY.search(log) else state]
 
 
 class NoAnswer(Exception):

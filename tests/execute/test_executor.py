@@ -18,73 +18,7 @@ from bench.execute.local import LocalExecutor
 from bench.execute.ray import RayExecutor
 from bench.execute.slurm import SlurmExecutor
 from bench.execute.unit import OUTCOME, publish
-from bench.spec import Arm, Component
-from bench.unit import Environment, Layout, Outcome, Unit, UnitData
-from registry.cards import Task
-
-SLOW = """
-import time
-from registry import model
-
-@model("slow", kind="estimator")
-def build(params, task, shape):
-    class Slow:
-        def fit(self, volumes, targets):
-            time.sleep(60)
-    return Slow()
-
-@model("failing", kind="estimator")
-def build_failing(params, task, shape):
-    raise RuntimeError("no such luck")
-
-@model("visible", kind="estimator")
-def build_visible(params, task, shape):
-    import os
-    time.sleep(1)
-    raise RuntimeError(os.environ.get("CUDA_VISIBLE_DEVICES"))
-"""
-
-
-@pytest.fixture
-def make(tmp_path):
-    """Return a function that creates a small unit of a model."""
-    volumes = np.random.default_rng(0).normal(size=(12, 4, 4, 4)).astype(np.float16)
-    np.save(tmp_path / "volumes.npy", volumes)
-    (tmp_path / "slow.py").write_text(SLOW)
-
-    def unit(model: str, key: str) -> Unit:
-        arm = Arm(
-            model=Component(model, 1),
-            encoder=None,
-            fingerprint="f" * 16,
-            task=Task("age", "regression"),
-            params={"val_size": "full", "select": "loss"},
-            space={},
-            trials=None,
-            tune=None,
-            precision=None,
-        )
-        ages = [60.0, 62.0, 64.0, 66.0, 68.0, 70.0]
-        data = UnitData(
-            str(tmp_path / "volumes.npy"), 6, 6, list(range(6)), ages, [6, 7], [65.0, 66.0], [8, 9]
-        )
-        return Unit(
-            kind="trial",
-            key=key,
-            random_stream="0",
-            arm=arm,
-            params=arm.params,
-            data=data,
-            device="cpu",
-            threads=1,
-            network=False,
-            weights="",
-            plugins=[str(tmp_path / "slow.py")],
-            folder=str(tmp_path / "work" / key),
-            cache=str(tmp_path / "cache"),
-        )
-
-    return unit
+from bench.unit import Environment, Layout, Outcome, Unit
 
 
 @pytest.fixture(

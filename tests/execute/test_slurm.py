@@ -9,81 +9,23 @@ import stat
 import subprocess
 import sys
 import threading
-import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from bench.execute.slurm import SlurmExecutor
 from bench.execute.slurm_queue import minutes_of, normalised, without_gpus
+from bench.execute.unit import OUTCOME
 from bench.store import schema
 from bench.store.store import Store
 from registry.errors import UserError
 from tests.cli.running import ran
-from tests.execute.test_kill import finish, results, start
+from tests.execute.slurm_cluster import NoCluster, cluster
+from tests.execute.slurm_runs import GRID, LONG, SLURM, ask, jobs, run, wait_for
+from tests.execute.test_kill import finish, results
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-GRID = (
-    *("run", "--data", "synthetic-ad-4mm", "--model", "slice2d-own,linear-voxels"),
-    *("--set", "stride=8", "--train-sizes", "16", "--seeds", "2", "--trials", "2"),
-    *("--epochs", "2", "--threads", "1", "--precision", "fp32"),
-)
-SLURM = ("--executor", "slurm")
-LONG = (
-    *("run", "--data", "synthetic-ad-4mm", "--model", "slice2d-own", "--set", "stride=4"),
-    *("--train-sizes", "24", "--seeds", "1", "--trials", "0", "--epochs", "16"),
-    *("--threads", "1", "--precision", "fp32"),
-)
-
-
-@pytest.fixture
-def on_cluster(slurm, environment):
-    """The environment of a user of the cluster."""
-    return {**environment, **slurm}
-
-
-def ask(environment, *words):
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def jobs(environment, states="PENDING,RUNNING,COMPLETING"):
-    """Return the ids of jobs of units in the given states."""
-    words = ("squeue", "--noheader", "--array", f"--states={states}", "--format=%i %j")
-    lines = [line.split() for line in ask(environment, *words).splitlines()]
-    return [job for job, name in lines if name.startswith("bench-") and "probe" not in name]
-
-
-def wait_for(ready, seconds=300):
-    deadline = time.monotonic() + seconds
-    while not (found := ready()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return found
-
-
-def run(folder, environment, *words, name="x.db"):
-    """Start a command whose output can be read."""
-    return start(folder, environment, [*words, "--db"], name)
-
-
-def local(folder, cache, words):
-    """Return the results of a grid on this machine."""
-    process = run(folder, {**os.environ, "BENCH_CACHE": str(cache)}, *words)
-    out = finish(process)
-    assert process.returncode == 0, out
-    return results(folder / "x.db")
-
-
-@pytest.fixture(scope="module")
-def grid_results(tmp_path_factory, cache):
-    return local(tmp_path_factory.mktemp("grid"), cache, GRID)
-
-
-@pytest.fixture(scope="module")
-def long_results(tmp_path_factory, cache):
-    return local(tmp_path_factory.mktemp("long"), cache, LONG)
 
 
 def test_a_suite_gives_the_same_numbers_as_on_this_machine(tmp_path, on_cluster, grid_results):
@@ -234,6 +176,73 @@ def test_a_dry_run_prints_the_batch_scripts(bench, slurm, tmp_path):
     assert "#SBATCH --array=0-1%2\n" in more
     assert not (tmp_path / "x.db.work").exists()
     assert not jobs({**os.environ, **slurm})
+
+
+@contextmanager
+def own_cluster(monkeypatch, more, files):
+    """Let executors use a cluster with other settings."""
+    pytest.importorskip("submitit")
+    try:
+        with cluster(more, files) as found:
+            for name, value in found.environment.items():
+                monkeypatch.setenv(name, value)
+            yield
+    except NoCluster as error:
+        pytest.skip(str(error))
+
+
+@contextmanager
+def executor_for(tmp_path, say=print, **options):
+    work, cache = tmp_path / "work", tmp_path / "cache"
+    more = {"options": options, "work": work, "cache": cache, "say": say}
+    executor = SlurmExecutor(0, gpus=0, preload=[], on_progress=lambda *_: None, **more)
+    try:
+        yield executor
+    finally:
+        executor.shutdown()
+
+
+NO_LARGE_ARRAYS = """
+function slurm_job_submit(job, partitions, user)
+    local last = string.match(job.array_inx or "", "-(%d+)")
+    -- The number is that of the error for all limits of accounting.
+    if last and tonumber(last) > 1 then return 2050 end
+    return slurm.SUCCESS
+end
+function slurm_job_modify(job, record, partitions, user)
+    return slurm.SUCCESS
+end
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("more", "files"),
+    [
+        ("MaxJobCount=6\nMinJobAge=2\n", {}),
+        ("JobSubmitPlugins=lua\n", {"job_submit.lua": NO_LARGE_ARRAYS}),
+    ],
+)
+def test_units_that_slurm_does_not_accept_at_once_are_submitted_later(
+    tmp_path, monkeypatch, make, more, files
+):
+    said = []
+    with own_cluster(monkeypatch, more, files), executor_for(tmp_path, said.append) as executor:
+        futures = [executor.submit(make("prior", f"{number:016d}")) for number in range(7)]
+        assert [future.result(timeout=300).exit_code for future in futures] == [0] * 7
+    assert len(list(tmp_path.glob(f"work/*/{OUTCOME}"))) == 7
+    limited = [words for words in said if "accepts no more jobs at the moment" in words]
+    assert len(limited) == bool(files)
+
+
+@pytest.mark.slow
+def test_a_job_beyond_its_memory_is_said_to_be_so(tmp_path, monkeypatch, make):
+    more = "SelectTypeParameters=CR_CPU_Memory\nJobAcctGatherType=jobacct_gather/linux\n"
+    more += "JobAcctGatherFrequency=1\nJobAcctGatherParams=OverMemoryKill\n"
+    with own_cluster(monkeypatch, more, {}), executor_for(tmp_path, mem="700M") as executor:
+        ended = executor.submit(make("hungry", "a" * 16)).result(timeout=120)
+    assert ended.cause == "memory"
+    assert "ran out of memory; request more with --slurm mem=" in ended.reason
 
 
 def refused(bench, *words, **environment):
