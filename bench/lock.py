@@ -13,6 +13,8 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from registry.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -20,6 +22,29 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 PATIENCE = 10.0
 """Seconds of waiting for a lock before a warning is logged."""
+
+
+class LockHeld(UserError):
+    """Another process writes to a database.
+
+    Parameters
+    ----------
+    database : object
+        The database.
+    holder : str
+        A description of the process.
+    remnant : str
+        A file to delete if that process no longer exists; empty if the system releases its lock.
+    """
+
+    def __init__(self, database: object, holder: str, remnant: str = "") -> None:
+        self.holder = holder
+        words = f"Another command is writing to {database}: {holder}. Wait for it, or use another "
+        super().__init__(
+            f"{words}--db; if that process no longer exists, delete {remnant}."
+            if remnant
+            else f"{words}--db."
+        )
 
 
 @contextmanager

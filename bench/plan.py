@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 
 from bench.data.cohort import Cohort
 from bench.primary_analysis import DEFAULT_ANALYSIS, PrimaryAnalysis, check_analysis
@@ -16,9 +14,7 @@ from bench.spec import (
     Component,
     StudySpec,
     TrialSpec,
-    arm_from_plain,
     dimension_to_plain,
-    key_of,
 )
 from bench.store import schema
 from bench.store.store import DONE, FAILED, Store
@@ -75,8 +71,11 @@ class Plan:
     """Studies to run before their trials."""
     sizes: Sequence[int]
     dropped: Sequence[tuple[str, str]]
-    seconds: float | None
-    """Expected duration, from stored trials; None if there are no comparable ones."""
+
+    @property
+    def units(self) -> list[StudySpec | TrialSpec]:
+        """The studies and trials to run."""
+        return [*self.studies, *(trial.spec for trial in self.trials if trial.action == "run")]
 
     def count(self, action: str) -> int:
         """Return the number of trials with an action."""
@@ -207,7 +206,6 @@ def make_plan(
         studies=studies,
         sizes=sizes,
         dropped=dropped,
-        seconds=_expected_seconds(trials, studies, store),
     )
 
 
@@ -456,40 +454,3 @@ def _check_contracts(
     for key in arms:
         if key in running and cards[key].kind == "network":
             check_network(cards[key], arms[key], cohort.shape, weights[key])
-
-
-def _expected_seconds(
-    trials: Sequence[PlannedTrial], studies: Sequence[StudySpec], store: Store | None
-) -> float | None:
-    """Return the expected duration from stored trials of the same models on the same cohort.
-
-    It is assumed that the duration is proportional to the number of epochs, and that a trial of a
-    study takes as long as a final trial.
-    """
-    known: dict[tuple[str, int], list[float]] = {}
-    for spec, size, seconds in store.durations() if store is not None else []:
-        arm = arm_from_plain(spec)
-        known.setdefault((_work(arm), size), []).append(seconds / _epochs(arm))
-    cells: Counter[tuple[str, int]] = Counter()
-    arms = {t.spec.arm.key: t.spec.arm for t in trials}
-    cells.update((t.spec.arm.key, t.spec.n_train) for t in trials if t.action == "run")
-    for study in studies:
-        cells[study.arm.key, study.n_train] += study.arm.trials or 0
-    work = {key: _work(arms[key]) for key, _ in cells}
-    if not cells or any((work[key], size) not in known for key, size in cells):
-        return None
-    return sum(
-        fmean(known[work[key], size]) * _epochs(arms[key]) * times
-        for (key, size), times in cells.items()
-    )
-
-
-def _work(arm: Arm) -> str:
-    """Return a key of everything that determines the duration of an epoch of an arm."""
-    params = {name: value for name, value in arm.params.items() if name != "epochs"}
-    return key_of(replace(arm, params=params, space={}, trials=None, tune=None))
-
-
-def _epochs(arm: Arm) -> float:
-    """Return the number of epochs of a network, 1 for an estimator."""
-    return float(arm.params.get("epochs", 1))

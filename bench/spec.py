@@ -232,3 +232,13 @@ def arm_from_plain(values: Mapping[str, Any]) -> Arm:
     task = fields["task"]
     fields["task"] = Task(task["target"], task["kind"], tuple(task["classes"]))
     return Arm(**fields)
+
+
+def label_of(spec: StudySpec | TrialSpec) -> str:
+    """Return a description of a study or trial."""
+    model = spec.arm.model.name
+    if spec.arm.encoder is not None:
+        model += f" [{spec.arm.encoder.name}]"
+    if isinstance(spec, StudySpec):
+        return f"{model} n={spec.n_train} tuning"
+    return f"{model} n={spec.n_train} seed {spec.seed}"

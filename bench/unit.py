@@ -78,6 +78,8 @@ class Unit:
     """Whether results on a GPU must be bitwise reproducible."""
     keep: tuple[str, ...] = ()
     """Which weights of a trial to keep: ``best``, ``last``."""
+    halvings: int = 0
+    """How often each batch is halved from the start, because memory ran out in earlier attempts."""
     time_limit: float | None = None
     """Seconds after which the process ends; it can be resumed from its checkpoint."""
 

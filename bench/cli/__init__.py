@@ -18,6 +18,8 @@ from bench.cli import (
     data,
     db,
     export,
+    ingest,
+    plan,
     plot,
     predict,
     report,
@@ -43,6 +45,8 @@ app.command("power")(compare.power)
 app.command("plot")(plot.plot)
 app.command("export")(export.export)
 app.command("merge")(db.merge)
+app.command("plan", cls=GroupedCommand)(plan.plan)
+app.command("ingest")(ingest.ingest)
 app.command("status")(report.status)
 app.command("show")(catalogue.show)
 app.add_typer(catalogue.app, name="list")

@@ -12,7 +12,7 @@ import typer
 
 from bench.cli.help import EXECUTION, OUTPUT, TRAINING
 from bench.cli.options import Db, Device, Plugins, Work
-from bench.cli.parsing import check_choice, check_least, parse_pairs
+from bench.cli.parsing import check_choice, check_least, parse_limit, parse_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -117,6 +117,15 @@ class ExecutionOptions:
             rich_help_panel=EXECUTION,
         ),
     ] = None
+    max_failures: Annotated[
+        str | None,
+        typer.Option(
+            "--max-failures",
+            metavar="N|N%",
+            help="Start no more units after more than N trials, or N % of them, have failed.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None
     reuse: Annotated[
         str,
         typer.Option(
@@ -146,7 +155,7 @@ class ExecutionOptions:
 
         return catalogue.executor(self.executor)
 
-    def check(self, precision: str | None) -> None:
+    def check(self, precision: str | None, *, detach: bool = False) -> None:
         """Check what does not depend on the plan.
 
         Raises
@@ -163,6 +172,7 @@ class ExecutionOptions:
         check_least("--workers", self.workers, 1)
         check_least("--threads", self.threads, 1)
         check_least("--per-gpu", self.per_gpu, 1)
+        parse_limit(self.max_failures, 0)
         if self.time_limit is not None and not self.time_limit > 0:
             raise UserError(
                 f"--time-limit must be greater than 0 minutes, got {self.time_limit:g}."
@@ -174,6 +184,16 @@ class ExecutionOptions:
         for name, pairs in self._given().items():
             if pairs and self.executor != name:
                 raise UserError(f"--{name} requires --executor {name}.")
+        if detach and not self.card.detachable:
+            raise UserError(
+                f"--detach requires an executor whose jobs outlive this command, such as slurm, "
+                f"not {self.executor}."
+            )
+        if detach and self.reuse == "no":
+            raise UserError(
+                "--detach cannot be combined with --reuse no, because results that are collected "
+                "later do not replace stored ones."
+            )
         if self.card.remote and precision in (None, "auto"):
             raise UserError(
                 f"--executor {self.executor} requires --precision fp32 or --precision bf16, "
@@ -288,8 +308,9 @@ class ExecutionOptions:
         command: int,
         argv: Sequence[str],
         resources: Resources,
+        trials: int,
     ) -> ExecutionSettings:
-        """Return the settings of a command."""
+        """Return the settings of a command that runs a number of trials."""
         from bench.execute.settings import ExecutionSettings, work_folder
 
         # If the cache belongs to another user, units use a directory next to the database.
@@ -307,6 +328,7 @@ class ExecutionOptions:
             time_limit=None if self.time_limit is None else 60 * self.time_limit,
             workers=None if self.card.remote else resources.workers,
             memory=resources.memory,
+            max_failures=parse_limit(self.max_failures, trials),
             work_given=self.work,
         )
 

@@ -120,3 +120,37 @@ def check_least(option: str, value: int | None, least: int) -> None:
     """
     if value is not None and value < least:
         raise UserError(f"{option} must be at least {least}, got {value}.")
+
+
+def parse_limit(text: str | None, total: int) -> int | None:
+    """Return the number of failures that ``--max-failures`` allows among `total` trials.
+
+    Raises
+    ------
+    UserError
+        If it is neither a number of trials nor a percentage.
+    """
+    if text is None:
+        return None
+    number = text.strip().removesuffix("%")
+    if not (number.isascii() and number.isdigit()) or ("%" in text and int(number) > 100):
+        raise UserError(
+            f"--max-failures must be a number of trials such as 10, or a share such as 5%, got "
+            f"{text!r}."
+        )
+    return int(number) * total // 100 if "%" in text else int(number)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Parse a part of a plan such as ``3/8``.
+
+    Raises
+    ------
+    UserError
+        If it is not two numbers, or the first is not between 1 and the second.
+    """
+    part, _, parts = text.partition("/")
+    numbers = [int(each) if each.isascii() and each.isdigit() else 0 for each in (part, parts)]
+    if not 1 <= numbers[0] <= numbers[1]:
+        raise UserError(f"--shard must be a part of all parts such as 3/8, got {text!r}.")
+    return numbers[0], numbers[1]

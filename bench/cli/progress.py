@@ -17,9 +17,13 @@ from bench.cli import streams
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from bench.expected import TimeLeft
+
 
 MINUTE = 60.0
 """Minimum number of seconds between two lines about running units in logs and pipes."""
+SHOWN = 8
+"""Maximum number of running units to show."""
 STILL = 10
 """Minutes after which a line is repeated even if nothing has changed."""
 
@@ -27,9 +31,11 @@ STILL = 10
 class PlainProgress:
     """One line per finished unit and at most one per minute about running units."""
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self, left: TimeLeft, workers: int) -> None:
+        self.total = left.total
         self.finished = 0
+        self._left = left
+        self._workers = workers
         self._labels: dict[str, str] = {}
         self._running: dict[str, str] = {}
         """The latest progress of each running unit."""
@@ -76,6 +82,7 @@ class PlainProgress:
             self._labels.pop(key, None)
             self._running.pop(key, None)
             self.finished += 1
+            self._left.ended(key, seconds, done=state == "done")
             detail = f": {error}" if error else ""
             self.say(f"[{self.finished}/{self.total}] {label} {state} in {seconds:.1f} s{detail}")
 
@@ -92,17 +99,20 @@ class PlainProgress:
                     for key, words in self._running.items()
                     if key in self._labels
                 ]
-                line = "; ".join(found)
+                line = "; ".join(found[:SHOWN])
+                if len(found) > SHOWN:
+                    line += f"; and {len(found) - SHOWN} more"
                 quiet += 1
                 if line and (line != printed or quiet >= STILL):
-                    self.say(f"[{self.finished}/{self.total}] running: {line}")
+                    left = _left(self._left, self._workers or len(found))
+                    self.say(f"[{self.finished}/{self.total}] running: {line}{left}")
                     printed, quiet = line, 0
 
 
 class BarProgress:
     """A bar for the whole command and one for each running unit."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, left: TimeLeft, workers: int) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -110,7 +120,6 @@ class BarProgress:
             Progress,
             TextColumn,
             TimeElapsedColumn,
-            TimeRemainingColumn,
         )
 
         self._progress = Progress(
@@ -118,10 +127,12 @@ class BarProgress:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
             console=Console(stderr=False),
         )
-        self._all = self._progress.add_task("units", total=total)
+        self._left = left
+        self._workers = workers
+        self._all = self._progress.add_task("units", total=left.total, left="")
         self._labels: dict[str, str] = {}
         self._tasks: dict[str, TaskID] = {}
         # Threads of the executor report while the thread of the driver adds and removes bars.
@@ -158,7 +169,9 @@ class BarProgress:
             if label is None:
                 return
             if key not in self._tasks:
-                self._tasks[key] = self._progress.add_task("", total=100)
+                if len(self._tasks) >= SHOWN:
+                    return
+                self._tasks[key] = self._progress.add_task("", total=100, left="")
             self._progress.update(
                 self._tasks[key], description=f"  {label}, {words}", completed=round(100 * share)
             )
@@ -170,7 +183,9 @@ class BarProgress:
             task = self._tasks.pop(key, None)
             if task is not None:
                 self._progress.remove_task(task)
-            self._progress.advance(self._all)
+            self._left.ended(key, seconds, done=state == "done")
+            left = _left(self._left, self._workers or len(self._tasks)).lstrip("; ")
+            self._progress.update(self._all, advance=1, left=left)
         if error:
             self.say(f"{label} {state} in {seconds:.1f} s: {error}")
 
@@ -179,9 +194,25 @@ class BarProgress:
         self.say(f"warning: {words}")
 
 
-def make_progress(total: int) -> PlainProgress | BarProgress:
-    """Return the display for standard output."""
-    return BarProgress(total) if _is_terminal() else PlainProgress(total)
+def make_progress(left: TimeLeft, workers: int) -> PlainProgress | BarProgress:
+    """Return the display for standard output.
+
+    Parameters
+    ----------
+    left : TimeLeft
+        The units of the command.
+    workers : int
+        Number of units that run in parallel; 0 if it is not known.
+    """
+    return (BarProgress if _is_terminal() else PlainProgress)(left, workers)
+
+
+def _left(left: TimeLeft, parallel: int) -> str:
+    """Return the time left in words, if it is known."""
+    from bench.expected import in_words
+
+    seconds = left.seconds(parallel)
+    return "" if seconds is None else f"; {in_words(seconds)} left"
 
 
 def _is_terminal() -> bool:

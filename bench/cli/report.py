@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import Db, Plugins
+from bench.cli.options import Db, Plugins, Work
 from bench.cli.parsing import parse_pairs
-from bench.cli.showing import Format, Out, Standalone, Where, Wide, show
+from bench.cli.progress import stoppable
+from bench.cli.showing import Format, Out, Standalone, Where, Wide, database, show
 
 if TYPE_CHECKING:
     from bench.report.table import Report
     from bench.store.store import Store
 
 WITH_APPENDIX = ("html", "csv", "json")
+WATCH = 10.0
+"""Seconds between two looks at the jobs."""
+SHOWN = 8
+"""Number of running units that are listed."""
 
 
 def report(
@@ -68,8 +76,63 @@ def report(
     show(db, build, format_, out, standalone=standalone, wide=wide, plugins=plugins)
 
 
-def status(wide: Wide = False, db: Db = None) -> None:
-    """Print which trials are stored, failed or missing."""
+def status(
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Repeat this until the jobs of `bench run --detach` have ended."
+        ),
+    ] = False,
+    wide: Wide = False,
+    db: Db = None,
+    work: Work = None,
+) -> None:
+    """Print which trials are stored, running, failed or missing."""
     from bench.report.status import build_status
 
-    show(db, build_status, wide=wide)
+    with stoppable():
+        while True:
+            if watch and sys.stdout.isatty():
+                print("\033[2J\033[H", end="")
+            show(db, build_status, wide=wide)
+            if not _print_jobs(db, work) or not watch:
+                return
+            time.sleep(WATCH)
+
+
+def _print_jobs(db: str | None, work: Path | None) -> int:
+    """Print the progress of the jobs of a database, and return the number that have not ended."""
+    from bench.execute.jobs import count_jobs
+    from bench.execute.settings import work_folder
+    from bench.plan_file import kept_plans
+    from bench.store import schema
+    from bench.store.store import Store
+    from registry.core import counted
+
+    where = database(db)
+    if work is None and not isinstance(where, Path):
+        return 0
+    folder = work_folder(where, work)
+    plans = kept_plans(folder)
+    left = 0
+    for plan in plans:
+        store = Store.for_reading(where)
+        try:
+            stored = {
+                *store.states(schema.trials, list(plan.keys)),
+                *store.states(schema.studies, list(plan.studies)),
+            }
+        finally:
+            store.close()
+        found = count_jobs(plan, folder, stored)
+        print(
+            f"{counted(len(plan.keys) + len(plan.studies), 'unit')} on other machines: "
+            f"{found.stored} stored, {found.finished} finished and not stored yet, "
+            f"{len(found.running)} running, {found.waiting} waiting"
+        )
+        for words in found.running[:SHOWN]:
+            print(f"  {words}")
+        if len(found.running) > SHOWN:
+            print(f"  and {len(found.running) - SHOWN} more")
+        left += found.left
+    return left

@@ -15,11 +15,13 @@ from bench.cli.comparison_options import ComparisonOptions
 from bench.cli.execution_options import ExecutionOptions
 from bench.cli.help import EXECUTION
 from bench.cli.options import DatasetOptions, expand_options
+from bench.cli.parsing import parse_shard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.cli.execution_options import Resources
+    from bench.cli.progress import BarProgress, PlainProgress
     from bench.execute.driver import RunSummary
     from bench.execute.settings import ExecutionSettings
     from bench.plan import Plan
@@ -48,11 +50,50 @@ Examples:
 """
 
 
+def _use_options(context: typer.Context, folder: Path | None) -> Path | None:
+    """Let the options of a plan be the defaults of this command."""
+    if folder is not None:
+        from bench.plan_file import read_plan
+
+        context.default_map = dict(read_plan(folder).options)
+    return folder
+
+
 @expand_options
 def run(
     what: ComparisonOptions,
     dataset: DatasetOptions,
     how: ExecutionOptions,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="Run the plan that `bench plan` has written into a directory.",
+            is_eager=True,
+            callback=_use_options,
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Run only part I of N of the plan given by --from.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    detach: Annotated[
+        bool,
+        typer.Option(
+            "--detach",
+            help="Submit the jobs and return; `bench ingest` stores what they have finished.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = False,
+    # Hidden, because it is `bench ingest`.
+    collect: Annotated[bool, typer.Option("--collect", hidden=True)] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -67,23 +108,38 @@ def run(
     Options with NAME,... or KEY=VALUE can be repeated.
     """
     from bench.cli.catalogue import load_plugins
-    from bench.cli.plan import make_plans, open_cohorts, print_plan
+    from bench.cli.plan import (
+        find_durations,
+        make_plans,
+        open_cohorts,
+        plain_options,
+        print_plan,
+    )
+    from bench.cli.progress import make_progress
     from bench.config import load_config
-    from bench.execute.driver import record
+    from bench.execute.driver import Driver, record
     from bench.execute.provenance import refuse_tracked_file
     from bench.execute.settings import work_folder
+    from bench.expected import TimeLeft
+    from bench.plan_file import forget_plans, keep_plan, read_plan, restricted
     from bench.store.database import find_database, write_errors
     from bench.store.postgres import without_password
+    from registry.errors import UserError
 
     config = load_config()
     load_plugins(how.plugins, strict=True)
     request = what.request(config, device=how.device, reuse=how.reuse)
-    how.check(what.precision)
+    how.check(what.precision, detach=detach)
     looking = dry_run or how.reuse == "only"
-    if not looking:
+    if not (looking or collect):
         how.check_hardware(config)
     cohort_requests = what.cohorts(dataset, config)
-    database = find_database(how.db or config.db)
+    planned = None if from_ is None else read_plan(from_)
+    part = None if shard is None else parse_shard(shard)
+    if part and planned is None:
+        raise UserError("--shard requires --from, the directory of a plan.")
+    own = config.db if planned is None or collect else str(planned.database(part))
+    database = find_database(how.db or own)
     if not looking:
         work_folder(database, how.work)
         if isinstance(database, Path) and not all(item.card.synthetic for item in cohort_requests):
@@ -93,8 +149,13 @@ def run(
         store = _open_store(database, dry_run=looking, stack=stack)
         cohorts = open_cohorts(cohort_requests, config)
         plans = make_plans(request, cohorts, store)
+        durations = find_durations(store, cohorts)
+        if planned is not None:
+            planned.check(plans)
+            keys = planned.shard(*part) if part else planned.keys
+            plans = [restricted(plan, keys) for plan in plans]
         for plan in plans:
-            print_plan(plan, request)
+            print_plan(plan, request, durations)
         todo = sum(plan.count("run") for plan in plans)
         if dry_run and todo and how.executor == "slurm":
             how.check_hardware(config)
@@ -110,12 +171,27 @@ def run(
             _finish_without_work(plans, database)
             return
         resources = how.resources(plans, config, store)
-        settings = how.settings(store.database, request.cache, command, argv, resources)
-        summary = _execute(store, plans, how, settings, resources)
-    _close(summary, todo, database)
+        settings = how.settings(store.database, request.cache, command, argv, resources, todo)
+        kept = None
+        if how.card.detachable and not collect:
+            # For `bench ingest` and `bench status`, even if this process is killed.
+            kept = keep_plan(settings.work, plans, plain_options(what, dataset, how))
+        left = TimeLeft(durations, [unit for plan in plans for unit in plan.units])
+        with make_progress(left, resources.workers) as progress:
+            if collect:
+                summary = Driver(store, None, settings, progress, lambda: False).run(plans)
+            else:
+                summary = _execute(store, plans, how, settings, resources, progress, detach=detach)
+        ended = not (summary.left or summary.stopped)
+        forget_plans(settings.work, store, kept if ended else None)
+    if summary.left:
+        _say_what_is_left(summary, todo, database, how, collect=collect)
+    else:
+        _close(summary, todo, database)
 
 
 def _open_store(database: Database, *, dry_run: bool, stack: ExitStack) -> Store | None:
+    from bench.cli.progress import stoppable
     from bench.execute.lock import driver_lock
     from bench.store.database import check_writable, has_content
     from bench.store.store import Store
@@ -127,7 +203,8 @@ def _open_store(database: Database, *, dry_run: bool, stack: ExitStack) -> Store
             stack.callback(store.close)
         return store
     check_writable(database)
-    stack.enter_context(driver_lock(database))
+    with stoppable():
+        stack.enter_context(driver_lock(database, lambda words: print(words, flush=True)))
     store = Store.for_writing(database)
     stack.callback(store.close, leave_wal=True)
     return store
@@ -150,21 +227,22 @@ def _execute(
     how: ExecutionOptions,
     settings: ExecutionSettings,
     resources: Resources,
+    progress: PlainProgress | BarProgress,
+    *,
+    detach: bool,
 ) -> RunSummary:
-    from bench.cli.progress import make_progress, stoppable
+    from bench.cli.progress import stoppable
     from bench.execute.driver import Driver
 
-    total = sum(plan.count("run") + len(plan.studies) for plan in plans)
-    with make_progress(total) as progress:
-        with stoppable():
-            executor = how.start(resources, settings, progress.progressed, progress.say)
-        stop = _Stop(executor, progress, how.card)
-        try:
-            with stop:
-                driver = Driver(store, executor, settings, progress, stop)
-                return driver.run(plans, replace=how.reuse == "no")
-        finally:
-            executor.shutdown()
+    with stoppable():
+        executor = how.start(resources, settings, progress.progressed, progress.say)
+    stop = _Stop(executor, progress, how.card)
+    try:
+        with stop:
+            driver = Driver(store, executor, settings, progress, stop)
+            return driver.run(plans, replace=how.reuse == "no", detach=detach)
+    finally:
+        executor.shutdown()
 
 
 class _Stop:
@@ -218,6 +296,22 @@ class _Stop:
                 f"{self._queued}Waiting for running trials; press Ctrl-C again to stop immediately."
             )
         self._pressed = True
+
+
+def _say_what_is_left(
+    summary: RunSummary, todo: int, database: Database, how: ExecutionOptions, *, collect: bool
+) -> None:
+    from bench.store.postgres import without_password
+    from registry.core import counted
+
+    left = counted(summary.left, "unit")
+    print(f"{summary.done} of {todo} trials done; results are stored in {database}.")
+    print(f"{left} without an outcome yet." if collect else f"{left} left to {how.executor}.")
+    words = [] if how.db is None else ["--db", without_password(how.db)]
+    words += [] if how.work is None else ["--work", str(how.work)]
+    print(f"To follow them:\n  {shlex.join(['bench', 'status', '--watch', *words])}")
+    print(f"To store what they have finished:\n  {shlex.join(['bench', 'ingest', *words])}")
+    print("Trials of unfinished studies are submitted when the same command is run again.")
 
 
 def _close(summary: RunSummary, todo: int, database: Database) -> None:

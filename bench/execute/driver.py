@@ -6,23 +6,24 @@ It is the only process that writes to the database.
 from __future__ import annotations
 
 import shutil
+import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.cohort import Cohort
-from bench.execute.base import Executor, WorkerExit
+from bench.execute.base import Executor, RemoteExecutor, WorkerExit
 from bench.execute.provenance import provenance
 from bench.execute.settings import ExecutionSettings
 from bench.execute.unit import (
@@ -34,7 +35,7 @@ from bench.execute.unit import (
 from bench.memory import Needs, workers_that_fit
 from bench.plan import Plan, PlannedTrial
 from bench.primary_analysis import DEFAULT_ANALYSIS, PrimaryAnalysis
-from bench.spec import Arm, StudySpec, TrialSpec
+from bench.spec import Arm, StudySpec, TrialSpec, label_of
 from bench.stats.metrics import compute, metric_of, metrics_for
 from bench.store.mirror import mirror_study
 from bench.store.store import (
@@ -54,6 +55,10 @@ from registry.errors import UserError
 
 LOG_TAIL = 4000
 """Number of characters of a worker's log to store."""
+RETRIES = 2
+"""How often a unit is run again after its worker was lost."""
+HALVINGS = 3
+"""How often a unit is run again with half as many volumes at a time after memory ran out."""
 
 
 class Observer(Protocol):
@@ -77,6 +82,8 @@ class RunSummary:
     failed: list[tuple[str, str]] = field(default_factory=list)
     """(label, error) of trials that failed or were interrupted."""
     stopped: bool = False
+    left: int = 0
+    """Units that were left to their executor, or for which there is no outcome to collect yet."""
 
 
 class Driver:
@@ -86,8 +93,8 @@ class Driver:
     ----------
     store : Store
         The database, open for writing and locked.
-    executor : Executor
-        Runs the units.
+    executor : Executor or None
+        Runs the units; None to store only outcomes that jobs have left, without running anything.
     settings : ExecutionSettings
         How and where units run.
     observer : Observer
@@ -99,7 +106,7 @@ class Driver:
     def __init__(
         self,
         store: Store,
-        executor: Executor,
+        executor: Executor | None,
         settings: ExecutionSettings,
         observer: Observer,
         stopping: Callable[[], bool],
@@ -122,10 +129,21 @@ class Driver:
         """Submitted units."""
         self._ended: SimpleQueue[Future[WorkerExit]] = SimpleQueue()
 
-    def run(self, plans: Sequence[Plan], *, replace: bool = False) -> RunSummary:
+    def run(
+        self, plans: Sequence[Plan], *, replace: bool = False, detach: bool = False
+    ) -> RunSummary:
         """Run all studies and trials of the plans, studies before their trials.
 
         Outcomes that an interrupted driver did not store are stored first.
+
+        Parameters
+        ----------
+        plans : sequence of Plan
+            What to run.
+        replace : bool
+            Whether stored results are replaced.
+        detach : bool
+            Whether to leave the units to a `RemoteExecutor` instead of waiting for them.
         """
         self._replace = replace
         if replace:
@@ -144,6 +162,8 @@ class Driver:
             ]
         left = {outcome.parent.name for outcome in self.settings.work.glob(f"*/{OUTCOME}")}
         self._queue.extend(sorted(units, key=lambda unit: unit[1].key not in left))
+        if self._submit_queued() and detach:
+            cast(RemoteExecutor, self.executor).detach()
         while self._submit_queued():
             # The timeout allows Ctrl-C to be handled while waiting.
             with suppress(Empty):
@@ -151,13 +171,30 @@ class Driver:
                 job = self._running.pop(future)
                 if not future.cancelled():
                     self._end(job, future.result())
+                elif detach:
+                    self.summary.left += 1
             if self.stopping() and not self.summary.stopped:
-                self.summary.stopped = True
-                self.executor.cancel()
+                self._stop()
+            if self._too_many_failures() and not self.summary.stopped:
+                self.observer.warn(
+                    f"{counted(len(self.summary.failed), 'trial')} failed, more than "
+                    "--max-failures allows, so no more are started"
+                )
+                self._stop()
         with suppress(OSError):
             # This fails if the directory contains the history of a study or other files.
             self.settings.work.rmdir()
         return self.summary
+
+    def _stop(self) -> None:
+        """Start no more units; running ones continue."""
+        assert self.executor is not None
+        self.summary.stopped = True
+        self.executor.cancel()
+
+    def _too_many_failures(self) -> bool:
+        limit = self.settings.max_failures
+        return limit is not None and len(self.summary.failed) > limit
 
     # ------------------------------------------------------------------ units
 
@@ -207,9 +244,15 @@ class Driver:
         if outcome is not None:
             self._take(job, outcome)
             return
-        future = self.executor.submit(self._unit(job))
-        self._running[future] = job
+        if self.executor is None:
+            self.summary.left += 1
+            return
+        self._submit(job, self.executor)
         self.observer.started(job.spec.key, job.label)
+
+    def _submit(self, job: _Job, executor: Executor) -> None:
+        future = executor.submit(self._unit(job))
+        self._running[future] = job
         future.add_done_callback(self._ended.put)
 
     def _published(self, job: _Job) -> Outcome | None:
@@ -260,6 +303,11 @@ class Driver:
                 "temporary files. Free some space and run the same command again to resume; "
                 "finished results are kept."
             )
+        again = _another_attempt(job, ended)
+        if again and self.executor and not (self.summary.stopped or self.stopping()):
+            self.observer.warn(f"{job.label}: {error}; it is run again")
+            self._submit(again, self.executor)
+            return
         seconds = (ended.finished - ended.started).total_seconds()
         self._failed(job, KILLED, seconds, error)
 
@@ -377,6 +425,7 @@ class Driver:
             layout=self._layout(spec.arm.key, spec.n_train),
             deterministic=self.settings.deterministic,
             keep=self.settings.keep if isinstance(spec, TrialSpec) else (),
+            halvings=job.halvings,
             time_limit=self.settings.time_limit,
         )
 
@@ -456,6 +505,10 @@ class _Job:
     spec: StudySpec | TrialSpec
     params: Mapping[str, Value]
     """Settings of the arm, including those chosen by a study."""
+    lost: int = 0
+    """How often its worker was lost."""
+    halvings: int = 0
+    """How often its memory ran out."""
 
     @property
     def kind(self) -> str:
@@ -520,16 +573,6 @@ def record(
     )
 
 
-def label_of(spec: StudySpec | TrialSpec) -> str:
-    """Return a description of a study or trial."""
-    model = spec.arm.model.name
-    if spec.arm.encoder is not None:
-        model += f" [{spec.arm.encoder.name}]"
-    if isinstance(spec, StudySpec):
-        return f"{model} n={spec.n_train} tuning"
-    return f"{model} n={spec.n_train} seed {spec.seed}"
-
-
 def describe_exit(code: int, stderr: str = "") -> str:
     """Describe the exit of a worker without an outcome, including the last line of `stderr`."""
     if code == TIME_LIMIT_EXIT:
@@ -548,6 +591,22 @@ def describe_exit(code: int, stderr: str = "") -> str:
             "as a different component"
         )
     return f"the worker exited with code {code} without an outcome{last}"
+
+
+def _another_attempt(job: _Job, ended: WorkerExit) -> _Job | None:
+    """Return how a unit without an outcome is run again, or None if it is not.
+
+    A worker that was stopped from outside is not the fault of its unit. After memory ran out, a
+    network is trained on fewer volumes at a time. Whatever else ends a worker would do so again.
+    """
+    network = job.plan.cards[job.spec.arm.key].kind == "network"
+    stopped = ended.exit_code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
+    if ended.cause == "memory":
+        if network and job.halvings < HALVINGS:
+            return replace(job, halvings=job.halvings + 1)
+    elif (ended.cause == "lost" or (stopped and not ended.cause)) and job.lost < RETRIES:
+        return replace(job, lost=job.lost + 1)
+    return None
 
 
 def log_tail(folder: Path) -> str:

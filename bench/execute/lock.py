@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import Timeout
 from sqlalchemy import URL
 
-from bench.lock import locked, this_process
+from bench.lock import LockHeld, locked, this_process
 from bench.store.database import Database
 from bench.store.postgres import advisory_lock
 from registry.errors import UserError
 
+TICK = 1.0
+"""Seconds between two attempts to get the lock."""
+
 
 @contextmanager
-def driver_lock(database: Database) -> Iterator[None]:
+def driver_lock(database: Database, say: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold ``<database>.lock``, or a lock of the server.
 
     Symbolic links to a database share its lock.
 
+    Parameters
+    ----------
+    database : pathlib.Path or sqlalchemy.URL
+        The database.
+    say : callable, optional
+        Called with the name of the process that holds the lock; then the lock is waited for.
+
     Raises
     ------
-    UserError
-        If another process holds the lock; the message names it.
+    LockHeld
+        If another process holds the lock, unless `say` is given; the message names it.
     """
+    with ExitStack() as stack:
+        holder = ""
+        while True:
+            try:
+                stack.enter_context(_lock(database))
+                break
+            except LockHeld as held:
+                if say is None:
+                    raise
+                if held.holder != holder:
+                    holder = held.holder
+                    say(f"Another command is writing to {database}: {holder}. Waiting for it ...")
+            time.sleep(TICK)
+        yield
+
+
+@contextmanager
+def _lock(database: Database) -> Iterator[None]:
     if isinstance(database, URL):
         with advisory_lock(database):
             yield
@@ -36,19 +65,12 @@ def driver_lock(database: Database) -> Iterator[None]:
             stack.enter_context(locked(file, wait=False))
             file.write_text(this_process())
         except Timeout as held:
-            raise UserError(_held(database, file, Path(held.lock_file))) from None
+            holder = file.read_text(errors="replace").strip() or "another process"
+            remedy = "" if held.lock_file == str(file) else held.lock_file
+            raise LockHeld(database, holder, remedy) from None
         except OSError as error:
             raise UserError(
                 f"The lock file {file} cannot be written ({error.strerror}); choose a database in "
                 "another directory with --db."
             ) from None
         yield
-
-
-def _held(database: Path, file: Path, held: Path) -> str:
-    """Return a message about the process that holds the lock."""
-    holder = file.read_text(errors="replace").strip() or "another process"
-    words = f"Another run is writing to {database}: {holder}. Wait for it, or use another --db"
-    if held == file:
-        return f"{words}."
-    return f"{words}; if that process no longer exists, delete {held}."

@@ -37,6 +37,8 @@ class ExecutionSettings:
         Which weights of a trial to save next to the database: ``best``, ``last``.
     time_limit : float, optional
         Seconds after which a unit is stopped, to be resumed later.
+    max_failures : int, optional
+        Number of failed trials after which no more units are started.
     workers : int, optional
         Number of units that run in parallel on this machine. The executor then only holds twice as
         many, because the descriptions of all units would fill the memory.
@@ -56,6 +58,7 @@ class ExecutionSettings:
     deterministic: bool = False
     keep: tuple[str, ...] = ()
     time_limit: float | None = None
+    max_failures: int | None = None
     workers: int | None = None
     memory: float | None = None
     work_given: Path | None = None

@@ -17,7 +17,7 @@ from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, insp
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from bench.lock import this_process
+from bench.lock import LockHeld, this_process
 from bench.store.engine import HEAD, VERSION_TABLE, migrations, upgrade
 from registry.errors import UserError
 
@@ -150,9 +150,7 @@ def advisory_lock(url: URL) -> Iterator[None]:
         with engine.connect() as connection:
             if not connection.scalar(text(f"SELECT pg_try_advisory_lock({LOCK})")):
                 holder = connection.scalar(text(_HOLDER)) or "another process"
-                raise UserError(
-                    f"Another run is writing to {url}: {holder}. Wait for it, or use another --db."
-                )
+                raise LockHeld(url, holder)
             yield
     finally:
         engine.dispose()

@@ -5,6 +5,7 @@ Each unit is stored in one transaction, and storing it again has no effect.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -384,6 +385,13 @@ class Store:
                 for spec, megabytes in connection.execute(query)
                 if megabytes is not None
             ]
+
+    def voxels(self) -> dict[str, int]:
+        """Return the number of voxels of a volume of each cohort, by its fingerprint."""
+        table = schema.datasets.c
+        with self.engine.connect() as connection:
+            rows = connection.execute(select(table.fingerprint, table.shape))
+            return {fingerprint: math.prod(shape) for fingerprint, shape in rows}
 
     def threads_of(self, arm: str, host: str) -> int | None:
         """Return the number of threads of the first trial of an arm on a machine, or None."""

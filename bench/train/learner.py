@@ -193,6 +193,18 @@ class Learner:
             if self._cuda:
                 torch.cuda.empty_cache()
 
+    def halve(self, times: int) -> None:
+        """Divide batches from the start.
+
+        Raises
+        ------
+        OutOfMemory
+            If they cannot be divided that often.
+        """
+        self.train_mode()
+        for _ in range(times):
+            self.micro_batch = self._smaller(self.batch_size)
+
     def _smaller(self, batch: int) -> int:
         size = min(self.micro_batch, batch)
         if size == 1:

@@ -182,7 +182,7 @@ class _State:
         self.best = saved["best"]
         self.fit.best_epoch, self.fit.best_score = saved["best_epoch"], saved["best_score"]
         self.fit.history, self.fit.seconds = saved["history"], saved["seconds"]
-        self.learner.micro_batch = saved["micro_batch"]
+        self.learner.micro_batch = min(self.learner.micro_batch, saved["micro_batch"])
         # Random states must be on the CPU, even if the other tensors were loaded to a GPU.
         torch.set_rng_state(saved["rng"].cpu())
         if saved["cuda_rng"] is not None:

@@ -136,6 +136,7 @@ class NetworkFitter:
             layout=self.layout,
             from_features=cached,
         )
+        learner.halve(unit.halvings)
         identity = canonical_json(
             [unit.key, unit.random_stream, epochs, dict(params), asdict(self.layout)]
         )

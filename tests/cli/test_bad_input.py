@@ -3,12 +3,15 @@
 import fcntl
 import sqlite3
 import subprocess
+import sys
 import textwrap
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+
+from tests.cli.running import ran
 
 RUN = ["run", "--model", "prior", "--data", "synthetic-ad-4mm", "--db", "x.db", "--trials", "0"]
 
@@ -166,12 +169,34 @@ def test_a_database_of_another_program_is_left_alone(bench, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["x.db"]
 
 
-def test_a_second_run_on_the_same_database_names_the_first(bench, tmp_path):
+def test_a_second_run_on_the_same_database_waits_for_the_first(environment, tmp_path):
     with open(tmp_path / "x.db.lock", "w") as lock:
         lock.write("process 4711 on here since 2026-01-01")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert_refused(bench(*RUN), "Another run is writing to x.db", "process 4711")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench", *RUN],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        line = process.stdout.readline()
+        assert line.startswith("Another command is writing to x.db: process 4711 on here since")
+        assert "Waiting for it" in line
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert "trials done" in out
+
+
+def test_other_commands_name_the_run_that_writes_to_a_database(bench, tmp_path):
+    ran(bench(*RUN))
+    with open(tmp_path / "x.db.lock", "r+") as lock:
+        lock.write("process 4711 on here since 2026-01-01")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        words = ("db", "upgrade", "--db", "x.db")
+        assert_refused(bench(*words), "Another command is writing to x.db", "process 4711")
 
 
 BAD_PLUGINS = {

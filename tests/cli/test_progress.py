@@ -8,6 +8,9 @@ import pytest
 
 from bench.cli import progress
 from bench.cli.progress import PlainProgress, Ticker, make_progress
+from bench.expected import Durations, TimeLeft
+from bench.spec import Arm, Component, TrialSpec
+from registry.cards import Task
 
 MINUTE = 0.2
 
@@ -17,12 +20,21 @@ def short_minutes(monkeypatch):
     monkeypatch.setattr(progress, "MINUTE", MINUTE)
 
 
+def nothing_known(total):
+    """Return the time left of a number of units that are like no others."""
+    arm = Arm(
+        *(Component("net", 1), None, "0" * 16, Task("age", "regression")),
+        *({"epochs": 1}, {}, None, None, "fp32"),
+    )
+    return TimeLeft(Durations({}), [TrialSpec(arm, 16, seed, None) for seed in range(total)])
+
+
 def lines(capsys) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
 def test_long_epochs_are_told_one_by_one(capsys):
-    with PlainProgress(3) as shown:
+    with PlainProgress(nothing_known(3), 1) as shown:
         shown.started("a", "cnn3d n=24 seed 0")
         shown.started("b", "cnn3d n=24 seed 1")
         for epoch in range(1, 4):
@@ -38,7 +50,7 @@ def test_long_epochs_are_told_one_by_one(capsys):
 
 def test_units_side_by_side_share_one_line_a_minute(capsys):
     started = time.monotonic()
-    with PlainProgress(2) as shown:
+    with PlainProgress(nothing_known(2), 1) as shown:
         for key in "ab":
             shown.started(key, f"model {key}")
         for step in range(50):
@@ -55,7 +67,7 @@ def test_units_side_by_side_share_one_line_a_minute(capsys):
 
 def test_a_unit_without_epochs_is_told_once_and_now_and_then_again(capsys, monkeypatch):
     monkeypatch.setattr(progress, "STILL", 3)
-    with PlainProgress(1) as shown:
+    with PlainProgress(nothing_known(1), 1) as shown:
         shown.started("a", "forest")
         shown.progressed("a", "starting", 0.0)
         time.sleep(5.5 * MINUTE)
@@ -63,7 +75,7 @@ def test_a_unit_without_epochs_is_told_once_and_now_and_then_again(capsys, monke
 
 
 def test_nothing_is_told_of_units_that_wait_or_have_ended(capsys):
-    with PlainProgress(2) as shown:
+    with PlainProgress(nothing_known(2), 1) as shown:
         shown.started("a", "model a")
         shown.started("b", "model b")
         shown.progressed("a", "starting", 0.0)
@@ -88,7 +100,35 @@ def test_a_dumb_terminal_gets_lines(monkeypatch):
     with open(theirs, "w") as terminal:
         monkeypatch.setattr("sys.stdout", terminal)
         monkeypatch.setenv("TERM", "dumb")
-        assert isinstance(make_progress(1), PlainProgress)
+        assert isinstance(make_progress(nothing_known(1), 1), PlainProgress)
         monkeypatch.setenv("TERM", "xterm")
-        assert not isinstance(make_progress(1), PlainProgress)
+        assert not isinstance(make_progress(nothing_known(1), 1), PlainProgress)
     os.close(ours)
+
+
+def test_the_time_left_is_told_once_it_is_known(capsys):
+    left = nothing_known(9)
+    units = [unit.key for unit in left._units.values()]
+    with PlainProgress(left, 2) as shown:
+        for key in units[:2]:
+            shown.started(key, f"unit {key}")
+        shown.progressed(units[1], "epoch 1/2", 0.5)
+        time.sleep(1.5 * MINUTE)
+        shown.ended(units[0], f"unit {units[0]}", "done", 150.0, "")
+        shown.progressed(units[1], "epoch 2/2", 1.0)
+        time.sleep(1.5 * MINUTE)
+    said = [line for line in lines(capsys) if "running" in line]
+    assert said[0].endswith("epoch 1/2")
+    # Eight units, two at a time.
+    assert said[-1].endswith("epoch 2/2; about 10 min left")
+
+
+def test_many_running_units_are_not_all_listed(capsys):
+    with PlainProgress(nothing_known(30), 0) as shown:
+        for number in range(30):
+            shown.started(str(number), f"unit {number}")
+            shown.progressed(str(number), "epoch 1/2", 0.5)
+        time.sleep(1.5 * MINUTE)
+    (line,) = [line for line in lines(capsys) if "running" in line]
+    assert line.count("epoch 1/2") == progress.SHOWN
+    assert line.endswith(f"and {30 - progress.SHOWN} more")

@@ -135,9 +135,7 @@ def test_a_killed_driver_takes_its_workers_along_and_starting_again_gives_the_sa
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_a_failed_attempt_and_the_rest_goes_on(
-    tmp_path, environment, undisturbed
-):
+def test_a_unit_whose_worker_was_killed_runs_again(tmp_path, environment, undisturbed):
     process = start(tmp_path, environment)
     deadline = time.monotonic() + 60
     while not (workers := workers_of(process.pid)):
@@ -145,17 +143,14 @@ def test_a_killed_worker_is_a_failed_attempt_and_the_rest_goes_on(
         time.sleep(0.05)
     os.kill(workers[0], signal.SIGKILL)
     out = finish(process)
-    assert process.returncode == 1, out
-    assert "killed by signal 9" in out
-    assert "To run them again" in out
+    assert process.returncode == 0, out
+    assert "killed by signal 9, possibly by the system because memory ran out; it is run again" in (
+        out
+    )
     store = Store.for_reading(tmp_path / "x.db")
     attempts = store.frame(schema.attempts)
-    assert list(attempts["state"]).count("killed") == 1
-    assert len(store.frame(schema.trials)) == 2
+    assert sorted(attempts["state"]) == ["done"] * UNITS + ["killed"]
     store.close()
-    again = start(tmp_path, environment)
-    out = finish(again)
-    assert again.returncode == 0, out
     assert results(tmp_path / "x.db") == undisturbed
 
 
