@@ -20,6 +20,7 @@ from bench.store.store import Store
 from bench.unit import Outcome
 from registry.errors import UserError
 from tests.cli.running import ran
+from tests.execute.ray_cluster import ancestors_of
 from tests.execute.test_executor import make, wait_for  # noqa: F401
 from tests.execute.test_kill import finish, results, wait_for_units
 from tests.execute.test_slurm import GRID, LONG, local, run
@@ -30,6 +31,7 @@ SMALL = (
     *("--seeds", "2", "--trials", "0", "--threads", "1", "--precision", "fp32"),
 )
 RAY = ("--executor", "ray")
+EIGHT_EPOCHS = tuple("8" if word == "16" else word for word in LONG)
 
 
 @pytest.fixture
@@ -41,6 +43,11 @@ def on_cluster(ray_nodes):
 @pytest.fixture(scope="module")
 def grid_results(tmp_path_factory, cache):
     return local(tmp_path_factory.mktemp("grid"), cache, GRID)
+
+
+@pytest.fixture(scope="module")
+def long_results(tmp_path_factory, cache):
+    return local(tmp_path_factory.mktemp("long"), cache, EIGHT_EPOCHS)
 
 
 def processes():
@@ -79,6 +86,14 @@ def units_in(work):
     return found
 
 
+def history(file):
+    """Return the history of the only trial, with the duration of each epoch."""
+    store = Store.for_reading(file)
+    found = store.frame(schema.history).sort_values("epoch")[["epoch", "seconds"]]
+    store.close()
+    return found.values.tolist()
+
+
 def attempts(file):
     store = Store.for_reading(file)
     found = store.frame(schema.attempts)
@@ -96,6 +111,34 @@ def test_a_suite_gives_the_same_numbers_as_on_this_machine(
     assert not (tmp_path / "x.db.work").exists()
     again = finish(run(tmp_path, environment, *GRID, *on_cluster))
     assert "Nothing to run" in again
+
+
+@pytest.mark.parametrize("lost", ["node", "worker"])
+def test_a_unit_that_loses_its_node_or_worker_is_resumed(
+    tmp_path, environment, on_cluster, ray_nodes, long_results, lost
+):
+    import torch
+
+    process = run(tmp_path, environment, *EIGHT_EPOCHS, *on_cluster)
+    work = tmp_path / "x.db.work"
+    (checkpoint,) = wait_for(lambda: list(work.glob("*/checkpoint.pt")), seconds=200)
+    (unit,) = units_in(work)
+    saved = torch.load(checkpoint, weights_only=True)["history"]
+    if lost == "node":
+        ray_nodes.replace(unit)
+    else:
+        _fork_server, worker, *_ = ancestors_of(unit)
+        os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: unit not in processes())
+    out = finish(process)
+    assert f"its Ray {lost} was lost" in out
+    assert "1 of 1 trials done" in out
+    assert results(tmp_path / "x.db") == long_results
+    assert saved
+    assert history(tmp_path / "x.db")[: len(saved)] == [
+        [line["epoch"], line["seconds"]] for line in saved
+    ]
+    assert sorted(attempts(tmp_path / "x.db")["state"]) == ["done", "killed"]
 
 
 def test_a_killed_driver_takes_its_units_along_and_starting_again_gives_the_same(
