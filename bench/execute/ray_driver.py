@@ -161,7 +161,8 @@ def serve(pipe: Connection, settings: Settings) -> None:
         pass
     except UserError as error:
         driver.send("failed", str(error))
-    driver.stop()
+    with suppress(UserError):
+        driver.stop()
     shutil.rmtree(settings.folder, ignore_errors=True)
     # A thread may still be copying a file.
     os._exit(0)
@@ -473,7 +474,13 @@ def _only(node: Mapping[str, Any]) -> Any:
 
 
 def _end_of(job: _Job) -> WorkerExit:
-    """Return how a unit ended, of which Ray has the result or the reason why there is none."""
+    """Return how a unit ended, of which Ray has the result or the reason why there is none.
+
+    Raises
+    ------
+    UserError
+        If this process has lost the connection to Ray, so that no other unit can run either.
+    """
     import ray
 
     lost = {"exit_code": -signal.SIGKILL, "cause": "lost"}
@@ -487,6 +494,11 @@ def _end_of(job: _Job) -> WorkerExit:
         found = {"exit_code": -signal.SIGKILL, "reason": reason, "cause": "memory"}
     except ray.exceptions.NodeDiedError:
         found = {**lost, "reason": "its Ray node was lost"}
+    except ray.exceptions.LocalRayletDiedError:
+        raise UserError(
+            "The connection to Ray was lost, because its process on this machine has ended. Run "
+            "the same command again to resume."
+        ) from None
     except ray.exceptions.RayTaskError as error:
         found = {"exit_code": 1, "reason": f"it could not run on its Ray node: {_last_line(error)}"}
     except ray.exceptions.RayError as error:

@@ -64,6 +64,10 @@ def processes():
     return parents
 
 
+def name_of(process):
+    return Path(f"/proc/{process}/comm").read_text().strip()
+
+
 def descendants(process):
     """Return the processes that a process started, directly or not."""
     parents = processes()
@@ -164,7 +168,7 @@ def test_a_killed_driver_takes_its_units_along_and_starting_again_gives_the_same
     assert found["unit"].is_unique
 
 
-@pytest.mark.parametrize("how", ["killed", "interrupted"])
+@pytest.mark.parametrize("how", ["killed", "interrupted", "without its raylet"])
 def test_nothing_remains_of_a_cluster_on_this_machine(tmp_path, environment, how):
     pytest.importorskip("ray")
     words = [*LONG, *RAY, "--workers", "1"]
@@ -177,6 +181,13 @@ def test_nothing_remains_of_a_cluster_on_this_machine(tmp_path, environment, how
     if how == "killed":
         process.kill()
         process.wait()
+    elif how == "without its raylet":
+        (raylet,) = [pid for pid in started if name_of(pid) == "raylet"]
+        os.kill(raylet, signal.SIGKILL)
+        out = finish(process)
+        assert process.returncode == 2, out
+        assert "The connection to Ray was lost" in out
+        assert "Traceback" not in out
     else:
         os.killpg(process.pid, signal.SIGINT)
         for line in process.stdout:
