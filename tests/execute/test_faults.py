@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 from tests.control_group import control_group
-from tests.execute.test_executor import make  # noqa: F401  a fixture
 
 HUNGRY = """
 from registry import model
@@ -20,7 +19,7 @@ def build(params, task, shape):
 """
 
 
-def test_a_worker_killed_because_memory_ran_out_is_recognised(make, tmp_path):  # noqa: F811
+def test_a_worker_killed_because_memory_ran_out_is_recognised(make, tmp_path):
     (tmp_path / "slow.py").write_text(HUNGRY)
     (tmp_path / "unit.json").write_text(make("hungry", "a" * 16).to_json())
     code = (

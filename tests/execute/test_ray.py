@@ -21,9 +21,8 @@ from bench.unit import Outcome
 from registry.errors import UserError
 from tests.cli.running import ran
 from tests.execute.ray_cluster import ancestors_of
-from tests.execute.test_executor import make, wait_for  # noqa: F401
+from tests.execute.slurm_runs import GRID, LONG, local, run, wait_for
 from tests.execute.test_kill import finish, results, wait_for_units
-from tests.execute.test_slurm import GRID, LONG, local, run
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SMALL = (
@@ -31,23 +30,12 @@ SMALL = (
     *("--seeds", "2", "--trials", "0", "--threads", "1", "--precision", "fp32"),
 )
 RAY = ("--executor", "ray")
-EIGHT_EPOCHS = tuple("8" if word == "16" else word for word in LONG)
 
 
 @pytest.fixture
-def on_cluster(ray_nodes):
+def on_ray(ray_nodes):
     """Options of a command that uses the cluster."""
     return (*RAY, "--ray", f"address={ray_nodes.address}")
-
-
-@pytest.fixture(scope="module")
-def grid_results(tmp_path_factory, cache):
-    return local(tmp_path_factory.mktemp("grid"), cache, GRID)
-
-
-@pytest.fixture(scope="module")
-def long_results(tmp_path_factory, cache):
-    return local(tmp_path_factory.mktemp("long"), cache, EIGHT_EPOCHS)
 
 
 def processes():
@@ -106,26 +94,26 @@ def attempts(file):
 
 
 def test_a_suite_gives_the_same_numbers_as_on_this_machine(
-    tmp_path, environment, on_cluster, grid_results
+    tmp_path, environment, on_ray, grid_results
 ):
-    out = finish(run(tmp_path, environment, *GRID, *on_cluster))
+    out = finish(run(tmp_path, environment, *GRID, *on_ray))
     assert "4 of 4 trials done" in out
     assert "ray::" not in out
     assert results(tmp_path / "x.db") == grid_results
     assert not (tmp_path / "x.db.work").exists()
-    again = finish(run(tmp_path, environment, *GRID, *on_cluster))
+    again = finish(run(tmp_path, environment, *GRID, *on_ray))
     assert "Nothing to run" in again
 
 
 @pytest.mark.parametrize("lost", ["node", "worker"])
 def test_a_unit_that_loses_its_node_or_worker_is_resumed(
-    tmp_path, environment, on_cluster, ray_nodes, long_results, lost
+    tmp_path, environment, on_ray, ray_nodes, long_results, lost
 ):
     import torch
 
-    process = run(tmp_path, environment, *EIGHT_EPOCHS, *on_cluster)
+    process = run(tmp_path, environment, *LONG, *on_ray)
     work = tmp_path / "x.db.work"
-    (checkpoint,) = wait_for(lambda: list(work.glob("*/checkpoint.pt")), seconds=200)
+    (checkpoint,) = wait_for(lambda: list(work.glob("*/checkpoint.pt")))
     (unit,) = units_in(work)
     saved = torch.load(checkpoint, weights_only=True)["history"]
     if lost == "node":
@@ -146,18 +134,18 @@ def test_a_unit_that_loses_its_node_or_worker_is_resumed(
 
 
 def test_a_killed_driver_takes_its_units_along_and_starting_again_gives_the_same(
-    tmp_path, environment, on_cluster, grid_results
+    tmp_path, environment, on_ray, grid_results
 ):
-    process = run(tmp_path, environment, *GRID, *on_cluster)
+    process = run(tmp_path, environment, *GRID, *on_ray)
     wait_for_units(process, 1)
     work = tmp_path / "x.db.work"
-    wait_for(lambda: units_in(work), seconds=200)
+    wait_for(lambda: units_in(work))
     process.kill()
     process.wait()
     wait_for(lambda: not units_in(work), seconds=20)
     stored = set(attempts(tmp_path / "x.db")["unit"])
     published = {folder.parent.name for folder in work.glob("*/outcome")}
-    out = finish(run(tmp_path, environment, *GRID, *on_cluster))
+    out = finish(run(tmp_path, environment, *GRID, *on_ray))
     assert "trials done" in out
     assert results(tmp_path / "x.db") == grid_results
     found = attempts(tmp_path / "x.db")
@@ -175,7 +163,7 @@ def test_nothing_remains_of_a_cluster_on_this_machine(tmp_path, environment, how
     words[words.index("--seeds") + 1] = "2"
     process = run(tmp_path, environment, *words)
     work = tmp_path / "x.db.work"
-    wait_for(lambda: units_in(work), seconds=200)
+    wait_for(lambda: units_in(work))
     started = descendants(process.pid)
     assert len(started) > 3
     if how == "killed":
@@ -204,7 +192,7 @@ def test_nothing_remains_of_a_cluster_on_this_machine(tmp_path, environment, how
 
 
 def test_a_cohort_that_nodes_do_not_see_is_copied_once(
-    tmp_path, environment, cache, on_cluster, ray_nodes
+    tmp_path, environment, cache, on_ray, ray_nodes
 ):
     """The command runs with a file system for its cache that the nodes do not see."""
     expected = local(tmp_path, cache, SMALL)
@@ -212,7 +200,7 @@ def test_a_cohort_that_nodes_do_not_see_is_copied_once(
     hidden.mkdir()
     copy = f"cp -a {shlex.quote(str(cache))}/. {shlex.quote(str(hidden))}"
     for name in ("y.db", "z.db"):
-        command = shlex.join([sys.executable, "-m", "bench", *SMALL, *on_cluster, "--db", name])
+        command = shlex.join([sys.executable, "-m", "bench", *SMALL, *on_ray, "--db", name])
         there = {**environment, "BENCH_CACHE": str(hidden)}
         done = unseen(hidden, f"{copy} && {command}", tmp_path, there)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -224,11 +212,11 @@ def test_a_cohort_that_nodes_do_not_see_is_copied_once(
 
 
 def test_a_directory_that_nodes_do_not_see_is_found_before_any_unit_runs(
-    tmp_path, environment, on_cluster
+    tmp_path, environment, on_ray
 ):
     hidden = tmp_path / "hidden"
     hidden.mkdir()
-    command = shlex.join([sys.executable, "-m", "bench", *SMALL, *on_cluster])
+    command = shlex.join([sys.executable, "-m", "bench", *SMALL, *on_ray])
     done = unseen(hidden, f"cd {shlex.quote(str(hidden))} && {command}", tmp_path, environment)
     assert done.returncode == 2, done.stdout + done.stderr
     message = done.stderr.strip()
@@ -289,7 +277,7 @@ def start(tmp_path, said=None, **options):
 
 
 @pytest.mark.slow
-def test_units_share_gpus_or_see_those_of_their_node(make, tmp_path, ray_nodes):  # noqa: F811
+def test_units_share_gpus_or_see_those_of_their_node(make, tmp_path, ray_nodes):
     unit = dataclasses.replace(make("visible", "a" * 16), network=True, device="cuda")
     with ray_nodes.more(num_gpus=2, num_cpus=4):
         for share, expected in ((0.5, ["0", "0", "1", "1"]), (0, ["None"] * 4)):
@@ -307,7 +295,7 @@ def test_units_share_gpus_or_see_those_of_their_node(make, tmp_path, ray_nodes):
 
 
 @pytest.mark.slow
-def test_a_unit_waits_for_a_node_that_it_fits_on(make, tmp_path, ray_nodes):  # noqa: F811
+def test_a_unit_waits_for_a_node_that_it_fits_on(make, tmp_path, ray_nodes):
     said = []
     executor = start(tmp_path, said, address=ray_nodes.address, resources="fast=1")
     future = executor.submit(make("prior", "a" * 16))
@@ -319,7 +307,7 @@ def test_a_unit_waits_for_a_node_that_it_fits_on(make, tmp_path, ray_nodes):  # 
 
 
 @pytest.mark.slow
-def test_more_than_this_machine_has_is_one_sentence(make, tmp_path):  # noqa: F811
+def test_more_than_this_machine_has_is_one_sentence(make, tmp_path):
     pytest.importorskip("ray")
     executor = start(tmp_path, resources={"fast": 1})
     future = executor.submit(make("prior", "a" * 16))

@@ -112,7 +112,7 @@ def executors(folder: Path) -> Iterator[tuple[str, Callable[..., Executor]]]:
     remote = {"work": folder / "work", "cache": folder / "cache", "say": lambda words: None}
     yield "local", LocalExecutor
     try:
-        with slurm_cluster.cluster() as environment, patch.dict(os.environ, environment):
+        with slurm_cluster.cluster() as slurm, patch.dict(os.environ, slurm.environment):
             yield "slurm", partial(SlurmExecutor, options={}, **remote)
     except slurm_cluster.NoCluster as error:
         print(f"slurm: {error}")
