@@ -23,15 +23,29 @@ Found = TypeVar("Found")
 
 
 @app.command("mirror")
-def mirror(db: Db = None) -> None:
-    """Copy finished studies into the tables of optuna-dashboard."""
+def mirror(
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            metavar="TRACKER=PLACE",
+            help="Also copy finished trials to tensorboard=DIR or mlflow=URI; repeatable.",
+        ),
+    ] = None,
+    db: Db = None,
+) -> None:
+    """Copy studies for optuna-dashboard, and trials to trackers."""
     from bench.store.mirror import mirror_all
+    from bench.store.tracking import open_tracker, track_all
 
-    problems = _written(db, mirror_all)
+    trackers = [open_tracker(text) for text in track or ()]
+    problems = _written(db, lambda store: mirror_all(store) + track_all(store, trackers))
     _warn(problems)
     if problems:
         raise typer.Exit(1)
     print("All finished studies were copied into Optuna's tables.")
+    for tracker in trackers:
+        print(f"All finished trials were copied to {tracker}.")
 
 
 @app.command("upgrade")

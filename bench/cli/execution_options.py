@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bench.plan import Plan
     from bench.store.database import Database
     from bench.store.store import Store
+    from bench.store.tracking import Tracker
     from registry.cards import ExecutorCard
 
 KEPT: dict[str, tuple[str, ...]] = {"none": (), "best": ("best",), "both": ("best", "last")}
@@ -148,6 +149,16 @@ class ExecutionOptions:
         ),
     ] = "none"
 
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            metavar="TRACKER=PLACE",
+            help="Also copy finished trials to tensorboard=DIR or mlflow=URI; repeatable.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+
     @property
     def card(self) -> ExecutorCard:
         """The card of the executor."""
@@ -201,7 +212,7 @@ class ExecutionOptions:
             )
 
     def check_hardware(self, config: Config) -> None:
-        """Check that the executor and the device can be used.
+        """Check that the executor, the device and the trackers can be used.
 
         Raises
         ------
@@ -217,6 +228,19 @@ class ExecutionOptions:
             from bench.train.numerics import device_for
 
             device_for(self.device)
+        self.trackers()
+
+    def trackers(self) -> list[Tracker]:
+        """Open the trackers.
+
+        Raises
+        ------
+        UserError
+            If one cannot be used.
+        """
+        from bench.store.tracking import open_tracker
+
+        return [open_tracker(text) for text in self.track or ()]
 
     def options(self, config: Config) -> dict[str, Any]:
         """Return the options of the executor in ``bench.toml`` and on the command line."""

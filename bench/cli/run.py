@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bench.plan import Plan
     from bench.store.database import Database
     from bench.store.store import Store
+    from bench.store.tracking import Tracker
     from registry.cards import ExecutorCard
 
 SHOWN = 20
@@ -177,11 +178,15 @@ def run(
             # For `bench ingest` and `bench status`, even if this process is killed.
             kept = keep_plan(settings.work, plans, plain_options(what, dataset, how))
         left = TimeLeft(durations, [unit for plan in plans for unit in plan.units])
+        trackers = how.trackers()
         with make_progress(left, resources.workers) as progress:
             if collect:
-                summary = Driver(store, None, settings, progress, lambda: False).run(plans)
+                driver = Driver(store, None, settings, progress, lambda: False, trackers)
+                summary = driver.run(plans)
             else:
-                summary = _execute(store, plans, how, settings, resources, progress, detach=detach)
+                summary = _execute(
+                    store, plans, how, settings, resources, progress, trackers, detach=detach
+                )
         ended = not (summary.left or summary.stopped)
         forget_plans(settings.work, store, kept if ended else None)
     if summary.left:
@@ -228,6 +233,7 @@ def _execute(
     settings: ExecutionSettings,
     resources: Resources,
     progress: PlainProgress | BarProgress,
+    trackers: Sequence[Tracker],
     *,
     detach: bool,
 ) -> RunSummary:
@@ -239,7 +245,7 @@ def _execute(
     stop = _Stop(executor, progress, how.card)
     try:
         with stop:
-            driver = Driver(store, executor, settings, progress, stop)
+            driver = Driver(store, executor, settings, progress, stop, trackers)
             return driver.run(plans, replace=how.reuse == "no", detach=detach)
     finally:
         executor.shutdown()

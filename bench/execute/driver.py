@@ -48,6 +48,7 @@ from bench.store.store import (
     StudyResult,
     TrialResult,
 )
+from bench.store.tracking import Tracker, track
 from bench.unit import Layout, Outcome, Unit, UnitData
 from registry.cards import Value
 from registry.core import catalogue, counted
@@ -101,6 +102,8 @@ class Driver:
         Displays the progress.
     stopping : callable
         Returns True once the user asked to stop after the running units.
+    trackers : sequence of Tracker
+        Where finished trials are copied.
     """
 
     def __init__(
@@ -110,12 +113,14 @@ class Driver:
         settings: ExecutionSettings,
         observer: Observer,
         stopping: Callable[[], bool],
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self.store = store
         self.executor = executor
         self.settings = settings
         self.observer = observer
         self.stopping = stopping
+        self.trackers = list(trackers)
         self.provenance = provenance(settings.argv)
         self.summary = RunSummary()
         self._replace = False
@@ -354,6 +359,8 @@ class Driver:
             return
         if isinstance(job.spec, TrialSpec):
             self.summary.done += 1
+            for problem in track(self.store, job.spec.key, self.trackers):
+                self.observer.warn(problem)
         # The error of a successful study says why some of its trials failed.
         self.observer.ended(job.spec.key, job.label, DONE, seconds, error)
         if isinstance(job.spec, StudySpec):

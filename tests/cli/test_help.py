@@ -116,7 +116,7 @@ def test_completion_can_be_installed(tmp_path, bench, environment):
         words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
         return bench(_BENCH_COMPLETE="complete_bash", **words).stdout.split()
 
-    assert complete("bench run --tr") == ["--train-sizes", "--trials"]
+    assert complete("bench run --tr") == ["--train-sizes", "--trials", "--track"]
     assert complete("bench run --model prior,cnn") == ["prior,cnn3d"]
     assert complete("bench show ixi") == ["ixi"]
     # The shell is detected from the parent processes, which must include bash.
