@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-fast test-gpu lint speed simulate reference clean
+.PHONY: install demo test test-fast test-gpu lint soak speed simulate reference clean
 
 install: .venv/installed
 
@@ -38,6 +38,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Kills workers, drivers and nodes of every executor at many random moments; takes a while.
+soak: install
+	BENCH_FAULTS=$${BENCH_FAULTS:-20} $(BIN)/python -m pytest -s -rs tests/execute/test_kill.py \
+		tests/execute/test_resume.py tests/execute/test_*faults.py tests/execute/test_ray.py
 
 speed: install
 	status=0; for file in tests/speed/*_speed.py; do \

@@ -1,10 +1,14 @@
 """Killed drivers and workers: results are kept, and those after resuming are identical."""
 
 import os
+import random
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +34,8 @@ WORDS = [
     *("--epochs", "2", "--workers", "2", "--threads", "1", "--db"),
 ]
 UNITS = 2 + 4
+MOMENTS = int(os.environ.get("BENCH_FAULTS", "4"))
+"""Number of random moments at which a process is killed."""
 
 
 def start(folder: Path, environment: dict, words=WORDS, name="x.db") -> subprocess.Popen:
@@ -79,6 +85,29 @@ def workers_of(driver: int) -> list[int]:
     return found
 
 
+def wait_until_ended(workers: list[int]) -> None:
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}/fd/1").exists() for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlived its driver"
+        time.sleep(0.1)
+
+
+def states_of_attempts(file: Path) -> dict[str, list[str]]:
+    """Return the states of the attempts of each unit."""
+    if not file.exists():
+        return {}
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+        try:
+            rows = database.execute("SELECT unit, state FROM bench_attempts").fetchall()
+        except sqlite3.OperationalError:
+            # The driver was killed before it had created the tables.
+            return {}
+    found: dict[str, list[str]] = {}
+    for unit, state in rows:
+        found.setdefault(unit, []).append(state)
+    return found
+
+
 def results(file: Path) -> dict:
     """Return everything that must be bitwise identical: settings, predictions, metrics, trials."""
     store = Store.for_reading(file)
@@ -121,10 +150,7 @@ def test_a_killed_driver_takes_its_workers_along_and_starting_again_gives_the_sa
     workers = workers_of(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}/fd/1").exists() for pid in workers):
-        assert time.monotonic() < deadline, "a worker outlived its driver"
-        time.sleep(0.1)
+    wait_until_ended(workers)
     again = start(tmp_path, environment)
     out = finish(again)
     assert again.returncode == 0, out
@@ -132,6 +158,41 @@ def test_a_killed_driver_takes_its_workers_along_and_starting_again_gives_the_sa
     nothing = start(tmp_path, environment)
     assert "Nothing to run" in finish(nothing)
     assert nothing.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_driver_killed_at_random_moments_ends_in_the_same_bits(
+    tmp_path, environment, undisturbed
+):
+    """No worker outlives it, and no unit runs again after its outcome was written."""
+    rng = random.Random(3)
+    kills = 0
+    folder = tmp_path / "x.db.work"
+    finished: set[str] = set()
+    while kills < MOMENTS:
+        process = start(tmp_path, environment)
+        try:
+            process.wait(timeout=rng.uniform(1, 15))
+        except subprocess.TimeoutExpired:
+            kills += 1
+        workers = workers_of(process.pid)
+        process.kill()
+        process.communicate()
+        wait_until_ended(workers)
+        left = {found.parent.name for found in folder.glob("*/outcome")}
+        attempts = states_of_attempts(tmp_path / "x.db")
+        finished |= left | {unit for unit, states in attempts.items() if "done" in states}
+        # What was finished is stored or waits for the next driver.
+        assert finished == left | {unit for unit, states in attempts.items() if "done" in states}
+        if process.returncode == 0:
+            assert results(tmp_path / "x.db") == undisturbed
+            for file in tmp_path.glob("x.db*"):
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+            finished.clear()
+    assert finish(start(tmp_path, environment))
+    assert results(tmp_path / "x.db") == undisturbed
+    assert [*states_of_attempts(tmp_path / "x.db").values()] == [["done"]] * UNITS
+    print(f"{kills} drivers killed")
 
 
 @pytest.mark.slow
