@@ -125,7 +125,7 @@ def test_a_link_and_its_file_have_one_lock(tmp_path, holder):
     (tmp_path / "link.db").symlink_to(tmp_path / "x.db")
     holder(tmp_path / "x.db", 0, "driver")
     with (
-        pytest.raises(UserError, match="Another run"),
+        pytest.raises(UserError, match="Another command"),
         driver_lock(tmp_path / "link.db"),
     ):
         pass

@@ -199,6 +199,7 @@ def _open_store(database: Database, *, dry_run: bool, stack: ExitStack) -> Store
     from bench.cli.progress import stoppable
     from bench.execute.lock import driver_lock
     from bench.store.database import check_writable, has_content
+    from bench.store.engine import network_warning
     from bench.store.store import Store
 
     if dry_run:
@@ -210,6 +211,9 @@ def _open_store(database: Database, *, dry_run: bool, stack: ExitStack) -> Store
     check_writable(database)
     with stoppable():
         stack.enter_context(driver_lock(database, lambda words: print(words, flush=True)))
+    words = network_warning(database) if isinstance(database, Path) else ""
+    if words:
+        print(f"warning: {words}")
     store = Store.for_writing(database)
     stack.callback(store.close, leave_wal=True)
     return store

@@ -12,11 +12,13 @@ from sqlalchemy import URL
 
 from bench.lock import LockHeld, locked, this_process
 from bench.store.database import Database
-from bench.store.postgres import advisory_lock
+from bench.store.postgres import PATIENCE, advisory_lock
 from registry.errors import UserError
 
 TICK = 1.0
 """Seconds between two attempts to get the lock."""
+PAUSE = 3.0
+"""Seconds for which a lock that was waited for is given back once."""
 
 
 @contextmanager
@@ -38,17 +40,29 @@ def driver_lock(database: Database, say: Callable[[str], None] | None = None) ->
         If another process holds the lock, unless `say` is given; the message names it.
     """
     with ExitStack() as stack:
-        holder = ""
+        holder, seen = "", 0.0
         while True:
             try:
-                stack.enter_context(_lock(database))
-                break
+                with ExitStack() as found:
+                    found.enter_context(_lock(database))
+                    if not (holder and isinstance(database, URL)):
+                        stack.push(found.pop_all())
+                        break
+                # If the server was restarted, the process that held the lock takes it again.
+                holder = ""
+                time.sleep(PAUSE)
+                continue
             except LockHeld as held:
                 if say is None:
                     raise
+                seen = time.monotonic()
                 if held.holder != holder:
                     holder = held.holder
                     say(f"Another command is writing to {database}: {holder}. Waiting for it ...")
+            except UserError:
+                # A server may be restarted while this waits.
+                if not seen or time.monotonic() - seen > PATIENCE:
+                    raise
             time.sleep(TICK)
         yield
 

@@ -196,8 +196,25 @@ def on_network(file: Path) -> bool:
 
     All file systems that are not known to be local count as network file systems.
     """
+    return file_system(file) not in LOCAL_FILE_SYSTEMS
+
+
+def network_warning(file: Path) -> str:
+    """Return a warning with its remedy if a file may be on a network file system."""
+    kind = file_system(file)
+    if not kind or kind in LOCAL_FILE_SYSTEMS:
+        return ""
+    return (
+        f"the database {file} is on a file system of the type {kind}, whose locks may not work "
+        "between machines. Write to it from one machine at a time, or use --db with a file on a "
+        "local disk or a PostgreSQL server."
+    )
+
+
+def file_system(file: Path) -> str:
+    """Return the type of the file system of a file, such as ``ext4``; empty if it is unknown."""
     if not MOUNTS.exists():
-        return True
+        return ""
     folder = str(file.resolve().parent)
     best, kind = "", ""
     for line in MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
@@ -206,7 +223,7 @@ def on_network(file: Path) -> bool:
         inside = folder == point or folder.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
             best, kind = point, fstype
-    return kind not in LOCAL_FILE_SYSTEMS
+    return kind
 
 
 def upgrade(engine: Engine) -> None:

@@ -9,6 +9,9 @@ from bench.store.database import optuna_url
 from bench.store.store import DONE, Store
 from bench.unit import TuningTrial
 
+TRIALS = schema.tuning_trials
+COLUMNS = [column for column in TRIALS.c if column.name != "study"]
+
 
 def mirror_study(store: Store, key: str) -> str:
     """Copy a finished study into Optuna's tables in the same database, replacing an older copy.
@@ -19,11 +22,6 @@ def mirror_study(store: Store, key: str) -> str:
         A warning with its remedy if copying failed, which does not affect the results; otherwise
         an empty string.
     """
-    table = schema.tuning_trials
-    columns = [column for column in table.c if column.name != "study"]
-    query = select(*columns).where(table.c.study == key).order_by(table.c.number)
-    with store.engine.connect() as connection:
-        trials = [TuningTrial(**row) for row in connection.execute(query).mappings()]
     import optuna
     from optuna.storages import RDBStorage
 
@@ -33,6 +31,9 @@ def mirror_study(store: Store, key: str) -> str:
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
+        query = select(*COLUMNS).where(TRIALS.c.study == key).order_by(TRIALS.c.number)
+        with store.engine.connect() as connection:
+            trials = [TuningTrial(**row) for row in connection.execute(query).mappings()]
         storage = RDBStorage(
             optuna_url(store.database),
             engine_kwargs={"connect_args": {waiting: 30}},

@@ -7,13 +7,24 @@ from __future__ import annotations
 
 import re
 import shlex
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
-from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, inspect, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    ExceptionContext,
+    NullPool,
+    create_engine,
+    event,
+    inspect,
+    text,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
@@ -27,7 +38,17 @@ LOCK = 5_193_824_716
 PATIENCE = 60.0
 """Seconds for which a run waits for a server that is restarted."""
 
+TICK = 0.5
+"""Seconds between two checks that the lock is still held."""
+
+LONGEST_NAME = 63
+"""Number of bytes of the name of a connection that the server keeps."""
+
 READ_ONLY = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"}
+
+
+class ConnectionLost(UserError):
+    """The connection to a server was lost within a transaction, which had no effect."""
 
 
 def is_server(db: str) -> bool:
@@ -91,16 +112,12 @@ def open_for_writing(url: URL) -> Engine:
     _found_version(engine, url)
     upgrade(engine)
 
-    @event.listens_for(engine, "do_connect")
-    def wait_for_server(dialect: Any, record: Any, args: Any, options: Any) -> Any:
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return dialect.connect(*args, **options)
-            except dialect.loaded_dbapi.OperationalError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.5)
+    _wait_for_restarts(engine)
+
+    @event.listens_for(engine, "begin")
+    def check_lock(connection: Any) -> None:
+        if url in _locks:
+            _locks[url].check()
 
     return engine
 
@@ -133,28 +150,101 @@ def open_for_reading(url: URL) -> Engine:
 def advisory_lock(url: URL) -> Iterator[None]:
     """Hold a lock that allows one writing command per database.
 
-    The server releases it when the connection ends, for example because the process died.
+    The server releases it when the connection ends, for example because the process died. If the
+    server is restarted, the lock is taken again at once, and before anything is written.
 
     Raises
     ------
-    UserError
+    LockHeld
         If another process holds the lock; the message names it.
     """
-    engine = _engine(
-        url,
-        "written to",
-        isolation_level="AUTOCOMMIT",
-        connect_args={"application_name": this_process()},
-    )
+    lock = _AdvisoryLock(url)
+    ended = threading.Event()
+    keeper = threading.Thread(target=lock.keep, args=(ended,), daemon=True)
+    keeper.start()
+    _locks[url] = lock
     try:
-        with engine.connect() as connection:
-            if not connection.scalar(text(f"SELECT pg_try_advisory_lock({LOCK})")):
-                holder = connection.scalar(text(_HOLDER)) or "another process"
-                raise LockHeld(url, holder)
-            yield
+        yield
     finally:
-        engine.dispose()
+        del _locks[url]
+        ended.set()
+        # It may be waiting for a server that is down.
+        keeper.join(timeout=5)
 
+
+class _AdvisoryLock:
+    """A lock of a server that is kept by a connection.
+
+    Raises
+    ------
+    LockHeld
+        If another process holds the lock.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._me = this_process()[:LONGEST_NAME]
+        self._engine = _engine(
+            url,
+            "written to",
+            isolation_level="AUTOCOMMIT",
+            poolclass=NullPool,
+            connect_args={"application_name": self._me},
+        )
+        self._connection: Connection | None = self._connect()
+        _wait_for_restarts(self._engine)
+        self._mutex = threading.Lock()
+
+    def check(self) -> None:
+        """Take the lock again if the connection was lost.
+
+        Raises
+        ------
+        LockHeld
+            If another process has taken it in the meantime.
+        """
+        with self._mutex:
+            if self._connection is not None:
+                try:
+                    self._connection.scalar(text("SELECT 1"))
+                    return
+                except UserError:
+                    self._connection.invalidate()
+                    self._connection = None
+            self._connection = self._connect(again=True)
+
+    def _connect(self, *, again: bool = False) -> Connection:
+        connection = self._engine.connect()
+        try:
+            if again:
+                # The server may not know yet that the earlier connection was lost.
+                connection.execute(text(_END_EARLIER), {"me": self._me})
+            if connection.scalar(text(f"SELECT pg_try_advisory_lock({LOCK})")):
+                return connection
+            raise LockHeld(self._url, connection.scalar(text(_HOLDER)) or "another process")
+        except BaseException:
+            connection.close()
+            raise
+
+    def keep(self, ended: threading.Event) -> None:
+        """Take the lock again whenever it was lost, and release it when `ended` is set."""
+        while not ended.wait(TICK):
+            # The next writing transaction raises the error if it persists.
+            with suppress(UserError):
+                self.check()
+        if self._connection is not None:
+            with suppress(UserError):
+                self._connection.close()
+        self._engine.dispose()
+
+
+_locks: dict[URL, _AdvisoryLock] = {}
+"""The locks that this process holds."""
+
+_END_EARLIER = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name = :me AND pid <> pg_backend_pid()
+"""
 
 # The two halves of the number of a lock are stored in two columns.
 _HOLDER = f"""
@@ -162,6 +252,21 @@ SELECT application_name FROM pg_stat_activity JOIN pg_locks USING (pid)
 WHERE locktype = 'advisory' AND granted AND datname = current_database()
 AND (classid::bigint << 32) + objid::bigint = {LOCK}
 """
+
+
+def _wait_for_restarts(engine: Engine) -> None:
+    """Let new connections of an engine wait for a server that is restarted."""
+
+    @event.listens_for(engine, "do_connect")
+    def wait_for_server(dialect: Any, record: Any, args: Any, options: Any) -> Any:
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return dialect.connect(*args, **options)
+            except dialect.loaded_dbapi.OperationalError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
 
 
 def _engine(url: URL, action: str, **options: Any) -> Engine:
@@ -193,7 +298,8 @@ def _engine(url: URL, action: str, **options: Any) -> Engine:
             remedy = "Ask the owner of the database for permission, or specify another --db."
         else:
             remedy = "Solve the problem and run the same command again; finished results are kept."
-        raise UserError(f"The database {url} cannot be {action}: {why}. {remedy}") from None
+        kind = ConnectionLost if context.is_disconnect and context.connection else UserError
+        raise kind(f"The database {url} cannot be {action}: {why}. {remedy}") from None
 
     return engine
 

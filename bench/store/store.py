@@ -6,12 +6,13 @@ Each unit is stored in one transaction, and storing it again has no effect.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,12 @@ from bench.spec import Arm, StudySpec, TrialSpec, arm_from_plain, key_of, plain
 from bench.store import schema
 from bench.store.database import Database, name_of, open_for_reading, open_for_writing
 from bench.store.engine import leave_wal_mode
+from bench.store.postgres import ConnectionLost
 from bench.unit import TuningTrial
 from registry.errors import UserError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 DONE = "done"
 FAILED = "failed"
@@ -98,6 +103,22 @@ class TrialResult:
     history: Sequence[Mapping[str, float]] = ()
 
 
+def _repeated(method: Callable[P, T]) -> Callable[P, T]:
+    """Let a method run again if the connection to a server was lost, which undid its transaction.
+
+    The new connection waits for the server to be restarted.
+    """
+
+    @wraps(method)
+    def run(*words: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(*words, **options)
+        except ConnectionLost:
+            return method(*words, **options)
+
+    return run
+
+
 class Store:
     """A database of results.
 
@@ -136,6 +157,7 @@ class Store:
 
     # ---------------------------------------------------------------- writing
 
+    @_repeated
     def add_dataset(self, record: DatasetRecord) -> None:
         """Store a cohort and its subjects, or update the name of a stored one."""
         row = asdict(record)
@@ -149,6 +171,7 @@ class Store:
             else:
                 connection.execute(update(table).where(known).values(name=record.name))
 
+    @_repeated
     def add_command(
         self, argv: Sequence[str], arms: Sequence[tuple[Arm, bool]], **rest: Any
     ) -> int:
@@ -176,12 +199,14 @@ class Store:
             number: int = result.inserted_primary_key[0]  # type: ignore[index]
             return number
 
+    @_repeated
     def add_attempt(self, attempt: Attempt) -> None:
         """Store an attempt."""
         with self.engine.begin() as connection:
             row = {**attempt.__dict__, "error": _text(attempt.error), "log": _text(attempt.log)}
             _insert_once(connection, schema.attempts, **row)
 
+    @_repeated
     def add_study(self, result: StudyResult, *, replace: bool = False) -> list[str]:
         """Store a finished study, replacing a failed one with the same key.
 
@@ -245,6 +270,7 @@ class Store:
                 )
             return removed
 
+    @_repeated
     def add_trial(self, result: TrialResult, command: int, *, replace: bool = False) -> None:
         """Store a finished trial with its metrics, predictions and history.
 
@@ -330,6 +356,7 @@ class Store:
                 connection.exec_driver_sql("BEGIN")  # Otherwise, each read would be its own.
             yield connection
 
+    @_repeated
     def states(self, table: Table, keys: Iterable[str]) -> dict[str, str]:
         """Return the states of the units among `keys` that are stored in a table."""
         wanted = set(keys)
@@ -337,6 +364,7 @@ class Store:
             rows = connection.execute(select(table.c.key, table.c.state))
             return {row.key: row.state for row in rows if row.key in wanted}
 
+    @_repeated
     def last_attempts(self) -> dict[str, str]:
         """Return the state of the latest attempt of each unit."""
         table = schema.attempts
@@ -346,6 +374,7 @@ class Store:
             )
             return {row.unit: row.state for row in rows}
 
+    @_repeated
     def best_params(self, study: str) -> dict[str, Any] | None:
         """Return the tuned settings of a study, None if there are none."""
         with self.engine.connect() as connection:
@@ -407,6 +436,7 @@ class Store:
         found = self._first_environment((table.arm == arm) & (table.n_train == n_train), host)
         return found.get("layout", {}) if found else None
 
+    @_repeated
     def _first_environment(self, condition: Any, host: str) -> dict[str, Any]:
         environments, trials = schema.environments.c, schema.trials.c
         first = (
@@ -426,6 +456,7 @@ class Store:
                     return dict(content)
         return {}
 
+    @_repeated
     def frame(self, query: Any) -> pd.DataFrame:
         """Return the rows of a query or table."""
         if isinstance(query, Table):

@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, inspect
 from typer.testing import CliRunner
 
 from bench.cli.db import app
+from bench.cli.run import _open_store
 from bench.store import engine as opening
 from bench.store.engine import database_file, open_for_reading, open_for_writing
 from bench.store.mirror import mirror_all
@@ -180,6 +181,15 @@ def test_wal_is_used_where_the_disk_is_of_this_machine(tmp_path, monkeypatch, pl
     file = tmp_path / place / "x.db"
     local = place in ("disk", "net work/local")
     assert opening.on_network(file) == (not local)
+    assert opening.file_system(file) == (
+        {"disk": "ext4", "net work/local": "xfs"}.get(place) or "nfs4"
+    )
+    warning = opening.network_warning(file)
+    if local:
+        assert warning == ""
+    else:
+        assert f"the database {file} is on a file system of the type nfs4, whose locks" in warning
+        assert "--db with a file on a local disk or a PostgreSQL server" in warning
     with open_for_writing(file).connect() as connection:
         mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
     assert mode == ("wal" if local else "delete")
@@ -193,8 +203,20 @@ def test_wal_is_not_used_on_network_disks(tmp_path, monkeypatch, kind):
     mounts.write_text(f"server:/x / {kind} rw 0 0\n")
     monkeypatch.setattr(opening, "MOUNTS", mounts)
     assert opening.on_network(tmp_path / "x.db")
+    assert f"of the type {kind}," in opening.network_warning(tmp_path / "x.db")
     monkeypatch.setattr(opening, "MOUNTS", tmp_path / "none")
     assert opening.on_network(tmp_path / "x.db")
+    assert opening.network_warning(tmp_path / "x.db") == ""
+
+
+def test_a_run_on_a_network_disk_says_so(tmp_path, monkeypatch, capsys):
+    mounts = tmp_path / "mounts"
+    mounts.write_text("server:/x / nfs4 rw 0 0\n")
+    monkeypatch.setattr(opening, "MOUNTS", mounts)
+    with contextlib.ExitStack() as stack:
+        _open_store(tmp_path / "x.db", dry_run=False, stack=stack)
+    warning = opening.network_warning(tmp_path / "x.db")
+    assert capsys.readouterr().out == f"warning: {warning}\n"
 
 
 def test_a_database_of_a_newer_version_is_refused(tmp_path):
@@ -317,7 +339,14 @@ def test_the_shipped_example_opens_at_the_newest_schema():
     assert mode == "delete"
 
 
-@pytest.mark.parametrize("released", sorted((Path(__file__).parent / "released").glob("*.db")))
+RELEASED = sorted((Path(__file__).parent / "released").glob("*.db"))
+
+
+def test_there_is_a_file_of_every_earlier_schema():
+    assert {file.stem for file in RELEASED} == opening.migrations() - {opening.HEAD}
+
+
+@pytest.mark.parametrize("released", RELEASED)
 def test_a_database_of_every_released_schema_is_brought_up_to_date_and_reported(tmp_path, released):
     from bench.report.build import build_report
 

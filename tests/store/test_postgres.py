@@ -7,18 +7,20 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from alembic import command
-from sqlalchemy import MetaData, create_engine, insert, inspect, select
+from sqlalchemy import MetaData, create_engine, event, insert, inspect, select
 from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.execute.lock import driver_lock
 from bench.execute.settings import weights_folder, work_folder
-from bench.store import schema
+from bench.lock import LockHeld
+from bench.store import postgres, schema
 from bench.store.database import find_database, name_of
 from bench.store.engine import HEAD, VERSION_TABLE
 from bench.store.merge import merge
@@ -26,7 +28,7 @@ from bench.store.postgres import driver_url, without_password
 from bench.store.store import Attempt, Store
 from registry.errors import UserError
 from tests.store.conftest import PASSWORD, QUOTED, make_arm, make_study, make_trial
-from tests.store.test_engine import alembic_config
+from tests.store.test_engine import RELEASED, alembic_config
 from tests.store.test_merge import make_attempt
 
 ROOT = Path(__file__).parents[2]
@@ -167,7 +169,7 @@ def migrate(engine, version):
         command.upgrade(alembic_config(connection), version)
 
 
-@pytest.mark.parametrize("released", sorted((Path(__file__).parent / "released").glob("*.db")))
+@pytest.mark.parametrize("released", RELEASED)
 def test_a_database_of_every_released_schema_is_brought_up_to_date(
     server_database, tmp_path, released
 ):
@@ -182,12 +184,12 @@ def test_a_database_of_every_released_schema_is_brought_up_to_date(
         each.reflect(engine, only=lambda name, _: name in schema.metadata.tables)
     with engines[0].connect() as source, engines[1].begin() as target:
         for table in tables[1].sorted_tables:
-            rows = [
+            content = [
                 {k: v.replace(tzinfo=UTC) if isinstance(v, datetime) else v for k, v in row.items()}
                 for row in source.execute(select(tables[0].tables[table.name])).mappings()
             ]
-            if rows:
-                target.execute(insert(table), rows)
+            if content:
+                target.execute(insert(table), content)
     for engine in engines:
         engine.dispose()
     reports = []
@@ -197,6 +199,10 @@ def test_a_database_of_every_released_schema_is_brought_up_to_date(
         assert code == 0, output
         reports.append(output.replace("grid on 127.0.0.1", "old.db"))
     assert reports[0] == reports[1]
+    # A copy of the upgraded file has the same content as the upgraded server.
+    back = tmp_path / "back.db"
+    assert bench("db", "copy", back, "--db", server_database)[0] == 0
+    assert rows(back) == rows(tmp_path / "old.db") == rows(find_database(server_database))
 
 
 def test_older_and_newer_schemas_are_sentences(server_database, tmp_path):
@@ -262,7 +268,9 @@ def test_a_second_writer_is_refused_and_names_the_first(server, server_database)
     assert bench("db", "upgrade", "--db", server_database)[0] == 0
 
 
-def test_the_lock_of_a_killed_process_is_released(server_database):
+@contextlib.contextmanager
+def other_process(db):
+    """A process that holds the lock of a database."""
     holds = """
     import sys, time
     from bench.execute.lock import driver_lock
@@ -271,9 +279,33 @@ def test_the_lock_of_a_killed_process_is_released(server_database):
         print("held", flush=True)
         time.sleep(600)
     """
-    words = [sys.executable, "-c", textwrap.dedent(holds), server_database]
+    words = [sys.executable, "-c", textwrap.dedent(holds), db]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def holders(server):
+    """Return how many connections hold the lock of a database."""
+    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    url = server.url("postgres").replace("postgresql:", "postgresql+psycopg:")
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(query).scalar()
+    engine.dispose()
+    return found
+
+
+def wait_for(ready):
+    deadline = time.monotonic() + 60
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_lock_of_a_killed_process_is_released(server_database):
+    with other_process(server_database) as process:
         with pytest.raises(UserError, match=f"process {process.pid} on "):
             driver_lock(find_database(server_database)).__enter__()
         process.kill()
@@ -298,6 +330,123 @@ def test_a_writer_waits_for_a_server_that_is_restarted(server, server_database, 
         assert set(store.frame(schema.attempts)["unit"]) == {"a", "b"}
         store.close()
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_the_lock_is_taken_again_after_a_restart(server, server_database):
+    database = find_database(server_database)
+    with driver_lock(database):
+        store = Store.for_writing(database)
+        for unit in "ab":
+            server.stop()
+            server.start()
+            store.add_attempt(make_attempt(unit))
+            with pytest.raises(LockHeld, match=f"process {os.getpid()} on "):
+                driver_lock(database).__enter__()
+        server.stop()
+        server.start()
+        # Also without any writing.
+        wait_for(lambda: holders(server) == 1)
+        store.close()
+    wait_for(lambda: holders(server) == 0)
+
+
+def test_a_lock_that_another_process_took_after_a_restart_is_not_taken_away(
+    server, server_database, monkeypatch
+):
+    monkeypatch.setattr(postgres, "TICK", 600)
+    database = find_database(server_database)
+    with driver_lock(database):
+        store = Store.for_writing(database)
+        server.stop()
+        server.start()
+        with other_process(server_database) as process:
+            with pytest.raises(LockHeld, match=f"process {process.pid} on "):
+                store.add_attempt(make_attempt("a"))
+            process.kill()
+        wait_for(lambda: holders(server) == 0)
+        store.add_attempt(make_attempt("b"))
+        assert store.frame(schema.attempts)["unit"].tolist() == ["b"]
+        store.close()
+
+
+def test_a_transaction_that_was_interrupted_by_a_restart_is_repeated(server, server_database):
+    """The server is restarted within each of some transactions."""
+    database = find_database(server_database)
+    store = Store.for_writing(database)
+    left = ["INSERT INTO bench_attempts", "INSERT INTO bench_commands"]
+
+    @event.listens_for(store.engine, "before_cursor_execute")
+    def restart(connection, cursor, statement, *rest):
+        if left and statement.startswith(left[0]):
+            left.pop(0)
+            server.stop()
+            server.start()
+
+    store.add_attempt(make_attempt("a"))
+    assert store.add_command(["bench"], [], sizes={}, seeds=[0], dropped=[]) >= 1
+    assert left == []
+    assert store.frame(schema.attempts)["unit"].tolist() == ["a"]
+    assert len(store.frame(schema.commands)) == 1
+    store.close()
+
+
+SLOW = """
+import time
+from registry import model
+
+@model("slow", kind="estimator")
+def build(params, task, shape):
+    class Slow:
+        def fit(self, volumes, targets):
+            self.mean = targets.mean()
+            time.sleep(0.3)
+            return self
+        def predict_proba(self, volumes):
+            return [[1 - self.mean, self.mean]] * len(volumes)
+    return Slow()
+"""
+
+
+def test_a_run_goes_on_after_restarts_and_a_second_one_waits(
+    server, server_database, environment, tmp_path
+):
+    (tmp_path / "slow.py").write_text(SLOW)
+    seeds = 40
+    words = ["run", "--data", "synthetic-ad-4mm", "--model", "slow", "--plugins", "slow.py"]
+    words += ["--train-sizes", "16", "--seeds", str(seeds), "--workers", "2", "--threads", "1"]
+    words += ["--db", server_database, "--work", "work"]
+
+    def start():
+        return subprocess.Popen(
+            [sys.executable, "-m", "bench", *words],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    first = start()
+    for line in first.stdout:
+        if line.startswith("[3/"):
+            break
+    server.stop()
+    server.start()
+    second = start()
+    for line in second.stdout:
+        if line.startswith("Another command is writing to"):
+            break
+    server.stop()
+    server.start()
+    outputs = [process.communicate(timeout=600)[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], outputs
+    assert f"{seeds} of {seeds} trials done" in outputs[0]
+    assert "Nothing to run" in outputs[1]
+    store = Store.for_reading(find_database(server_database))
+    assert sorted(store.frame(schema.trials)["seed"]) == list(range(seeds))
+    assert len(store.frame(schema.attempts)) == seeds
+    store.close()
+    assert not (tmp_path / "work").exists()
 
 
 # --------------------------------------------------------------------- content
