@@ -28,13 +28,10 @@ from typing import Any
 
 from bench.execute.base import OnProgress, WorkerExit
 from bench.execute.ray_driver import Needs, RayUnit, Settings, serve
-from bench.execute.ray_job import Token
 from bench.processes import cores, importing_safely
 from bench.unit import Unit
 from registry.errors import UserError
 
-TOKEN = "ray"
-"""File in the working directory."""
 KNOWN = ("address", "memory", "num_cpus", "num_gpus", "resources")
 """Options."""
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -179,8 +176,6 @@ class RayExecutor:
         self._say = say
         self._work = work.resolve()
         self._work.mkdir(parents=True, exist_ok=True)
-        self._token = Token(str(self._work / TOKEN), uuid.uuid4().hex)
-        self._token.write()
         # Ray's sockets are in this directory, and their paths must be short.
         self._folder = Path(tempfile.mkdtemp(prefix="bench-ray-", dir=_short_folder()))
         self._log = self._folder / "ray.log"
@@ -198,7 +193,7 @@ class RayExecutor:
             folder=str(self._folder),
             log=str(self._log),
             workers=workers,
-            token=self._token,
+            name=uuid.uuid4().hex,
             preload=tuple(preload),
         )
         context = multiprocessing.get_context("spawn")
@@ -355,7 +350,6 @@ class RayExecutor:
         self._process.join()
         self._pipe.close()
         shutil.rmtree(self._folder, ignore_errors=True)
-        Path(self._token.file).unlink(missing_ok=True)
 
 
 def _short_folder() -> str:

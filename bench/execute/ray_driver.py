@@ -27,7 +27,7 @@ from typing import Any
 
 import bench
 from bench.execute.base import WorkerExit
-from bench.execute.ray_job import Data, Token, look, run_unit, write_part
+from bench.execute.ray_job import Data, Owner, look, run_unit, write_part
 from bench.execute.remote import PROGRESS, latest_attempt, read_json
 from registry.errors import UserError
 
@@ -108,7 +108,8 @@ class Settings:
     """The file for what Ray writes to standard output and error."""
     workers: int
     """Maximum number of units that run in parallel; 0 for no maximum."""
-    token: Token
+    name: str
+    """A unique name of this process."""
     preload: tuple[str, ...]
 
 
@@ -186,7 +187,7 @@ def connect(settings: Settings) -> float:
     local: dict[str, Any] = {}
     if not settings.address:
         # Ray would otherwise store a token in the home directory.
-        os.environ["RAY_AUTH_TOKEN"] = settings.token.content
+        os.environ["RAY_AUTH_TOKEN"] = settings.name
         local = {
             "num_cpus": settings.cpus,
             "object_store_memory": OBJECT_STORE,
@@ -232,6 +233,8 @@ class RayDriver:
         self._data: dict[str, Data] = {}
         """Files that units read, by their path."""
         self._plugins: set[str] = set()
+        self._wanted: set[str] = set()
+        """Paths that units need."""
         self._asked: dict[str, set[str]] = defaultdict(set)
         """Paths that nodes were asked for, by the id of the node."""
         self._looks: dict[Any, tuple[dict[str, Any], float]] = {}
@@ -295,15 +298,18 @@ class RayDriver:
 
     def _take(self, unit: RayUnit) -> None:
         self._queues[unit.needs].append(unit)
-        for path in unit.files:
-            if path not in self._data and Path(path).is_file():
+        wanted = {str(Path(unit.folder).parent), *unit.files, *unit.plugins}
+        if wanted <= self._wanted:
+            return
+        self._wanted |= wanted
+        self._plugins.update(unit.plugins)
+        for path in set(unit.files) - self._data.keys():
+            with suppress(OSError):
                 found = Path(path).stat()
                 digest = hashlib.sha256(repr((path, found.st_size, found.st_mtime_ns)).encode())
                 self._data[path] = Data(path, found.st_size, digest.hexdigest()[:16])
-                self._looked = float("-inf")
-        if not self._plugins.issuperset(unit.plugins):
-            self._plugins.update(unit.plugins)
-            self._looked = float("-inf")
+        # Nodes are asked before the unit is started.
+        self._looked = float("-inf")
 
     def _cancel(self) -> None:
         """Cancel the units that have not started."""
@@ -352,10 +358,11 @@ class RayDriver:
 
     def _submit(self, unit: RayUnit) -> None:
         (Path(unit.folder) / PROGRESS).unlink(missing_ok=True)
+        owner = Owner.of(unit.folder, self._settings.name)
         data = [self._data[path] for path in unit.files if path in self._data]
         shared = data if self._settings.address else []
         ref = self._run.options(name=unit.key, **unit.needs.options()).remote(
-            unit.text, shared, self._settings.token, self._settings.preload
+            unit.text, shared, owner, self._settings.preload
         )
         self._jobs[ref] = _Job(unit, ref)
 
@@ -403,17 +410,18 @@ class RayDriver:
         import ray
 
         self._nodes = [node for node in ray.nodes() if node["Alive"]]
-        if not self._settings.address:
+        units = [queue[0] for queue in self._queues.values() if queue]
+        if not self._settings.address or not units:
             return
-        wanted = {self._settings.token.file, *self._data, *self._plugins}
+        owner = Owner.of(units[0].folder, self._settings.name)
         for node in self._nodes:
-            unknown = wanted - self._asked[node["NodeID"]]
+            unknown = self._wanted - self._asked[node["NodeID"]]
             if unknown and any(needs.fit(node["Resources"]) for needs in self._queues):
                 self._asked[node["NodeID"]] |= unknown
                 data = [self._data[path] for path in unknown if path in self._data]
                 plugins = sorted(unknown & self._plugins)
                 ref = self._look.options(scheduling_strategy=_only(node)).remote(
-                    data, plugins, self._settings.token
+                    data, plugins, owner
                 )
                 self._looks[ref] = (node, time.monotonic())
 
@@ -452,7 +460,7 @@ class RayDriver:
                 part = ray.put(content)
                 refs = [
                     self._write.options(scheduling_strategy=_only(node)).remote(
-                        data, f"{self._settings.token.content}-{node['NodeID']}", offset, part
+                        data, f"{self._settings.name}-{node['NodeID']}", offset, part
                     )
                     for node in nodes
                 ]

@@ -19,43 +19,50 @@ from bench.execute.base import WorkerExit
 from bench.execute.local import LocalExecutor
 from bench.execute.remote import PROGRESS, ProgressFile
 from bench.execute.unit import OUTCOME
+from bench.files import atomic_write
 from bench.unit import Unit
 from registry.errors import UserError
 
 TICK = 0.2
 """Seconds between checks for an interruption, which Ray cannot deliver during a call."""
-TOKEN_SECONDS = 5.0
-"""Seconds between checks whether another driver has taken over."""
+OWNER = "driver.txt"
+"""File of a unit."""
+OWNER_SECONDS = 5.0
+"""Seconds between checks whether another driver has submitted a unit."""
 ABANDONED_SECONDS = 3600.0
 """Age of unfinished copies that are removed."""
 
 
 @dataclass(frozen=True)
-class Token:
-    """A file in the working directory, which shows nodes that they see the directory.
+class Owner:
+    """A file in the directory of a unit with the name of the driver that submitted it last.
 
-    A later driver replaces it, so that units of an earlier one, which has lost the connection to
-    them, end.
+    It shows nodes that they see the directory, and an earlier driver may have lost the connection
+    to a task that still runs the unit, which then ends.
     """
 
     file: str
-    content: str
+    driver: str
 
-    def write(self) -> None:
-        """Create the file."""
-        Path(self.file).write_text(self.content)
+    @classmethod
+    def of(cls, folder: str, driver: str) -> Owner:
+        """Write the file into the directory of a unit."""
+        file = Path(folder) / OWNER
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as stream:
+            stream.write(driver.encode())
+        return cls(str(file), driver)
 
-    def is_seen(self) -> bool:
-        """Return whether this machine sees the file."""
+    @property
+    def work(self) -> Path:
+        """The working directory."""
+        return Path(self.file).parent.parent
+
+    def found(self) -> str | None:
+        """Return the driver in the file, or None if this machine does not see it."""
         with suppress(OSError):
-            return Path(self.file).read_text() == self.content
-        return False
-
-    def is_replaced(self) -> bool:
-        """Return whether another driver has replaced the file."""
-        with suppress(OSError):
-            return Path(self.file).read_text() != self.content
-        return False
+            return Path(self.file).read_text()
+        return None
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class Data:
         return None
 
 
-def run_unit(text: str, data: Sequence[Data], token: Token, preload: Sequence[str]) -> WorkerExit:
+def run_unit(text: str, data: Sequence[Data], owner: Owner, preload: Sequence[str]) -> WorkerExit:
     """Run a unit on this node.
 
     Parameters
@@ -94,8 +101,8 @@ def run_unit(text: str, data: Sequence[Data], token: Token, preload: Sequence[st
         The unit as JSON.
     data : sequence of Data
         The files that it reads.
-    token : Token
-        The token of the driver.
+    owner : Owner
+        The driver that submits it.
     preload : sequence of str
         Modules to import in the fork server, which remains for the next unit.
 
@@ -109,13 +116,12 @@ def run_unit(text: str, data: Sequence[Data], token: Token, preload: Sequence[st
     unit = Unit.from_json(text)
     folder = Path(unit.folder)
     started = datetime.now(UTC)
-    if not token.is_seen():
-        reason = f"the Ray node {os.uname().nodename} does not see {folder.parent}"
+    if owner.found() != owner.driver:
+        reason = f"the Ray node {os.uname().nodename} does not see {owner.work}"
         return WorkerExit(uuid.uuid4().hex, started, started, 1, reason=reason)
     if (folder / OUTCOME).is_dir():
         # The task of an earlier driver ended after this one had looked for outcomes.
         return WorkerExit(uuid.uuid4().hex, started, started, 0)
-    folder.mkdir(parents=True, exist_ok=True)
     report = ProgressFile(folder / PROGRESS)
     places = {}
     for each in data:
@@ -136,12 +142,12 @@ def run_unit(text: str, data: Sequence[Data], token: Token, preload: Sequence[st
     gpus = 1 if ray.get_gpu_ids() else 0
     executor = LocalExecutor(1, gpus=gpus, preload=preload, on_progress=report)
     try:
-        return _wait(executor, unit, token)
+        return _wait(executor, unit, owner)
     finally:
         executor.shutdown()
 
 
-def _wait(executor: LocalExecutor, unit: Unit, token: Token) -> WorkerExit:
+def _wait(executor: LocalExecutor, unit: Unit, owner: Owner) -> WorkerExit:
     """Run a unit until its process ends, or until the driver or its successor stops it."""
     future = executor.submit(unit)
     checked = time.monotonic()
@@ -149,15 +155,15 @@ def _wait(executor: LocalExecutor, unit: Unit, token: Token) -> WorkerExit:
         try:
             if wait([future], timeout=TICK).done:
                 return future.result()
-            if time.monotonic() - checked > TOKEN_SECONDS:
+            if time.monotonic() - checked > OWNER_SECONDS:
                 checked = time.monotonic()
-                if token.is_replaced():
+                if owner.found() not in (owner.driver, None):
                     executor.kill()
         except KeyboardInterrupt:
             executor.kill()
 
 
-def look(data: Sequence[Data], plugins: Sequence[str], token: Token) -> Sequence[Data]:
+def look(data: Sequence[Data], plugins: Sequence[str], owner: Owner) -> Sequence[Data]:
     """Return the data that are missing on this node.
 
     Raises
@@ -165,10 +171,10 @@ def look(data: Sequence[Data], plugins: Sequence[str], token: Token) -> Sequence
     UserError
         If it does not see the working directory or a plugin.
     """
-    if not token.is_seen():
+    if owner.found() != owner.driver:
         raise UserError(
-            f"The Ray node {os.uname().nodename} does not see {Path(token.file).parent}; use --db "
-            "(or --work) with a directory that all nodes share."
+            f"The Ray node {os.uname().nodename} does not see {owner.work}; use --db (or --work) "
+            "with a directory that all nodes share."
         )
     for plugin in plugins:
         if not Path(plugin).exists():

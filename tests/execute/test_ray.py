@@ -161,6 +161,9 @@ def test_nothing_remains_of_a_cluster_on_this_machine(tmp_path, environment, how
     pytest.importorskip("ray")
     words = [*LONG, *RAY, "--workers", "1"]
     words[words.index("--seeds") + 1] = "2"
+    if how == "without its raylet":
+        # The running unit ends, but no other one can start.
+        words[words.index("--epochs") + 1] = "2"
     process = run(tmp_path, environment, *words)
     work = tmp_path / "x.db.work"
     wait_for(lambda: units_in(work))
@@ -188,7 +191,6 @@ def test_nothing_remains_of_a_cluster_on_this_machine(tmp_path, environment, how
         assert "Stopped on request" in out
     wait_for(lambda: not started & processes().keys(), seconds=30)
     assert not units_in(work)
-    assert not (work / "ray").exists() or how == "killed"
 
 
 def test_a_cohort_that_nodes_do_not_see_is_copied_once(
