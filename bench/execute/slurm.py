@@ -290,10 +290,11 @@ class SlurmExecutor:
         queue = self._queue()
         if queue is not None:
             queued = {entry.name for entry in queue.values() if not entry.ended}
-            for array, keys in self._arrays.items():
+            for folder in self._folder.glob("bench-*"):
                 # Jobs of another command may still need their files.
-                if array not in queued or self._finished.issuperset(keys):
-                    shutil.rmtree(self._folder / array, ignore_errors=True)
+                keys = self._arrays.get(folder.name)
+                if folder.name not in queued or (keys and self._finished.issuperset(keys)):
+                    shutil.rmtree(folder, ignore_errors=True)
         for folder in (self._folder, self._folder.parent):
             with suppress(OSError):
                 # This fails if the directory is not empty.
@@ -335,6 +336,12 @@ class SlurmExecutor:
         if queue is not None:
             job.update(queue)
         if job.state == "PENDING":
+            if job.held and not job.told:
+                self._say(
+                    f"The Slurm job {job.id} is held ({job.held}); to start it: scontrol release "
+                    f"{job.id}"
+                )
+            job.told = bool(job.held)
             return
         values = read_json(job.folder / ENDED)
         ended = None if values is None else exit_from_plain(values)
@@ -501,6 +508,8 @@ class _Job(QueuedJob):
     stderr: Path = Path()
     submitted: datetime = field(default_factory=lambda: datetime.now(UTC))
     progress: Any = None
+    told: bool = False
+    """Whether the user was told that it is held."""
 
     @property
     def folder(self) -> Path:

@@ -92,6 +92,8 @@ class Entry(NamedTuple):
 
     name: str
     state: str
+    reason: str
+    """Why it is in this state, as far as Slurm says so."""
 
     @property
     def ended(self) -> bool:
@@ -110,11 +112,15 @@ class QueuedJob:
     id: str = ""
     """Empty while it has not been submitted."""
     state: str = "PENDING"
+    held: str = ""
+    """Why Slurm does not start it before somebody releases it; empty if it does."""
     _ended_at: float | None = None
 
     def update(self, queue: Queue) -> None:
         """Take the state from the queue."""
-        self.state = queue[self.id].state if self.id in queue else ""
+        entry = queue.get(self.id)
+        self.state = "" if entry is None else entry.state
+        self.held = entry.reason if entry and re.search("held", entry.reason, re.I) else ""
         if self.state not in ENDED_STATES:
             # Also if it had ended before and was requeued.
             self._ended_at = None
@@ -144,11 +150,11 @@ def ask(*words: str) -> str | None:
 def read_queue() -> dict[str, Entry] | None:
     """Return the jobs of the user, or None if Slurm does not answer."""
     user = f"--user={os.getuid()}"
-    listed = ask("squeue", "--noheader", "--array", "--states=all", user, "--format=%i|%T|%j")
+    listed = ask("squeue", "--noheader", "--array", "--states=all", user, "--format=%i|%T|%r|%j")
     if listed is None:
         return None
-    lines = (line.strip().split("|", 2) for line in listed.splitlines())
-    return {job: Entry(name, state) for job, state, name in lines}
+    lines = (line.strip().split("|", 3) for line in listed.splitlines())
+    return {job: Entry(name, state, reason) for job, state, reason, name in lines}
 
 
 def cancel_jobs(jobs: Sequence[str], *options: str) -> None:

@@ -10,11 +10,15 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from bench.execute.base import WorkerExit
+from bench.execute.remote import write_json
 from bench.execute.slurm import SlurmExecutor
+from bench.execute.slurm_job import ENDED, exit_to_plain
 from bench.execute.slurm_queue import minutes_of, normalised, without_gpus
 from bench.execute.unit import OUTCOME
 from bench.store import schema
@@ -75,6 +79,10 @@ def test_a_job_at_its_time_limit_is_requeued_and_resumes(tmp_path, on_cluster, l
     (job,) = jobs(on_cluster)
     ask(on_cluster, "scancel", "--signal=USR2", job)
     wait_for(lambda: "Reason=BeginTime" in ask(on_cluster, "scontrol", "show", "job", job))
+    # What the job writes if Slurm kills its worker first.
+    (folder,) = (file.parent for file in (tmp_path / "x.db.work").glob("*/checkpoint.pt"))
+    now = datetime.now(UTC)
+    write_json(folder / ENDED, exit_to_plain(WorkerExit("a" * 32, now, now, -signal.SIGKILL)))
     # Slurm would start it two minutes later. In the second of its end, it would be refused.
     ask(on_cluster, "scontrol", "update", f"JobId={job}", "StartTime=now+2")
     out = finish(process)
@@ -243,6 +251,21 @@ def test_a_job_beyond_its_memory_is_said_to_be_so(tmp_path, monkeypatch, make):
         ended = executor.submit(make("hungry", "a" * 16)).result(timeout=120)
     assert ended.cause == "memory"
     assert "ran out of memory; request more with --slurm mem=" in ended.reason
+
+
+@pytest.mark.slow
+def test_a_job_that_is_held_is_said_to_be_so(tmp_path, slurm_cluster, slurm, make):
+    environment, said = {**os.environ, **slurm}, []
+    node = ("scontrol", "update", f"NodeName={slurm_cluster.host}")
+    with executor_for(tmp_path, said.append) as executor:
+        ask(environment, *node, "State=DRAIN", "Reason=test")
+        future = executor.submit(make("prior", "a" * 16))
+        (job,) = wait_for(lambda: jobs(environment, "PENDING"))
+        ask(environment, "scontrol", "hold", job)
+        wait_for(lambda: any(f"The Slurm job {job} is held (JobHeld" in words for words in said))
+        ask(environment, "scontrol", "release", job)
+        ask(environment, *node, "State=RESUME")
+        assert future.result(timeout=300).exit_code == 0
 
 
 def refused(bench, *words, **environment):
