@@ -4,19 +4,11 @@ import pytest
 
 from bench.store import schema
 from bench.store.store import Store
+from tests.execute.slurm_runs import GRID, SLURM, jobs, run, wait_for
 from tests.execute.test_kill import finish, results
-from tests.execute.test_slurm import GRID, SLURM, jobs, local, on_cluster, run, wait_for
-
-__all__ = ["on_cluster"]
-
-pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def grid_results(tmp_path_factory, cache):
-    return local(tmp_path_factory.mktemp("grid"), cache, GRID)
-
-
+@pytest.mark.slow
 def test_jobs_outlive_the_command_and_are_collected(tmp_path, on_cluster, grid_results):
     def bench(*words):
         process = run(tmp_path, on_cluster, *words)
