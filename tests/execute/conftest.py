@@ -3,12 +3,11 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from bench.spec import Arm, Component
 from bench.unit import Unit, UnitData
-from registry.cards import Task
 from tests.execute import ray_cluster
 from tests.execute.slurm_cluster import NoCluster, cluster
 from tests.execute.slurm_runs import GRID, LONG, local
+from tests.execute.units import estimator_unit
 
 
 @pytest.fixture(scope="session")
@@ -98,36 +97,12 @@ def make(tmp_path):
     np.save(tmp_path / "volumes.npy", volumes)
     (tmp_path / "slow.py").write_text(SLOW)
 
+    ages = [60.0, 62.0, 64.0, 66.0, 68.0, 70.0]
+    data = UnitData(
+        str(tmp_path / "volumes.npy"), 6, 6, list(range(6)), ages, [6, 7], [65.0, 66.0], [8, 9]
+    )
+
     def unit(model: str, key: str) -> Unit:
-        arm = Arm(
-            model=Component(model, 1),
-            encoder=None,
-            fingerprint="f" * 16,
-            task=Task("age", "regression"),
-            params={"val_size": "full", "select": "loss"},
-            space={},
-            trials=None,
-            tune=None,
-            precision=None,
-        )
-        ages = [60.0, 62.0, 64.0, 66.0, 68.0, 70.0]
-        data = UnitData(
-            str(tmp_path / "volumes.npy"), 6, 6, list(range(6)), ages, [6, 7], [65.0, 66.0], [8, 9]
-        )
-        return Unit(
-            kind="trial",
-            key=key,
-            random_stream="0",
-            arm=arm,
-            params=arm.params,
-            data=data,
-            device="cpu",
-            threads=1,
-            network=False,
-            weights="",
-            plugins=[str(tmp_path / "slow.py")],
-            folder=str(tmp_path / "work" / key),
-            cache=str(tmp_path / "cache"),
-        )
+        return estimator_unit(model, key, data, tmp_path / "slow.py")
 
     return unit

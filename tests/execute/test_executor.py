@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from bench.execute.ray import RayExecutor
 from bench.execute.slurm import SlurmExecutor
 from bench.execute.unit import OUTCOME, publish
 from bench.unit import Environment, Layout, Outcome, Unit
+from tests.execute.processes import workers_in
 
 
 @pytest.fixture(
@@ -50,20 +50,6 @@ def start(request, tmp_path):
 def executor(start):
     """Each executor with two workers."""
     return start(2)
-
-
-def workers_in(folder):
-    """Return the processes that run the unit with this directory."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                log = os.readlink(entry / "fd" / "1")
-            except OSError:
-                continue
-            if log.startswith(f"{folder}/attempt-"):
-                found.append(int(entry.name))
-    return found
 
 
 def wait_for(ready, seconds=60):

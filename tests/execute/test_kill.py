@@ -16,6 +16,7 @@ import pytest
 
 from bench.store import schema
 from bench.store.store import Store
+from tests.execute.processes import log_of, parents
 
 WORDS = [
     *("run", "--data", "synthetic-ad-4mm", "--model", "slice2d-own,fewslice-scratch"),
@@ -65,24 +66,12 @@ def wait_for_units(process: subprocess.Popen, number: int) -> None:
 
 def workers_of(driver: int) -> list[int]:
     """Return the processes that run units, which have files in the work directory open."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(fields[1])
-    found = []
-    for pid in parents:
-        try:
-            log = os.readlink(f"/proc/{pid}/fd/1")
-        except OSError:
-            continue
-        ancestor = parents.get(parents[pid])
-        if ancestor == driver and log.endswith("log.txt"):
-            found.append(pid)
-    return found
+    found = parents()
+    return [
+        process
+        for process, parent in found.items()
+        if found.get(parent) == driver and log_of(process).endswith("log.txt")
+    ]
 
 
 def wait_until_ended(workers: list[int]) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 import shlex
 import signal
 import socket
@@ -19,12 +18,13 @@ from bench.store import schema
 from bench.store.store import Store
 from bench.unit import Outcome
 from registry.errors import UserError
+from tests.cli.readme import blocks, run_block
 from tests.cli.running import ran
+from tests.execute.processes import parents, workers_in
 from tests.execute.ray_cluster import ancestors_of
 from tests.execute.slurm_runs import GRID, LONG, local, run, wait_for
 from tests.execute.test_kill import finish, results, wait_for_units
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SMALL = (
     *("run", "--data", "synthetic-ad-4mm", "--model", "linear-voxels", "--train-sizes", "16"),
     *("--seeds", "2", "--trials", "0", "--threads", "1", "--precision", "fp32"),
@@ -38,44 +38,17 @@ def on_ray(ray_nodes):
     return (*RAY, "--ray", f"address={ray_nodes.address}")
 
 
-def processes():
-    """Return the parent of each process."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if fields[0] != "Z":
-                parents[int(entry.name)] = int(fields[1])
-    return parents
-
-
 def name_of(process):
     return Path(f"/proc/{process}/comm").read_text().strip()
 
 
 def descendants(process):
     """Return the processes that a process started, directly or not."""
-    parents = processes()
+    tree = parents()
     found = {process}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+    while more := {pid for pid, parent in tree.items() if parent in found} - found:
         found |= more
     return found - {process}
-
-
-def units_in(work):
-    """Return the processes that run units in a working directory."""
-    found = []
-    for pid in processes():
-        try:
-            log = os.readlink(f"/proc/{pid}/fd/1")
-        except OSError:
-            continue
-        if log.startswith(f"{work}/") and log.endswith("log.txt"):
-            found.append(pid)
-    return found
 
 
 def history(file):
@@ -114,14 +87,14 @@ def test_a_unit_that_loses_its_node_or_worker_is_resumed(
     process = run(tmp_path, environment, *LONG, *on_ray)
     work = tmp_path / "x.db.work"
     (checkpoint,) = wait_for(lambda: list(work.glob("*/checkpoint.pt")))
-    (unit,) = units_in(work)
+    (unit,) = workers_in(work)
     saved = torch.load(checkpoint, weights_only=True)["history"]
     if lost == "node":
         ray_nodes.replace(unit)
     else:
         _fork_server, worker, *_ = ancestors_of(unit)
         os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: unit not in processes())
+    wait_for(lambda: unit not in parents())
     out = finish(process)
     assert f"its Ray {lost} was lost" in out
     assert "1 of 1 trials done" in out
@@ -139,10 +112,10 @@ def test_a_killed_driver_takes_its_units_along_and_starting_again_gives_the_same
     process = run(tmp_path, environment, *GRID, *on_ray)
     wait_for_units(process, 1)
     work = tmp_path / "x.db.work"
-    wait_for(lambda: units_in(work))
+    wait_for(lambda: workers_in(work))
     process.kill()
     process.wait()
-    wait_for(lambda: not units_in(work), seconds=20)
+    wait_for(lambda: not workers_in(work), seconds=20)
     stored = set(attempts(tmp_path / "x.db")["unit"])
     published = {folder.parent.name for folder in work.glob("*/outcome")}
     out = finish(run(tmp_path, environment, *GRID, *on_ray))
@@ -166,7 +139,7 @@ def test_nothing_remains_of_a_cluster_on_this_machine(tmp_path, environment, how
         words[words.index("--epochs") + 1] = "2"
     process = run(tmp_path, environment, *words)
     work = tmp_path / "x.db.work"
-    wait_for(lambda: units_in(work))
+    wait_for(lambda: workers_in(work))
     started = descendants(process.pid)
     assert len(started) > 3
     if how == "killed":
@@ -184,13 +157,13 @@ def test_nothing_remains_of_a_cluster_on_this_machine(tmp_path, environment, how
         for line in process.stdout:
             if "Waiting for running trials" in line:
                 break
-        assert units_in(work)
+        assert workers_in(work)
         os.killpg(process.pid, signal.SIGINT)
         out = finish(process)
         assert process.returncode == 1
         assert "Stopped on request" in out
-    wait_for(lambda: not started & processes().keys(), seconds=30)
-    assert not units_in(work)
+    wait_for(lambda: not started & parents().keys(), seconds=30)
+    assert not workers_in(work)
 
 
 def test_a_cohort_that_nodes_do_not_see_is_copied_once(
@@ -243,25 +216,9 @@ def unseen(folder, command, cwd, environment):
 
 
 def test_the_readme_works_as_written(tmp_path, environment, ray_nodes):
-    (block,) = re.findall(r"### A Ray cluster\n.*?```\n(.*?)```", README, re.DOTALL)
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, words in (
-        ("bench", f'exec "{sys.executable}" -m bench "$@"'),
-        ("pip", "exec true"),
-    ):
-        (programs / name).write_text(f"#!/bin/sh\n{words}\n")
-        (programs / name).chmod(0o700)
-    path = f"{programs}:{environment['PATH']}"
-    there = {**environment, "PATH": path, "RAY_ADDRESS": ray_nodes.address}
-    done = subprocess.run(
-        ["bash", "-e", "-c", block],
-        cwd=tmp_path,
-        env=there,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    (block,) = blocks("A Ray cluster")
+    there = {**environment, "RAY_ADDRESS": ray_nodes.address}
+    done = run_block(block, tmp_path, there)
     assert "4 of 4 trials done" in ran(done)
 
 

@@ -5,13 +5,11 @@ import pty
 import re
 import shlex
 import signal
-import stat
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -24,12 +22,11 @@ from bench.execute.unit import OUTCOME
 from bench.store import schema
 from bench.store.store import Store
 from registry.errors import UserError
+from tests.cli.readme import blocks, run_block
 from tests.cli.running import ran
 from tests.execute.slurm_cluster import NoCluster, cluster
 from tests.execute.slurm_runs import GRID, LONG, SLURM, ask, jobs, run, wait_for
 from tests.execute.test_kill import finish, results
-
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_suite_gives_the_same_numbers_as_on_this_machine(tmp_path, on_cluster, grid_results):
@@ -327,28 +324,9 @@ def test_a_directory_that_nodes_do_not_see_is_found_before_the_grid_is_submitted
 
 
 def test_the_readme_works_as_written(tmp_path, on_cluster):
-    (block,) = re.findall(r"### Slurm in ten lines\n.*?```\n(.*?)```", README, re.DOTALL)
-    lines = block.splitlines()
-    assert len(lines) <= 10
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, words in (
-        ("bench", f'exec "{sys.executable}" -m bench "$@"'),
-        ("pip", "exec true"),
-    ):
-        (programs / name).write_text(f"#!/bin/sh\n{words}\n")
-        (programs / name).chmod(stat.S_IRWXU)
-    environment = {**on_cluster, "PATH": f"{programs}:{on_cluster['PATH']}"}
-    out = subprocess.run(
-        ["bash", "-e", "-c", block],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    ran(out)
-    assert "trials done" in out.stdout
+    (block,) = blocks("Slurm in ten lines")
+    assert len(block.splitlines()) <= 10
+    assert "trials done" in ran(run_block(block, tmp_path, on_cluster))
 
 
 @pytest.mark.parametrize(

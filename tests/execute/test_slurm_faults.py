@@ -6,16 +6,12 @@ The number of moments is that in the environment variable BENCH_FAULTS.
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import time
-from pathlib import Path
 
+from tests.execute.processes import workers_in
 from tests.execute.slurm_runs import GRID, LONG, SLURM, ask, run, wait_for
-from tests.execute.test_kill import finish, results
-
-MOMENTS = int(os.environ.get("BENCH_FAULTS", "4"))
-UNITS = 2 + 4
+from tests.execute.test_kill import MOMENTS, UNITS, finish, results, states_of_attempts
 
 
 def states(environment):
@@ -29,18 +25,9 @@ def states(environment):
     }
 
 
-def workers_in(folder):
-    """Return the processes that run units of a command, which write their logs."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                log = os.readlink(entry / "fd" / "1")
-            except OSError:
-                continue
-            if log.startswith(f"{folder}/x.db.work/") and "/attempt-" in log:
-                found.append(int(entry.name))
-    return sorted(found)
+def workers(folder):
+    """Return the processes that run units of a command."""
+    return workers_in(folder / "x.db.work")
 
 
 def has_steps(job):
@@ -49,25 +36,15 @@ def has_steps(job):
     return f"slurmstepd: [{job}." in listed.stdout
 
 
-def attempts(folder):
-    """Return the states of the attempts of each unit."""
-    with sqlite3.connect(folder / "x.db") as database:
-        rows = database.execute("select unit, state from bench_attempts").fetchall()
-    found = {unit: [] for unit, _ in rows}
-    for unit, state in rows:
-        found[unit].append(state)
-    return found
-
-
 def check_complete(folder, environment, before, expected):
     """Check the numbers, that each unit was finished once, and that nothing runs any more.
 
     Returns the numbers of jobs that ran to their end and of attempts that were killed.
     """
     assert results(folder / "x.db") == expected
-    found = attempts(folder)
+    found = states_of_attempts(folder / "x.db")
     assert all(each.count("done") == 1 for each in found.values()), found
-    assert not workers_in(folder)
+    assert not workers(folder)
     wait_for(lambda: "COMPLETING" not in states(environment).values())
     own = {job: state for job, state in states(environment).items() if job not in before}
     assert not {*own.values()} & {"PENDING", "RUNNING"}
@@ -96,9 +73,9 @@ def test_workers_killed_at_random_moments(tmp_path, on_cluster, grid_results):
         process = run(folder, on_cluster, *GRID, *SLURM)
         while process.poll() is None and kills < MOMENTS:
             moment = time.monotonic() + dice.uniform(0, 8)
-            while process.poll() is None and (time.monotonic() < moment or not workers_in(folder)):
+            while process.poll() is None and (time.monotonic() < moment or not workers(folder)):
                 time.sleep(0.05)
-            for worker in workers_in(folder)[:1]:
+            for worker in workers(folder)[:1]:
                 os.kill(worker, signal.SIGKILL)
                 kills += 1
         finish(process)
@@ -149,7 +126,7 @@ def test_the_controller_restarted_at_random_moments(
         folder.mkdir()
         before = states(on_cluster)
         process = run(folder, on_cluster, *GRID, *SLURM)
-        wait_for(lambda folder=folder: workers_in(folder))
+        wait_for(lambda folder=folder: workers(folder))
         time.sleep(dice.uniform(0, 10))
         slurm_cluster.restart_controller(dice.uniform(0, 10))
         out = finish(process)

@@ -22,10 +22,9 @@ from bench.execute.base import Executor
 from bench.execute.local import LocalExecutor
 from bench.execute.ray import RayExecutor
 from bench.execute.slurm import SlurmExecutor
-from bench.spec import Arm, Component
 from bench.unit import Unit, UnitData
-from registry.cards import Task
 from tests.execute import ray_cluster, slurm_cluster
+from tests.execute.units import estimator_unit
 
 UNITS = 6
 GOAL = 600.0
@@ -64,33 +63,8 @@ def build(params, task, shape):
 
 def unit(folder: Path, key: str) -> Unit:
     """Return a unit that writes down when it starts and ends."""
-    arm = Arm(
-        model=Component("timed", 1),
-        encoder=None,
-        fingerprint="f" * 16,
-        task=Task("age", "regression"),
-        params={"val_size": "full", "select": "loss"},
-        space={},
-        trials=None,
-        tune=None,
-        precision=None,
-    )
     data = UnitData(str(folder / "volumes.npy"), 2, 2, [0, 1], [60.0, 70.0], [2], [65.0], [3])
-    return Unit(
-        kind="trial",
-        key=key,
-        random_stream="0",
-        arm=arm,
-        params=arm.params,
-        data=data,
-        device="cpu",
-        threads=1,
-        network=False,
-        weights="",
-        plugins=[str(folder / "plugin.py")],
-        folder=str(folder / "work" / key),
-        cache=str(folder / "cache"),
-    )
+    return estimator_unit("timed", key, data, folder / "plugin.py")
 
 
 def between_units(folder: Path, start: Callable[..., Executor]) -> float:
