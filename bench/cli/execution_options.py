@@ -15,7 +15,7 @@ from bench.cli.options import Db, Device, Plugins, Work
 from bench.cli.parsing import check_choice, check_least, parse_limit, parse_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from bench.config import Config
     from bench.execute.base import Executor, OnProgress
@@ -296,12 +296,11 @@ class ExecutionOptions:
         threads = self.threads or threads_per_unit(workers)
         return Resources(workers, threads, gpus, preload, {}, memory)
 
-    def batch_scripts(self, plans: Sequence[Plan], config: Config) -> Iterator[tuple[str, str]]:
-        """Yield a title and the text of each kind of batch script that would be submitted first."""
+    def batch_scripts(self, plans: Sequence[Plan], config: Config) -> Iterable[tuple[str, str]]:
+        """Return a title and the text of each kind of script that would be submitted first."""
         from bench.execute.settings import work_folder
-        from bench.execute.slurm import first_script
         from bench.store.database import find_database
-        from registry.core import counted
+        from registry.core import resolve
 
         units = Counter[bool]()
         for plan in plans:
@@ -311,19 +310,15 @@ class ExecutionOptions:
             arms += [trial.arm for trial in trials if trial.study not in studies]
             units.update(plan.cards[arm.key].kind == "network" for arm in arms)
         resources = self.resources(plans, config)
-        for network, number in sorted(units.items(), reverse=True):
-            kind = "networks" if network else "estimators"
-            yield (
-                f"Batch script of the first {counted(number, 'unit')} of {kind}",
-                first_script(
-                    resources.options,
-                    work_folder(find_database(self.db or config.db), self.work),
-                    workers=resources.workers,
-                    threads=resources.threads,
-                    network=network,
-                    units=number,
-                ),
-            )
+        remote: Any = resolve(self.card.target)
+        scripts: Iterable[tuple[str, str]] = remote.scripts(
+            resources.options,
+            work_folder(find_database(self.db or config.db), self.work),
+            workers=resources.workers,
+            threads=resources.threads,
+            units=units,
+        )
+        return scripts
 
     def settings(
         self,

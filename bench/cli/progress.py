@@ -105,7 +105,8 @@ class PlainProgress:
                 quiet += 1
                 if line and (line != printed or quiet >= STILL):
                     left = _left(self._left, self._workers or len(found))
-                    self.say(f"[{self.finished}/{self.total}] running: {line}{left}")
+                    words = f"; {left}" if left else ""
+                    self.say(f"[{self.finished}/{self.total}] running: {line}{words}")
                     printed, quiet = line, 0
 
 
@@ -184,7 +185,7 @@ class BarProgress:
             if task is not None:
                 self._progress.remove_task(task)
             self._left.ended(key, seconds, done=state == "done")
-            left = _left(self._left, self._workers or len(self._tasks)).lstrip("; ")
+            left = _left(self._left, self._workers or len(self._tasks))
             self._progress.update(self._all, advance=1, left=left)
         if error:
             self.say(f"{label} {state} in {seconds:.1f} s: {error}")
@@ -212,7 +213,7 @@ def _left(left: TimeLeft, parallel: int) -> str:
     from bench.expected import in_words
 
     seconds = left.seconds(parallel)
-    return "" if seconds is None else f"; {in_words(seconds)} left"
+    return "" if seconds is None else f"{in_words(seconds)} left"
 
 
 def _is_terminal() -> bool:

@@ -114,17 +114,17 @@ def _print_jobs(db: str | None, work: Path | None) -> int:
         return 0
     folder = work_folder(where, work)
     plans = kept_plans(folder)
+    if not plans:
+        return 0
+    store = Store.for_reading(where)
+    try:
+        trials = store.states(schema.trials, [key for plan in plans for key in plan.keys])
+        studies = store.states(schema.studies, [key for plan in plans for key in plan.studies])
+    finally:
+        store.close()
     left = 0
     for plan in plans:
-        store = Store.for_reading(where)
-        try:
-            stored = {
-                *store.states(schema.trials, list(plan.keys)),
-                *store.states(schema.studies, list(plan.studies)),
-            }
-        finally:
-            store.close()
-        found = count_jobs(plan, folder, stored)
+        found = count_jobs(plan, folder, {**trials, **studies})
         print(
             f"{counted(len(plan.keys) + len(plan.studies), 'unit')} on other machines: "
             f"{found.stored} stored, {found.finished} finished and not stored yet, "

@@ -51,13 +51,15 @@ Examples:
 """
 
 
-def _use_options(context: typer.Context, folder: Path | None) -> Path | None:
-    """Let the options of a plan be the defaults of this command."""
-    if folder is not None:
-        from bench.plan_file import read_plan
+def _read_plan(context: typer.Context, folder: Path | None) -> Any:
+    """Read a plan, whose options become the defaults of this command."""
+    if folder is None:
+        return None
+    from bench.plan_file import read_plan
 
-        context.default_map = dict(read_plan(folder).options)
-    return folder
+    plan = read_plan(folder)
+    context.default_map = dict(plan.options)
+    return plan
 
 
 @expand_options
@@ -65,14 +67,15 @@ def run(
     what: ComparisonOptions,
     dataset: DatasetOptions,
     how: ExecutionOptions,
-    from_: Annotated[
-        Path | None,
+    planned: Annotated[
+        Any,
         typer.Option(
             "--from",
             metavar="DIR",
             help="Run the plan that `bench plan` has written into a directory.",
+            parser=Path,
             is_eager=True,
-            callback=_use_options,
+            callback=_read_plan,
             rich_help_panel=EXECUTION,
         ),
     ] = None,
@@ -122,7 +125,7 @@ def run(
     from bench.execute.provenance import refuse_tracked_file
     from bench.execute.settings import work_folder
     from bench.expected import TimeLeft
-    from bench.plan_file import forget_plans, keep_plan, read_plan, restricted
+    from bench.plan_file import forget_plans, keep_plan, restricted
     from bench.store.database import find_database, write_errors
     from bench.store.postgres import without_password
     from registry.errors import UserError
@@ -135,7 +138,6 @@ def run(
     if not (looking or collect):
         how.check_hardware(config)
     cohort_requests = what.cohorts(dataset, config)
-    planned = None if from_ is None else read_plan(from_)
     part = None if shard is None else parse_shard(shard)
     if part and planned is None:
         raise UserError("--shard requires --from, the directory of a plan.")
@@ -158,8 +160,7 @@ def run(
         for plan in plans:
             print_plan(plan, request, durations)
         todo = sum(plan.count("run") for plan in plans)
-        if dry_run and todo and how.executor == "slurm":
-            how.check_hardware(config)
+        if dry_run and todo and how.card.detachable:
             for title, script in how.batch_scripts(plans, config):
                 print(f"\n{title}:\n\n{script.strip()}")
         if looking:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from bench.unit import Unit
@@ -80,9 +81,40 @@ class RemoteExecutor(Executor, Protocol):
     def threads(cls, options: Mapping[str, Any]) -> int:
         """Return the number of threads per unit that the options request."""
 
+    @classmethod
+    def scripts(
+        cls,
+        options: Mapping[str, Any],
+        work: Path,
+        *,
+        workers: int,
+        threads: int,
+        units: Mapping[bool, int],
+    ) -> Iterable[tuple[str, str]]:
+        """Return a title and the text of each kind of batch script that would be submitted.
+
+        Only called if the card of the executor says ``detachable``, like `detach`.
+
+        Parameters
+        ----------
+        options : mapping
+            Options by name.
+        work : pathlib.Path
+            The working directory of the units.
+        workers, threads : int
+            Maximum number of units that run in parallel, 0 for no maximum; and threads of each.
+        units : mapping
+            Number of units that would be started first, of networks (True) and estimators (False).
+
+        Raises
+        ------
+        UserError
+            As `check`.
+        """
+
     def detach(self) -> None:
         """Start whatever waits and forget it: it continues without this process.
 
         Futures that are not done are cancelled, and `shutdown` neither stops anything nor removes
-        files. Only called if the card of the executor says ``detachable``.
+        files.
         """

@@ -42,7 +42,7 @@ def count_jobs(plan: PlanFile, work: Path, stored: Collection[str]) -> JobCounts
     """
     labels = {**plan.studies, **{trial["key"]: trial["label"] for trial in plan.trials}}
     left = [key for key in labels if key not in stored]
-    finished = [key for key in left if (work / key / OUTCOME).is_dir()]
+    finished = {key for key in left if (work / key / OUTCOME).is_dir()}
     running = []
     for key in left:
         progress = read_json(work / key / PROGRESS)

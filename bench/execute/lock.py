@@ -80,8 +80,8 @@ def _lock(database: Database) -> Iterator[None]:
             file.write_text(this_process())
         except Timeout as held:
             holder = file.read_text(errors="replace").strip() or "another process"
-            remedy = "" if held.lock_file == str(file) else held.lock_file
-            raise LockHeld(database, holder, remedy) from None
+            remnant = "" if held.lock_file == str(file) else held.lock_file
+            raise LockHeld(database, holder, remnant) from None
         except OSError as error:
             raise UserError(
                 f"The lock file {file} cannot be written ({error.strerror}); choose a database in "

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -154,6 +154,28 @@ class SlurmExecutor:
         if not text.isdecimal() or int(text) < 1:
             raise UserError(f"--slurm cpus-per-task must be a positive integer, got {text!r}.")
         return int(text)
+
+    @classmethod
+    def scripts(
+        cls,
+        options: Mapping[str, Any],
+        work: Path,
+        *,
+        workers: int,
+        threads: int,
+        units: Mapping[bool, int],
+    ) -> Iterator[tuple[str, str]]:
+        """Yield a title and the text of the batch script of the first array of each kind."""
+        cls.check(options)
+        folder = work.resolve() / JOBS / "bench-..."
+        for network, number in sorted(units.items(), reverse=True):
+            kind = "networks" if network else "estimators"
+            needs = _Needs(threads, network)
+            executor = _submitter(folder, normalised(options), needs, workers or UNLIMITED)
+            yield (
+                f"Batch script of the first {counted(number, 'unit')} of {kind}",
+                batch_script(executor, min(number, largest_array())),
+            )
 
     def __init__(
         self,
@@ -531,35 +553,3 @@ class _Needs(NamedTuple):
 def _submitter(folder: Path, options: Mapping[str, Any], needs: _Needs, parallel: int) -> Any:
     own = options if needs.network else without_gpus(options)
     return submitter(folder, own, threads=needs.threads, parallel=parallel)
-
-
-def first_script(
-    options: Mapping[str, Any],
-    work: Path,
-    *,
-    workers: int,
-    threads: int,
-    network: bool,
-    units: int,
-) -> str:
-    """Return the batch script of the first array of some units, without submitting it.
-
-    Parameters
-    ----------
-    options : mapping
-        Options of sbatch by name.
-    work : pathlib.Path
-        The working directory of the units.
-    workers : int
-        Maximum number of jobs that run in parallel; 0 for no maximum.
-    threads : int
-        Number of threads of each unit.
-    network : bool
-        Whether their models are networks.
-    units : int
-        Number of units.
-    """
-    folder = work.resolve() / JOBS / "bench-..."
-    needs = _Needs(threads, network)
-    executor = _submitter(folder, normalised(options), needs, workers or UNLIMITED)
-    return batch_script(executor, min(units, largest_array()))
